@@ -1,0 +1,77 @@
+# Every target builds what it needs first; a changed Rust file is rebuilt by itself.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+export PATH := $(BIN):$(PATH)
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml' -o -name '*.pyi') Cargo.toml Cargo.lock
+
+.PHONY: help
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.dev: requirements/dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+$(VENV)/.native: $(VENV)/.dev $(RUST_SOURCES) rust/python/pyproject.toml
+	$(BIN)/maturin develop --quiet --release --locked --manifest-path rust/python/Cargo.toml
+	touch $@
+
+$(VENV)/.python: $(VENV)/.native bus/pyproject.toml services/pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e bus -e services
+	touch $@
+
+.PHONY: build
+build: $(VENV)/.python ## the virtual environment with everything built in release mode
+
+.PHONY: demo
+demo: build ## the whole backend with 64 bots, kills included, in one minute
+	$(BIN)/zmqgame-cli demo $(ARGS)
+
+.PHONY: lint
+lint: build ## formatting, lints and types, Rust and Python
+	cargo fmt --all --check
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: test-rust
+test-rust: ## the Rust tests
+	cargo test --quiet --locked --workspace --exclude zmqgame-native
+
+.PHONY: test-python
+test-python: build ## the Python tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test
+test: lint test-rust test-python ## everything
+
+.PHONY: format
+format: build ## rewrite the sources in the project's format
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: build ## BENCH=bus|edge|decoder|tick|stats, QUICK=1 for at most 45 s each
+	$(BIN)/python -m tests.bench $(BENCH) $(if $(QUICK),--quick)
+
+.PHONY: wheels
+wheels: build ## the three distributions, in dist/
+	rm -rf dist
+	$(BIN)/maturin build --quiet --release --locked --manifest-path rust/python/Cargo.toml --out dist
+	for project in bus services; do $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist ./$$project; done
+	ls -l dist
+
+.PHONY: requirements
+requirements: ## pin requirements/*.in again (needs pip-tools)
+	for file in runtime dev; do pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --strip-extras --allow-unsafe --output-file requirements/$$file.txt requirements/$$file.in; done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf .venv target dist var

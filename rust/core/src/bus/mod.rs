@@ -1,0 +1,3 @@
+//! The bus: messages, hub, node.
+/// What travels on the bus, as values.
+pub mod message;

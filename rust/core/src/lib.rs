@@ -1,0 +1,7 @@
+//! The decisions of zmqgame: no socket, no clock, no thread, no unsafe.
+//!
+//! Bytes and the time come in as arguments through `handle_*`; what is to be done goes out
+//! through `poll_*`. So one thread can run hubs, nodes, loss and crashes from one seed.
+#![forbid(unsafe_code)]
+
+pub mod bus;

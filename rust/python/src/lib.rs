@@ -1,0 +1,10 @@
+//! The border to Python: thin classes over `zmqgame-core` and `zmqgame-reactor`.
+
+use pyo3::prelude::*;
+
+/// The native module of zmqgame.
+#[pymodule]
+fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    Ok(())
+}

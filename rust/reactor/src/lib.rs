@@ -1,0 +1,1 @@
+//! Sockets, event loops, timers and wake-ups: drives what `zmqgame-core` decides.
