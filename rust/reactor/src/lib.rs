@@ -1,1 +1,13 @@
 //! Sockets, event loops, timers and wake-ups: drives what `zmqgame-core` decides.
+//!
+//! One loop is one thread with one [`reactor::Reactor`]: it registers sockets under a token, waits,
+//! and gets back which tokens are ready and which timers are due. [`wake::Wake`] is how another
+//! thread gets its attention; [`listener::Listener`] takes connections in and survives running out
+//! of descriptors.
+#![deny(unsafe_code)]
+
+pub mod listener;
+pub mod reactor;
+pub mod stream;
+pub mod timers;
+pub mod wake;
