@@ -1,0 +1,48 @@
+"""The configuration tables that every process shares. A service's own tables stand in its own package.
+
+This module and the others of the entry point group ``zmqgame.config`` hold tables only: each process imports
+all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmqgame_bus.schema import key, table
+
+__all__ = ["BusConfig", "SecurityConfig"]
+
+
+@table("bus")
+@dataclass(frozen=True)
+class BusConfig:
+    """How a process reaches the hub."""
+
+    hub: str = key("tcp://127.0.0.1:7600", unit="endpoint", help="The hub that nodes connect to.")
+
+
+@table("security")
+@dataclass(frozen=True)
+class SecurityConfig:
+    """Keys and secrets, as names of files; a bare name is also looked for among systemd's credentials."""
+
+    curve: bool = key(
+        False,
+        help="Encrypt and authenticate the bus with CURVE; without it, listen on loopback addresses only.",
+    )
+    key_file: str = key("node.key", unit="file", help="This process's own CURVE key pair (`keys new NAME`).")
+    hub_public_key_file: str = key("hub.pub", unit="file", help="The hub's public key, which nodes trust.")
+    stats_public_key_file: str = key(
+        "stats.pub", unit="file", help="The public key of stats, which publishers of events trust."
+    )
+    allowed_file: str = key(
+        "allowed.keys",
+        unit="file",
+        help="Who may connect: public key, node name pattern and roles, one a line.",
+    )
+    token_secret_file: str = key(
+        "token.secret", unit="file", help="The secret with which the manager signs players' tokens."
+    )
+    netcode_key_file: str = key(
+        "netcode.key", unit="file", help="The key of the connect tokens for UDP, shared by manager and games."
+    )
