@@ -4,4 +4,9 @@
 //! through `poll_*`. So one thread can run hubs, nodes, loss and crashes from one seed.
 #![forbid(unsafe_code)]
 
+/// Messages, hub, node.
 pub mod bus;
+/// Typed errors about bytes from outside.
+pub mod error;
+/// Every limit with its reason.
+pub mod limits;

@@ -1,3 +1,9 @@
-//! The bus: messages, hub, node.
+//! The bus: messages, hub, node. The rules are in BUS.md, the bytes in PROTOCOL.md.
+/// Messages to bytes and back.
+pub mod codec;
 /// What travels on the bus, as values.
 pub mod message;
+/// What the hub asks of the mailbox store.
+pub mod store;
+/// Fields and lists on the wire.
+pub mod wire;
