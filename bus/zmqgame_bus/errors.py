@@ -13,6 +13,7 @@
     │   ├── DiskFull                nothing can be written below a folder
     │   └── AlreadyRunning          another process holds what only one may hold (store, chDB path, name)
     ├── Replaced                    another process took our place; starting again would only fight it
+    ├── StoreUnavailable            the mailbox committed nothing, or nobody knows: confirm nothing
     └── BusError                    a call on the bus
         ├── CannotReachHub          no hub answered in the time given
         ├── Refused                 the hub closed the connection and said why
@@ -54,6 +55,7 @@ __all__ = [
     "RequestFailed",
     "RequestUnknown",
     "StartError",
+    "StoreUnavailable",
     "ZmqgameError",
     "binding",
     "explain",
@@ -128,6 +130,10 @@ class AlreadyRunning(StartError):
 
 class Replaced(ZmqgameError):
     """Another process took our place; a supervisor should not start this one again by itself."""
+
+
+class StoreUnavailable(ZmqgameError):
+    """The mailbox committed nothing, or the outcome is unknown: nothing may be confirmed."""
 
 
 class BusError(ZmqgameError):

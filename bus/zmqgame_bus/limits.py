@@ -33,3 +33,9 @@ WATCHDOG_PINGS: Final = 3
 
 FOLDER_PROBE_BYTES: Final = 65_536
 """Written and removed when a folder is tried at start: more than a file system keeps in an inode."""
+
+STORE_READ_ROWS: Final = 1_000
+"""Rows of one answer to a read of a mailbox: a batch that other players wait behind stays below some ms."""
+
+STORE_READ_BYTES: Final = 4_194_304
+"""Payload bytes of one answer to a read (at least one row goes): four of the largest messages."""

@@ -1,0 +1,361 @@
+"""The mailbox in SQLite: one file, one writer, one transaction a batch (BUS.md sections 5 and 11).
+
+Two things keep a second hub out: an flock on `PATH.lock` for the life of the process, whose text says
+who holds it, and the epoch row, which every transaction checks [23]. What is assumed of SQLite: in WAL
+mode with synchronous FULL a commit survives power loss, with NORMAL it survives the process;
+AUTOINCREMENT never gives a row number twice [22].
+
+u64 numbers are kept less 2**63, so that SQLite's signed integers keep their order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import AlreadyRunning, Replaced, StoreUnavailable
+from .limits import STORE_READ_BYTES, STORE_READ_ROWS
+from .mailbox import Operation, Result
+
+__all__ = ["DURABILITY", "SqliteMailbox"]
+
+# Named for what a confirmed message survives.
+DURABILITY = {"power-loss": "FULL", "process-crash": "NORMAL"}
+
+_BIAS = 1 << 63
+_LOCK_RETRY_S = 0.05
+# What a row costs beside its payload, for the byte limit: names, numbers, index entries.
+_ROW_BYTES = 128
+
+_SCHEMA = """
+create table if not exists meta (name text primary key, value integer not null) without rowid;
+create table if not exists rows (
+    row integer primary key autoincrement,
+    player text not null, node_key integer not null, epoch integer not null, seq integer not null,
+    deadline_ms integer not null, content integer not null, payload blob not null);
+create index if not exists rows_of_player on rows (player, row);
+create table if not exists accepted (
+    player text not null, node_key integer not null, epoch integer not null, seq integer not null,
+    primary key (player, node_key)) without rowid;
+create table if not exists players (player text primary key) without rowid;
+create table if not exists members (
+    group_name text not null, player text not null, primary key (group_name, player)) without rowid;
+create table if not exists roster (
+    node_key integer primary key, name text not null, epoch integer not null, linked integer not null);
+insert or ignore into meta values ('format', 1), ('hub_epoch', 0), ('bytes', 0);
+create view if not exists mailbox_view as
+    select row, player, node_key, epoch + 9223372036854775807 + 1 as epoch,
+           seq + 9223372036854775807 + 1 as seq, length(payload) as bytes from rows;
+"""
+
+
+def _signed(value: int) -> int:
+    return value - _BIAS
+
+
+def _unsigned(value: int) -> int:
+    return value + _BIAS
+
+
+class SqliteMailbox:
+    """A mailbox in one SQLite file. See zmqgame_bus.mailbox.Mailbox."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        durability: str = "power-loss",
+        max_bytes: int = 16 << 30,
+        on_wait: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Lock and open the file; while another process holds it, ask `on_wait` whether to go on waiting."""
+        if durability not in DURABILITY:
+            raise StoreUnavailable(f"durability {durability!r} is none of {', '.join(DURABILITY)}")
+        self._path = Path(path)
+        self._synchronous = DURABILITY[durability]
+        self._max_bytes = max_bytes
+        self._claimed: int | None = None
+        self._attempted = 0  # claimed in a transaction whose outcome may be unknown
+        self._highest_of_others = 0
+        self._database: sqlite3.Connection | None = None
+        self._bytes = 0
+        self._lock = self._take_lock(on_wait or (lambda _reason: False))
+        try:
+            self._connect()
+        except (sqlite3.Error, OSError) as error:
+            self._lock.close()
+            raise StoreUnavailable(f"mailbox {self._path}: {error}") from error
+
+    # --- the file ---------------------------------------------------------------------------------
+
+    def _take_lock(self, on_wait: Callable[[str], bool]) -> IO[str]:
+        path = self._path.with_name(self._path.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (held until close)
+        except OSError as error:
+            raise StoreUnavailable(f"mailbox {self._path}: {error.strerror}: {path}") from error
+        try:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    lock.seek(0)
+                    holder = lock.read().strip() or "another process"
+                    reason = f"mailbox {self._path} is held by {holder}"
+                    if not on_wait(reason):
+                        raise AlreadyRunning(
+                            reason, hint="stop it, or give this hub its own state folder"
+                        ) from None
+                    time.sleep(_LOCK_RETRY_S)
+            lock.truncate(0)
+            lock.write(json.dumps({"pid": os.getpid(), "since": int(time.time())}))
+            lock.flush()
+        except OSError as error:
+            lock.close()
+            raise StoreUnavailable(f"mailbox {self._path}: {error.strerror}: {path}") from error
+        except BaseException:
+            lock.close()
+            raise
+        return lock
+
+    def _connect(self) -> None:
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
+        try:
+            database.execute("pragma locking_mode = exclusive")
+            if database.execute("pragma journal_mode = wal").fetchone()[0] != "wal":
+                raise sqlite3.OperationalError("the file system does not allow a write-ahead log")
+            database.execute(f"pragma synchronous = {self._synchronous}")
+            database.executescript(_SCHEMA)
+            self._bytes = self._meta(database, "bytes")
+        except BaseException:
+            database.close()
+            raise
+        self._database = database
+
+    @staticmethod
+    def _meta(database: sqlite3.Connection, name: str) -> int:
+        row = database.execute("select value from meta where name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        self._lock.close()
+
+    def highest_epoch(self) -> int:
+        """Return the highest hub epoch that was ever claimed in this file."""
+        with self._transaction() as database:
+            return self._meta(database, "hub_epoch")
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def run(self, operations: Sequence[Operation]) -> list[Result]:
+        """Run a batch in one transaction."""
+        handlers = _HANDLERS
+        with self._transaction() as database:
+            before = self._bytes
+            self._check_epoch(database)
+            results = [handlers[operation[0]](self, database, *operation[1:]) for operation in operations]
+            if self._bytes != before:
+                database.execute("update meta set value = ? where name = 'bytes'", (self._bytes,))
+        return results
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commit, or leave nothing and raise. After a failed commit the outcome is unknown: reopen."""
+        claimed = self._claimed
+        try:
+            if self._database is None:
+                self._connect()
+            database = self._database
+            assert database is not None
+            database.execute("begin immediate")
+            yield database
+            database.execute("commit")
+        except BaseException as error:
+            self._claimed = claimed
+            self._abandon()
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise StoreUnavailable(f"mailbox {self._path}: {error}") from error
+            raise
+
+    def _abandon(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                database.execute("rollback")
+            with contextlib.suppress(sqlite3.Error):
+                database.close()
+
+    def _check_epoch(self, database: sqlite3.Connection) -> None:
+        if self._claimed is not None:
+            found = self._meta(database, "hub_epoch")
+            if found != self._claimed:
+                raise Replaced(
+                    f"mailbox {self._path} was claimed by hub epoch {found}, this is {self._claimed}"
+                )
+
+    # --- operations: each is part of the batch's transaction ---------------------------------------
+
+    def _open(self, database: sqlite3.Connection, hub_epoch: int, _unix_ms: int) -> Result:
+        if self._claimed is None:
+            found = self._meta(database, "hub_epoch")
+            if found != self._attempted:
+                self._highest_of_others = found
+            if hub_epoch > self._highest_of_others:
+                database.execute("update meta set value = ? where name = 'hub_epoch'", (hub_epoch,))
+                self._claimed = self._attempted = hub_epoch
+        roster = [
+            (_unsigned(node_key), name, _unsigned(epoch), bool(linked))
+            for node_key, name, epoch, linked in database.execute(
+                "select node_key, name, epoch, linked from roster order by name"
+            )
+        ]
+        groups = database.execute("select group_name, player from members order by 1, 2").fetchall()
+        return ("opened", self._highest_of_others, roster, groups)
+
+    def _append(
+        self,
+        database: sqlite3.Connection,
+        player: str,
+        node_key: int,
+        epoch: int,
+        seq: int,
+        deadline_ms: int,
+        content: int,
+        payload: bytes,
+    ) -> Result:
+        node_key, epoch, seq = _signed(node_key), _signed(epoch), _signed(seq)
+        known = database.execute(
+            "select a.epoch, a.seq from players p"
+            " left join accepted a on a.player = p.player and a.node_key = ? where p.player = ?",
+            (node_key, player),
+        ).fetchone()
+        if known is None:
+            return ("unknown_player",)
+        if known[0] is not None and (epoch, seq) <= (known[0], known[1]):
+            return ("appended",)  # [20] a repeat: it has a row, or was handled
+        size = len(payload) + _ROW_BYTES
+        if self._bytes + size > self._max_bytes:
+            return ("full",)
+        database.execute(
+            "insert into rows (player, node_key, epoch, seq, deadline_ms, content, payload)"
+            " values (?, ?, ?, ?, ?, ?, ?)",
+            (player, node_key, epoch, seq, _signed(deadline_ms), content, payload),
+        )
+        self._accept(database, player, node_key, epoch, seq)
+        self._bytes += size
+        return ("appended",)
+
+    @staticmethod
+    def _accept(database: sqlite3.Connection, player: str, node_key: int, epoch: int, seq: int) -> None:
+        database.execute(
+            "insert into accepted values (?, ?, ?, ?) on conflict (player, node_key) do update"
+            " set epoch = excluded.epoch, seq = excluded.seq"
+            " where (excluded.epoch, excluded.seq) > (accepted.epoch, accepted.seq)",
+            (player, node_key, epoch, seq),
+        )
+
+    def _read(self, database: sqlite3.Connection, player: str, after_row: int, limit: int) -> Result:
+        limit = max(1, min(limit, STORE_READ_ROWS))
+        cursor = database.execute(
+            "select row, node_key, epoch, seq, deadline_ms, content, payload from rows"
+            " where player = ? and row > ? order by row limit ?",
+            (player, min(after_row, _BIAS - 1), limit + 1),
+        )
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        for row, node_key, epoch, seq, deadline_ms, content, payload in cursor:
+            size += len(payload)
+            if len(rows) == limit or (rows and size > STORE_READ_BYTES):
+                return ("rows", rows, False)
+            rows.append(
+                (row, *map(_unsigned, (node_key, epoch, seq, deadline_ms)), content, payload),
+            )
+        return ("rows", rows, True)
+
+    def _accepted(self, database: sqlite3.Connection, player: str) -> Result:
+        marks = database.execute(
+            "select node_key, epoch, seq from accepted where player = ? order by node_key", (player,)
+        )
+        return ("marks", [tuple(map(_unsigned, mark)) for mark in marks])
+
+    def _settle(self, database: sqlite3.Connection, player: str, up_to: int) -> Result:
+        self._delete(database, "player = ? and row <= ?", (player, min(up_to, _BIAS - 1)))
+        return ("done",)
+
+    def _logout(
+        self, database: sqlite3.Connection, player: str, cursor: Sequence[tuple[int, int, int]]
+    ) -> Result:
+        for mark in cursor:  # [31] marks and deletes are one transaction
+            node_key, epoch, seq = map(_signed, mark)
+            self._accept(database, player, node_key, epoch, seq)
+            self._delete(
+                database,
+                "player = ? and node_key = ? and (epoch, seq) <= (?, ?)",
+                (player, node_key, epoch, seq),
+            )
+        return ("done",)
+
+    def _delete(self, database: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
+        freed = database.execute(
+            f"delete from rows where {where} returning length(payload)", values
+        ).fetchall()
+        self._bytes -= sum(size + _ROW_BYTES for (size,) in freed)
+
+    def _trim(self, database: sqlite3.Connection, player: str, node_key: int, epoch: int, seq: int) -> Result:
+        database.execute(
+            "delete from accepted where player = ? and node_key = ? and (epoch, seq) <= (?, ?)",
+            (player, _signed(node_key), _signed(epoch), _signed(seq)),
+        )
+        return ("done",)
+
+    def _know(self, database: sqlite3.Connection, player: str) -> Result:
+        database.execute("insert or ignore into players values (?)", (player,))
+        return ("done",)
+
+    def _join(self, database: sqlite3.Connection, group: str, player: str) -> Result:
+        database.execute("insert or ignore into members values (?, ?)", (group, player))
+        return ("done",)
+
+    def _leave(self, database: sqlite3.Connection, group: str, player: str) -> Result:
+        database.execute("delete from members where group_name = ? and player = ?", (group, player))
+        return ("done",)
+
+    def _roster(
+        self, database: sqlite3.Connection, node_key: int, name: str, epoch: int, linked: bool
+    ) -> Result:
+        # [4b] an epoch never goes back; a late `linked` of an older one changes nothing
+        database.execute(
+            "insert into roster values (?, ?, ?, ?) on conflict (node_key) do update"
+            " set name = excluded.name, epoch = excluded.epoch, linked = excluded.linked"
+            " where excluded.epoch >= roster.epoch",
+            (_signed(node_key), name, _signed(epoch), linked),
+        )
+        return ("done",)
+
+
+_HANDLERS: dict[str, Callable[..., Result]] = {
+    "open": SqliteMailbox._open,
+    "append": SqliteMailbox._append,
+    "read": SqliteMailbox._read,
+    "accepted": SqliteMailbox._accepted,
+    "settle": SqliteMailbox._settle,
+    "logout": SqliteMailbox._logout,
+    "trim": SqliteMailbox._trim,
+    "know": SqliteMailbox._know,
+    "join": SqliteMailbox._join,
+    "leave": SqliteMailbox._leave,
+    "roster": SqliteMailbox._roster,
+}
