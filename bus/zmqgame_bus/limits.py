@@ -39,3 +39,7 @@ STORE_READ_ROWS: Final = 1_000
 
 STORE_READ_BYTES: Final = 4_194_304
 """Payload bytes of one answer to a read (at least one row goes): four of the largest messages."""
+ALLOWED_KEYS: Final = 500
+"""Entries of a list of allowed keys: ten times the nodes of a large installation;
+each handshake looks one up.
+"""

@@ -1,0 +1,263 @@
+"""Key files: CURVE pairs of processes, who may connect, the token secret, the netcode key.
+
+============== ======================================================================== ==========
+file           content                                                                  mode
+============== ======================================================================== ==========
+``NAME.key``   ``public = "Z85"`` and ``secret = "Z85"``, one a line                    0600
+``NAME.pub``   the public key, Z85, one line                                            0644
+allowed.keys   ``PUBLIC  NAME-PATTERN  ROLE,ROLE`` a line; ``*`` is every role          0644
+token.secret   32 bytes as hexadecimal: signs the tokens with which players log in      0600
+netcode.key    32 bytes as hexadecimal: seals the connect tokens for UDP                0600
+============== ======================================================================== ==========
+
+A bare file name is looked for among systemd's credentials (LoadCredential), then beside the configuration
+file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from zmqgame_bus.config import Config
+from zmqgame_bus.errors import KeyFileError
+from zmqgame_bus.limits import ALLOWED_KEYS, KEY_FILE_BYTES, NAME_BYTES
+from zmqgame_bus.systemd import credentials_dir
+from zmqgame_bus.tables import SecurityConfig
+
+__all__ = [
+    "Allowed",
+    "KeyPair",
+    "Keyring",
+    "NodeKeys",
+    "allow",
+    "new_pair",
+    "new_secret",
+    "read_allowed",
+    "read_pair",
+]
+
+KEY_BYTES = 32
+_PAIR_LINE = re.compile(r'(public|secret) = "(\S{40})"')
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A CURVE pair; the secret half is never shown."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NodeKeys:
+    """What a node needs for CURVE: its own pair and the key of the server it trusts."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    server_public: bytes
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Who may connect with a public key: the pattern of its node's name, and its roles."""
+
+    public: bytes
+    pattern: str
+    roles: tuple[str, ...]
+
+    def line(self) -> str:
+        """As it stands in the file of allowed keys."""
+        return f"{encode(self.public)}  {self.pattern}  {','.join(self.roles)}"
+
+
+class Keyring:
+    """The keys that a process's configuration names; each is read when it is asked for."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
+        self._names = config.table(SecurityConfig)
+        folders = [credentials_dir(environ), config.file.parent if config.file else None]
+        self._folders = [folder for folder in folders if folder is not None]
+
+    @property
+    def curve(self) -> bool:
+        """Whether the bus is encrypted at all."""
+        return self._names.curve
+
+    def pair(self) -> KeyPair:
+        """This process's own pair."""
+        return read_pair(self.locate(self._names.key_file))
+
+    def node(self) -> NodeKeys | None:
+        """Keys for a connection to the hub; None without CURVE."""
+        return self._towards(self._names.hub_public_key_file)
+
+    def publisher(self) -> NodeKeys | None:
+        """Keys for a connection to stats; None without CURVE."""
+        return self._towards(self._names.stats_public_key_file)
+
+    def allowed(self) -> list[Allowed]:
+        """Who may connect to this process."""
+        return read_allowed(self.locate(self._names.allowed_file))
+
+    def token_secret(self) -> bytes:
+        """The secret that signs players' tokens."""
+        return _read_secret(self.locate(self._names.token_secret_file), "token")
+
+    def netcode_key(self) -> bytes:
+        """The key that seals connect tokens."""
+        return _read_secret(self.locate(self._names.netcode_key_file), "netcode")
+
+    def locate(self, name: str) -> Path:
+        """The file that a configuration value names."""
+        path = Path(name)
+        if not path.is_absolute():
+            for folder in self._folders:
+                if (folder / path).exists():
+                    return folder / path
+        return path
+
+    def _towards(self, server_file: str) -> NodeKeys | None:
+        if not self._names.curve:
+            return None
+        own = self.pair()
+        return NodeKeys(own.public, own.secret, read_public(self.locate(server_file)))
+
+
+def encode(key: bytes) -> str:
+    """A key as Z85 text."""
+    return z85.encode(key).decode()
+
+
+def decode(text: str) -> bytes:
+    """A key from Z85 text; ValueError says what is wrong."""
+    try:
+        data = z85.decode(text.encode())
+    except (KeyError, ValueError) as error:
+        raise ValueError("not Z85") from error
+    if len(text) != 40 or len(data) != KEY_BYTES or encode(data) != text:
+        raise ValueError("not a key of 40 Z85 characters")
+    return data
+
+
+def new_pair(folder: Path, name: str) -> KeyPair:
+    """Make ``NAME.key`` and ``NAME.pub``; never overwrites a key."""
+    public, secret = zmq.curve_keypair()
+    pair = KeyPair(decode(public.decode()), decode(secret.decode()))
+    comment = f"# CURVE key pair of {name}. Keep it secret; give {name}.pub to others."
+    text = f'{comment}\npublic = "{encode(pair.public)}"\nsecret = "{encode(pair.secret)}"\n'
+    _create(folder / f"{name}.key", text, 0o600)
+    _create(folder / f"{name}.pub", encode(pair.public) + "\n", 0o644)
+    return pair
+
+
+def new_secret(path: Path) -> None:
+    """Make a file with 32 random bytes; never overwrites one."""
+    _create(path, secrets.token_hex(KEY_BYTES) + "\n", 0o600)
+
+
+def allow(path: Path, entry: Allowed) -> None:
+    """Add a line to a file of allowed keys."""
+    known = read_allowed(path) if path.exists() else []
+    if len(known) >= ALLOWED_KEYS:
+        raise KeyFileError(f"{path} has {len(known)} keys: the limit is {ALLOWED_KEYS}")
+    with path.open("a") as stream:
+        stream.write(entry.line() + "\n")
+
+
+def read_pair(path: Path) -> KeyPair:
+    """The pair in ``NAME.key``."""
+    found: dict[str, str] = {match[1]: match[2] for match in _PAIR_LINE.finditer(_read(path, secret=True))}
+    try:
+        return KeyPair(decode(found["public"]), decode(found["secret"]))
+    except (KeyError, ValueError) as error:
+        why = f"no line {error}" if isinstance(error, KeyError) else str(error)
+        raise KeyFileError(f"{path} is no key pair: {why}", hint=_MAKE.format("NAME")) from error
+
+
+def read_public(path: Path) -> bytes:
+    """The key in ``NAME.pub``."""
+    try:
+        return decode(_read(path).strip())
+    except ValueError as error:
+        raise KeyFileError(f"{path} is no public key: {error}", hint=_MAKE.format("NAME")) from error
+
+
+def read_allowed(path: Path) -> list[Allowed]:
+    """The lines of a file of allowed keys."""
+    entries = []
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("# "):
+            continue
+        try:
+            entries.append(_allowed(line))
+        except ValueError as error:
+            raise KeyFileError(
+                f"{path}:{number}: {error}", hint="PUBLIC-KEY  NAME-PATTERN  ROLE,ROLE"
+            ) from error
+    if len(entries) > ALLOWED_KEYS:
+        raise KeyFileError(f"{path} has {len(entries)} keys: the limit is {ALLOWED_KEYS}")
+    return entries
+
+
+def _allowed(line: str) -> Allowed:
+    parts = line.split()
+    if len(parts) != 3:
+        raise ValueError(f"{len(parts)} fields instead of 3")
+    if len(parts[1].encode()) > NAME_BYTES:
+        raise ValueError(f"name pattern over {NAME_BYTES} bytes")
+    return Allowed(decode(parts[0]), parts[1], tuple(role for role in parts[2].split(",") if role))
+
+
+def _read_secret(path: Path, kind: str) -> bytes:
+    try:
+        data = bytes.fromhex(_read(path, secret=True).strip())
+    except ValueError:
+        data = b""
+    if len(data) != KEY_BYTES:
+        hint = _MAKE.format(f"--kind {kind} NAME")
+        raise KeyFileError(f"{path} is not {KEY_BYTES} bytes as hexadecimal", hint=hint)
+    return data
+
+
+_MAKE = "make one with: zmqgame-cli keys new {}"
+
+
+def _read(path: Path, *, secret: bool = False) -> str:
+    try:
+        with path.open("rb") as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            data = stream.read(KEY_FILE_BYTES + 1)
+    except OSError as error:
+        hint = _MAKE.format("NAME") if isinstance(error, FileNotFoundError) else ""
+        raise KeyFileError(f"{path} can't be read: {error.strerror}", hint=hint) from error
+    if len(data) > KEY_FILE_BYTES:
+        raise KeyFileError(f"{path} is over the limit of {KEY_FILE_BYTES} bytes for a key file")
+    # 0o040 is allowed: the service manager hands out credentials as 0440 where it uses access lists.
+    if secret and mode & 0o037:
+        raise KeyFileError(f"{path} may be read by others (mode {mode:04o})", hint=f"chmod 600 {path}")
+    return data.decode(errors="replace")
+
+
+def _create(path: Path, text: str, mode: int) -> None:
+    """A new file that is never readable by others, not even for a moment."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError as error:
+        raise KeyFileError(f"{path} exists", hint="a key is never overwritten: move it away first") from error
+    except OSError as error:
+        raise KeyFileError(f"{path} can't be written: {error.strerror}") from error
+    with os.fdopen(fd, "w") as stream:
+        os.fchmod(fd, mode)
+        stream.write(text)
+        stream.flush()
+        os.fsync(fd)

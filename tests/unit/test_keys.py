@@ -1,0 +1,112 @@
+"""Key files: made once, private, read with clear errors, found among systemd's credentials."""
+
+import contextlib
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zmq.utils import z85
+from zmqgame_bus import keys
+from zmqgame_bus.config import load
+from zmqgame_bus.errors import KeyFileError
+from zmqgame_bus.keys import Allowed, Keyring, NodeKeys
+
+
+def ring(tmp_path, text="", **environ):
+    file = tmp_path / "zmqgame.toml"
+    file.write_text("[security]\n" + text)
+    return Keyring(load(file, environ={}), environ)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_pair_is_private_and_read_back(tmp_path):
+    pair = keys.new_pair(tmp_path, "game-1")
+    assert mode(tmp_path / "game-1.key") == 0o600
+    assert keys.read_pair(tmp_path / "game-1.key") == pair
+    assert keys.read_public(tmp_path / "game-1.pub") == pair.public
+    assert "secret" not in repr(pair)
+    with pytest.raises(KeyFileError, match=r"game-1.key exists"):
+        keys.new_pair(tmp_path, "game-1")
+    assert keys.read_pair(tmp_path / "game-1.key") == pair
+
+
+def test_a_key_that_others_may_read_is_refused(tmp_path):
+    keys.new_pair(tmp_path, "a")
+    (tmp_path / "a.key").chmod(0o644)
+    with pytest.raises(KeyFileError, match=r"may be read by others \(mode 0644\)") as caught:
+        keys.read_pair(tmp_path / "a.key")
+    assert caught.value.hint.startswith("chmod 600")
+
+
+@pytest.mark.parametrize("text", ["", 'public = "x"', "secret", "x" * 70_000, "\x00\xff"])
+def test_malformed_key_files_are_typed_errors(tmp_path, text):
+    file = tmp_path / "x.key"
+    file.write_text(text)
+    file.chmod(0o600)
+    for read in (keys.read_pair, keys.read_public):
+        with pytest.raises(KeyFileError):
+            read(file)
+
+
+def test_allowed_keys(tmp_path):
+    file = tmp_path / "allowed.keys"
+    one = Allowed(keys.new_pair(tmp_path, "a").public, "game-*", ("game", "spool"))
+    two = Allowed(keys.new_pair(tmp_path, "b").public, "stats", ("*",))
+    file.write_text("# who may connect\n\n")
+    keys.allow(file, one)
+    keys.allow(file, two)
+    assert keys.read_allowed(file) == [one, two]
+    for line, why in (
+        ("x y", "2 fields instead of 3"),
+        ("x y z", "not"),
+        (f"{'0' * 40} {'n' * 129} r", "over 128"),
+    ):
+        file.write_text("\n" + line)
+        with pytest.raises(KeyFileError, match=f":2: .*{why}"):
+            keys.read_allowed(file)
+
+
+def test_a_keyring_reads_what_the_configuration_names(tmp_path):
+    for name in ("node", "hub", "stats"):
+        keys.new_pair(tmp_path, name)
+    keys.new_secret(tmp_path / "token.secret")
+    keys.new_secret(tmp_path / "netcode.key")
+    made = ring(tmp_path, "curve = true\n")
+    own, hub = keys.read_pair(tmp_path / "node.key"), keys.read_public(tmp_path / "hub.pub")
+    assert made.node() == NodeKeys(own.public, own.secret, hub)
+    assert made.publisher().server_public == keys.read_public(tmp_path / "stats.pub")
+    assert len(made.token_secret()) == len(made.netcode_key()) == 32
+    assert made.token_secret() != made.netcode_key()
+    assert ring(tmp_path).node() is None
+
+
+def test_credentials_of_the_service_manager_go_first(tmp_path):
+    folder = tmp_path / "credentials"
+    keys.new_secret(tmp_path / "token.secret")
+    keys.new_secret(folder / "token.secret")
+    (folder / "token.secret").chmod(0o440)
+    credentials = ring(tmp_path, CREDENTIALS_DIRECTORY=str(folder))
+    assert credentials.token_secret().hex() == (folder / "token.secret").read_text().strip()
+    assert ring(tmp_path).token_secret() != credentials.token_secret()
+
+
+def test_a_missing_secret_says_how_to_make_it(tmp_path):
+    with pytest.raises(KeyFileError, match="can't be read: No such file") as caught:
+        ring(tmp_path).token_secret()
+    assert "zmqgame-cli keys new" in caught.value.hint
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_any_key_survives_its_text(data):
+    assert keys.decode(keys.encode(data)) == data
+    assert keys.encode(data) == z85.encode(data).decode()
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_key_or_a_value_error(text):
+    with contextlib.suppress(ValueError):
+        assert len(keys.decode(text)) == 32
