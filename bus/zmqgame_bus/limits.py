@@ -43,3 +43,39 @@ ALLOWED_KEYS: Final = 500
 """Entries of a list of allowed keys: ten times the nodes of a large installation;
 each handshake looks one up.
 """
+
+EVENT_BYTES_MAX: Final = 65_536
+"""One event's JSON. The longest we emit is a message's detail, under 2 KiB; a bigger one is a mistake of
+the caller."""
+
+EVENT_SOURCE_BYTES_MAX: Final = 128
+"""A source's name: the bus's limit for names."""
+
+EVENT_FRAME_BYTES_MAX: Final = 786_432
+"""One PUB frame or one answer to a gap request. An answer travels as a bus payload, which is at most 1
+MiB."""
+
+EVENT_BATCH_BYTES: Final = 262_144
+"""Records are cut into frames of about this size: few enough to be cheap, small enough to lose little with
+one."""
+
+EVENT_QUEUE_BYTES: Final = 8_388_608
+"""Events between emit and the spool. A disk that hangs for a second at 10,000 events/s of 200 bytes needs 2
+MB."""
+
+SPOOL_BYTES: Final = 268_435_456
+"""A spool on disk. At 1,000 events/s of 200 bytes it holds what ClickHouse misses in 20 minutes."""
+
+SPOOL_BYTES_MIN: Final = 65_536
+"""Below this a spool would hold less than one event in each of its eight segments."""
+
+SPOOL_SEGMENT_BYTES: Final = 8_388_608
+"""A segment is the unit of removal, and at most an eighth of the spool, so seven eighths are always
+usable."""
+
+SPOOL_EPOCHS_MAX: Final = 1_024
+"""Epochs (starts of the process) whose numbers a spool remembers; the oldest confirmed ones become one
+sum."""
+
+SPOOL_RESERVE_BYTES: Final = 131_072
+"""Kept free so that the marks can be written on a full disk: SPOOL_EPOCHS_MAX entries of 100 bytes."""

@@ -1,0 +1,333 @@
+"""Events: what a service tells stats. `emit` never waits; a thread writes to the spool, then publishes.
+
+    emitter = Emitter("game-1", spool_dir=state_dir / "events", publish="tcp://127.0.0.1:7601")
+    emitter.attach(node)                                            # before node.start()
+    emitter.emit("finishes", match="m-1", player="ada", time_ms=13_207)
+    ...
+    emitter.close()
+
+The order of things for each event: queue (bounded in bytes), spool (committed), PUB. PUB may lose what it
+likes: every second the emitter announces which numbers exist, and stats asks for those it lacks by
+`spool:SOURCE`, a service on the bus. Stats confirms what it has committed, and the spool lets go of it.
+
+When queue or spool is full, `emit` refuses: it returns False, the refusal is counted (`counters`, and the
+spool's marks, so that an audit sees it too) and `last_refusal` tells which limit. Nothing that was accepted
+is lost by that. It does not raise, since no match should end because analytics are slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
+import zmq
+
+from zmqgame_bus.limits import EVENT_BATCH_BYTES, EVENT_BYTES_MAX, EVENT_QUEUE_BYTES, SPOOL_BYTES
+from zmqgame_bus.records import ANNOUNCE, LOST, RECORD_ROOM, RECORDS, encode_frame, frame_head
+from zmqgame_bus.spool import Durability, Spool, SpoolFull, SpoolWriteFailed, folder_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["CurveKeys", "Emitter", "EventInvalid", "PlainNotLoopback", "SpoolFull", "refuse_plain"]
+
+ANNOUNCE_S: Final = 1.0
+"""How long a lost last event can stay unnoticed. One frame of about 100 bytes a source and second."""
+
+RETRY_S: Final = 0.5
+"""Between two tries to write to a disk that refuses."""
+
+log = logging.getLogger(__name__)
+
+Value = str | int | float | bool | None
+
+
+class EventInvalid(ValueError):
+    """The event can't be written as JSON, or is longer than EVENT_BYTES_MAX: a mistake of the caller."""
+
+
+class PlainNotLoopback(ValueError):
+    """Events would leave this machine in clear."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(
+            f"{endpoint} is not on loopback, and no keys are configured: events would travel in clear, and "
+            "anybody could send some; configure keys, or use a 127.0.0.1 address"
+        )
+        self.endpoint = endpoint
+
+
+@dataclass(frozen=True)
+class CurveKeys:
+    """This process's CURVE key pair and, where it connects, the key of the server (32 bytes or Z85 each)."""
+
+    public: bytes
+    secret: bytes
+    server: bytes = b""
+
+
+class _Request(Protocol):
+    @property
+    def payload(self) -> bytes | str: ...
+
+
+class _Serving(Protocol):
+    def serve(self, service: str, handler: Callable[[Any], Awaitable[Any]], /) -> None: ...
+
+
+def refuse_plain(endpoint: str) -> None:
+    """Raise PlainNotLoopback unless only this machine can reach the endpoint."""
+    scheme, _, rest = endpoint.partition("://")
+    if scheme in ("ipc", "inproc"):
+        return
+    host = rest.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise PlainNotLoopback(endpoint)
+
+
+class Emitter:
+    """One source's events: `emit` from any thread, a background thread does the rest."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        spool_dir: Path,
+        publish: str,
+        spool_bytes: int = SPOOL_BYTES,
+        queue_bytes: int = EVENT_QUEUE_BYTES,
+        durability: Durability = "power",
+        keys: CurveKeys | None = None,
+        announce_s: float = ANNOUNCE_S,
+    ) -> None:
+        if keys is None:
+            refuse_plain(publish)
+        self.source = source
+        self.last_refusal: SpoolFull | None = None
+        self.write_error: str = ""
+        self._queue_limit = queue_bytes
+        self._publish, self._keys, self._announce_s = publish, keys, announce_s
+        self._spool = Spool(
+            folder_of(spool_dir, source), source, bytes_limit=spool_bytes, durability=durability
+        )
+        self._wake = threading.Condition()
+        self._queue: list[bytes] = []
+        self._queue_bytes = 0
+        self._spool_bytes = self._spool.bytes
+        self._accepted = self._refused = self._published = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=f"events-{source}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Emitter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def epoch(self) -> int:
+        """The number of this start of the source; greater than all earlier ones."""
+        return self._spool.epoch
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What was emitted, refused and published, and what the spool holds."""
+        return {
+            "accepted": self._accepted,
+            "refused": self._refused,
+            "published": self._published,
+            "spool_bytes": self._spool.bytes,
+            "spool_damaged": self._spool.damaged,
+        }
+
+    def emit(self, table: str, /, **fields: Value) -> bool:
+        """Hand over an event of `table`; False if a limit refused it. Never waits; raises only
+        EventInvalid."""
+        try:
+            body = orjson.dumps([table, time.time_ns() // 1_000, fields])
+        except orjson.JSONEncodeError as error:
+            raise EventInvalid(f"event of {self.source} for {table}: {error}") from None
+        if len(body) > EVENT_BYTES_MAX:
+            raise EventInvalid(
+                f"event of {self.source} for {table}: {len(body)} bytes, "
+                f"limit EVENT_BYTES_MAX = {EVENT_BYTES_MAX}"
+            )
+        size = len(body) + RECORD_ROOM
+        with self._wake:
+            if self._closing:
+                return self._refuse(SpoolFull(self.source, "closed", 0, 0, "the emitter is closed"))
+            if self._queue_bytes + size > self._queue_limit:
+                return self._refuse(
+                    SpoolFull(
+                        self.source, "queue_bytes", self._queue_limit, self._queue_bytes, self.write_error
+                    )
+                )
+            if self._spool_bytes + self._queue_bytes + size > self._spool.bytes_limit:
+                return self._refuse(
+                    SpoolFull(self.source, "spool_bytes", self._spool.bytes_limit, self._spool_bytes)
+                )
+            if not self._queue:
+                self._wake.notify()
+            self._queue.append(body)
+            self._queue_bytes += size
+            self._accepted += 1
+        return True
+
+    def _refuse(self, refusal: SpoolFull) -> bool:
+        if self._refused == 0 or self.last_refusal is None or self.last_refusal.limit != refusal.limit:
+            log.warning("%s", refusal)
+        self.last_refusal = refusal
+        self._refused += 1
+        self._spool.count_refused(self._refused)
+        return False
+
+    # -- what stats asks -------------------------------------------------------------------------------------
+
+    def attach(self, node: _Serving) -> None:
+        """Serve `spool:SOURCE` on the bus; call it before the node starts."""
+        node.serve(f"spool:{self.source}", self._serve)
+
+    async def _serve(self, request: _Request) -> bytes | dict[str, Any]:
+        return await asyncio.to_thread(self.answer, orjson.loads(request.payload))
+
+    def answer(self, request: dict[str, Any]) -> bytes | dict[str, Any]:
+        """Answer one request of stats.
+
+        {"op": "read", "epoch", "first", "last"} -> a frame: records, or which numbers are lost, or an
+        announce; {"op": "confirm", "epochs": [[epoch, up_to], ...]} -> {"ok": true}.
+        """
+        if request["op"] == "confirm":
+            for epoch, up_to in request["epochs"]:
+                self._spool.confirm(int(epoch), int(up_to))
+            self._spool_bytes = self._spool.bytes
+            return {"ok": True}
+        if request["op"] != "read":
+            raise ValueError(f"spool:{self.source} knows read and confirm, not {request['op']!r}")
+        epoch = int(request["epoch"])
+        reading = self._spool.read(epoch, int(request["first"]), int(request["last"]))
+        if reading is None:
+            return self._announcement()
+        if reading.lost:
+            data = {"first": reading.first, "last": reading.last, "reason": reading.lost}
+            return encode_frame(LOST, self.source, epoch, data)
+        return frame_head(RECORDS, self.source, epoch) + reading.records
+
+    def _announcement(self) -> bytes:
+        return encode_frame(ANNOUNCE, self.source, self._spool.epoch, self._spool.unconfirmed())
+
+    def unconfirmed(self) -> int:
+        """How many events stats has not confirmed, over all epochs (those still queued not counted)."""
+        return sum(last - first + 1 for _, first, last in self._spool.unconfirmed())
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Wait until stats has confirmed everything; False after `timeout_s`. For an orderly end, while the
+        bus is up."""
+        deadline = time.monotonic() + timeout_s
+        while self._queue or self.unconfirmed():
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    def close(self) -> None:
+        """Write and publish what is queued, and stop. What stats did not get stays in the spool for the
+        next start."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        context = zmq.Context()
+        socket = context.socket(zmq.PUB)
+        try:
+            self._connect(socket)
+            self._turn_until_closed(socket)
+        except Exception:
+            log.exception("events of %s stopped; what is emitted from now on is refused", self.source)
+        finally:
+            with self._wake:
+                self._closing = True
+            socket.close(linger=200)
+            context.term()
+            self._spool.close()
+
+    def _connect(self, socket: zmq.Socket[bytes]) -> None:
+        socket.setsockopt(zmq.SNDHWM, 1_000)
+        socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
+        if self._keys is not None:
+            socket.curve_publickey = self._keys.public
+            socket.curve_secretkey = self._keys.secret
+            socket.curve_serverkey = self._keys.server
+        socket.connect(self._publish)
+
+    def _turn_until_closed(self, socket: zmq.Socket[bytes]) -> None:
+        announce_at = 0.0
+        in_hand = 0  # bytes taken from the queue and not yet committed; they count as queued until then
+        while True:
+            with self._wake:
+                if not self._queue and not self._closing:
+                    self._wake.wait(max(0.0, announce_at - time.monotonic()))
+                bodies, self._queue = self._queue, []
+                closing, in_hand = self._closing, self._queue_bytes
+            if bodies:
+                self._spool.append(bodies)
+            written = self._commit(socket)
+            if written:
+                with self._wake:
+                    self._queue_bytes -= in_hand
+                    self._spool_bytes = self._spool.bytes
+            if time.monotonic() >= announce_at or closing:
+                socket.send(self._announcement())
+                announce_at = time.monotonic() + self._announce_s
+            if closing:
+                if not written:
+                    log.error(
+                        "%d bytes of events of %s were never written: %s",
+                        in_hand,
+                        self.source,
+                        self.write_error,
+                    )
+                return
+            if not written:
+                time.sleep(RETRY_S)
+
+    def _commit(self, socket: zmq.Socket[bytes]) -> bool:
+        try:
+            runs = self._spool.commit()
+        except SpoolWriteFailed as error:
+            if self.write_error != str(error):
+                log.warning("%s; events wait in memory, up to %d bytes", error, self._queue_limit)
+            self.write_error = str(error)
+            return False
+        if self.write_error and runs:
+            log.warning("spool of %s can be written again", self.source)
+            self.write_error = ""
+        head = frame_head(RECORDS, self.source, self._spool.epoch)
+        for _, records in runs:
+            socket.send(head + records)
+        self._published = self._spool.last
+        return True
+
+
+assert EVENT_BATCH_BYTES + EVENT_BYTES_MAX + 256 <= 1_048_576 - 4_096, "an answer must fit a bus payload"
