@@ -1,0 +1,29 @@
+"""All limits of the services, each with its reason. What happens when one is reached stands beside it."""
+
+MAX_NAME_BYTES = 128  # the bus's own limit for names; a longer one is refused at login
+MAX_TOKEN_BYTES = 4_096  # a signed token is about 250 bytes; refused before it is parsed
+MAX_LOGIN_BYTES = 16_384  # token plus a cursor of 64 senders; a larger login packet is refused
+MAX_CURSOR_ENTRIES = 64  # the bus's limit of senders in a cursor; a longer one is refused at login
+MAX_ACTION_BYTES = 4_096  # an action is a decision of a player, not a data transfer; refused
+MAX_INPUTS_PER_PACKET = 32  # 0.64 s of a 50 Hz game: enough to bridge a lost half second; the rest is refused
+MAX_INPUT_BYTES = 256  # of one frame of one player; checked when a game is loaded
+INPUT_WINDOW_FRAMES = 32  # how far ahead of the match an input may be; earlier ones are dropped and counted
+INPUT_REPEAT_FRAMES = 25  # half a second of repeating the last input; after that the neutral one is used
+KEPT_FRAMES = 1_024  # unacked frames of one session; over it the session ends (its bus messages go back)
+KEPT_BYTES = 1_048_576  # the same in bytes: the bus's own bound for one player's queue
+ACTIONS_PER_SECOND = 50  # one a tick; over it an action is refused with the limit's name
+ACTION_BURST = 100  # a client that resumes sends what it has kept at once
+MAX_UNACKED_ACTIONS = 256  # in the client library; over it `action` waits
+MAX_PENDING_LOGINS = 1_024  # connections that have not logged in yet; over it new ones are closed
+LOGIN_TIMEOUT_MS = 5_000  # a connection that says nothing is not kept open
+ATTACH_TIMEOUT_MS = 15_000  # a login that the bus doesn't answer (hub away) is refused, to be tried again
+MAX_MATCH_PLAYERS = 64  # results, records and snapshots of a match are built in one piece
+MAX_MATCH_MS = 3_600_000  # no match runs longer than an hour, whatever its rules say
+MAX_EVENT_BYTES = 60_000  # an event or snapshot must fit into one client packet of 64 KiB
+MAX_RECORD_ENTRIES = 1_000_000  # input changes and actions of one match; over it the record is marked cut
+MAX_CATCH_UP_TICKS = 5  # after a stall: more would make the stall longer; the rest is skipped and counted
+TICK_WINDOW = 500  # ticks in one percentile: ten seconds of 50 Hz
+MAX_QUEUE = 100_000  # tickets in the manager's queue; over it `queue` is refused
+MAX_SERVERS = 4_096  # game servers a manager knows; over it a new one is refused
+MAX_OPEN_MATCHES = 65_536  # matches a manager follows; over it none is made until some end
+MAX_LOG_TEXT_BYTES = 65_536  # one entry of the event log; a longer one is refused

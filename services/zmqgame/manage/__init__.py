@@ -1,0 +1,1 @@
+"""The manager: queue, matches, placement on game servers, event log."""
