@@ -66,7 +66,11 @@ def make(players=("ann", "bob"), now_ms=0):
 
 
 def states(run):
-    return [out.event["state"] for out in run.poll_out() if isinstance(out, ToPlayer) and out.player is None and out.event["type"] == "state"]
+    return [
+        out.event["state"]
+        for out in run.poll_out()
+        if isinstance(out, ToPlayer) and out.player is None and out.event["type"] == "state"
+    ]
 
 
 def begun(players=("ann", "bob")):
@@ -252,5 +256,9 @@ def test_any_order_of_things_ends_with_one_result_each_and_replays(steps):
 
 def check_replay(run):
     record = Record.load(run.record.dump())
-    hashes = {frame: rules.state_hash() for frame, rules in replay(record, type(run.rules)) if frame in record.hashes}
+    hashes = {
+        frame: rules.state_hash()
+        for frame, rules in replay(record, type(run.rules))
+        if frame in record.hashes
+    }
     assert hashes == record.hashes

@@ -198,7 +198,7 @@ Handler = Callable[[Any, str, Any], None]
 
 
 class Match:
-    """The rules of one match: write `start`, `step`, `snapshot` and an `on_NAME(player, action)` each action."""
+    """The rules of one match: write `start`, `step`, `snapshot`, and `on_NAME` for each action."""
 
     tick_hz: ClassVar[int] = 50
     players_min: ClassVar[int] = 2
