@@ -6,6 +6,8 @@
 
 /// Messages, hub, node.
 pub mod bus;
+/// What happens between a game server and its clients.
+pub mod edge;
 /// Typed errors about bytes from outside.
 pub mod error;
 /// Every limit with its reason.
