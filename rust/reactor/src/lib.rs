@@ -6,6 +6,7 @@
 //! of descriptors.
 #![deny(unsafe_code)]
 
+pub mod bus;
 pub mod listener;
 pub mod reactor;
 pub mod stream;

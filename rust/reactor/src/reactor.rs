@@ -1,6 +1,7 @@
 //! The event loop's heart: epoll, the clock and the timers.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -60,14 +61,13 @@ pub struct Ready {
 }
 
 /// How many events one wait takes: more wait for the next call, so that a busy loop stays fair.
-const EVENTS_A_WAIT: usize = 1024;
+const EVENTS_A_WAIT: usize = 512;
 /// How many timers one wait hands out.
 const TIMERS_A_WAIT: usize = 1024;
 
 /// epoll, a monotonic clock in milliseconds and one deadline a token.
 pub struct Reactor {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
     timers: Timers,
     start: Instant,
     now_ms: u64,
@@ -89,7 +89,6 @@ impl Reactor {
     pub fn with_clock(start: Instant) -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(EVENTS_A_WAIT),
             timers: Timers::default(),
             start,
             now_ms: elapsed_ms(start),
@@ -152,14 +151,14 @@ impl Reactor {
     pub fn wait(&mut self, ready: &mut Vec<Ready>, at_most_ms: Option<u64>) -> io::Result<()> {
         ready.clear();
         let timeout = self.timeout(at_most_ms);
-        self.events.clear();
-        let spare = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        // On the stack: an event can hold a pointer, and a vector of them could not change threads.
+        let mut events = [MaybeUninit::uninit(); EVENTS_A_WAIT];
+        match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok((events, _)) => ready.extend(events.iter().map(ready_of)),
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.refresh_now();
-        ready.extend(self.events.iter().map(ready_of));
         for _ in 0..TIMERS_A_WAIT {
             let Some(token) = self.timers.pop_due(self.now_ms) else {
                 break;
