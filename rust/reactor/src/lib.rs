@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod bus;
+pub mod edge;
 pub mod listener;
 pub mod reactor;
 pub mod stream;

@@ -27,6 +27,10 @@ impl Interest {
     /// Both.
     pub const BOTH: Self = Self(3);
 
+    /// Both, edge-triggered: told once when it begins, so whoever reads or writes goes on until the
+    /// socket says that it would wait.
+    pub const EDGE: Self = Self(7);
+
     /// From its two halves.
     #[must_use]
     pub const fn new(read: bool, write: bool) -> Self {
@@ -41,6 +45,9 @@ impl Interest {
         if self.0 & 2 != 0 {
             flags |= epoll::EventFlags::OUT;
         }
+        if self.0 & 4 != 0 {
+            flags |= epoll::EventFlags::ET;
+        }
         flags
     }
 }
@@ -54,6 +61,8 @@ pub struct Ready {
     pub readable: bool,
     /// A write would not wait.
     pub writable: bool,
+    /// The other side has ended its half: what it sent before can be read, then the end.
+    pub ended: bool,
     /// The other side is gone altogether: nothing can be written any more.
     pub hangup: bool,
     /// The token's deadline has come (see [`Reactor::set_timer`]); the other fields are false.
@@ -167,6 +176,7 @@ impl Reactor {
                 token,
                 readable: false,
                 writable: false,
+                ended: false,
                 hangup: false,
                 timer: true,
             });
@@ -210,6 +220,7 @@ fn ready_of(event: &epoll::Event) -> Ready {
         token: Token(event.data.u64()),
         readable: broken || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
         writable: broken || flags.contains(epoll::EventFlags::OUT),
+        ended: broken || flags.contains(epoll::EventFlags::RDHUP),
         hangup: broken,
         timer: false,
     }
