@@ -19,7 +19,9 @@ fn framing_of(name: &str) -> PyResult<Framing> {
     match name {
         "packets" => Ok(Framing::Packets),
         "raw" => Ok(Framing::Raw),
-        other => Err(PyValueError::new_err(format!("framing is {other:?}: must be 'packets' or 'raw'"))),
+        other => Err(PyValueError::new_err(format!(
+            "framing is {other:?}: must be 'packets' or 'raw'"
+        ))),
     }
 }
 
@@ -37,7 +39,10 @@ impl Edge {
         idle_ms = 30_000,
         handshake_ms = 5_000,
     ))]
-    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python class")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of the Python class"
+    )]
     fn new(
         loops: usize,
         max_connections: usize,
@@ -58,7 +63,9 @@ impl Edge {
             idle_ms,
             handshake_ms,
         };
-        config.check().map_err(|bad| PyValueError::new_err(bad.to_string()))?;
+        config
+            .check()
+            .map_err(|bad| PyValueError::new_err(bad.to_string()))?;
         Ok(Self(edge::Edge::start(config)?))
     }
 
@@ -91,12 +98,16 @@ impl Edge {
         for item in writes.try_iter()? {
             items.push(item?.extract()?);
         }
-        Ok(self.0.send(items.iter().map(|(connection, kind, sequence, payload)| Write {
-            connection: *connection,
-            kind: *kind,
-            sequence: *sequence,
-            payload: payload.as_bytes(),
-        })))
+        Ok(self.0.send(
+            items
+                .iter()
+                .map(|(connection, kind, sequence, payload)| Write {
+                    connection: *connection,
+                    kind: *kind,
+                    sequence: *sequence,
+                    payload: payload.as_bytes(),
+                }),
+        ))
     }
 
     #[pyo3(signature = (connection, reason = ""))]

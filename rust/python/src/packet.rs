@@ -45,7 +45,11 @@ impl Column {
             _ => batch.len(),
         };
         // A Vec never holds more than isize::MAX bytes.
-        Self { batch: Arc::clone(batch), field, shape: [items as ffi::Py_ssize_t] }
+        Self {
+            batch: Arc::clone(batch),
+            field,
+            shape: [items as ffi::Py_ssize_t],
+        }
     }
 
     /// Address, bytes of an item, its struct format.
@@ -66,7 +70,11 @@ impl Column {
 impl Column {
     /// # Safety
     /// Called by Python with a view that it owns.
-    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
         let column = slf.get();
         let (address, item_bytes, format) = column.parts();
         let bytes = column.shape[0] * item_bytes;
@@ -101,7 +109,9 @@ pub struct PacketBatch {
 
 impl From<Batch> for PacketBatch {
     fn from(batch: Batch) -> Self {
-        Self { batch: Arc::new(batch) }
+        Self {
+            batch: Arc::new(batch),
+        }
     }
 }
 
@@ -113,7 +123,13 @@ impl PacketBatch {
     fn row<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyTuple>> {
         let batch = &self.batch;
         let payload = PyBytes::new(py, batch.payload(index));
-        (batch.connection[index], batch.kind[index], batch.sequence[index], payload).into_pyobject(py)
+        (
+            batch.connection[index],
+            batch.kind[index],
+            batch.sequence[index],
+            payload,
+        )
+            .into_pyobject(py)
     }
 }
 
@@ -127,7 +143,10 @@ impl PacketBatch {
         connection: u64,
         max_packet_bytes: usize,
     ) -> PyResult<(Self, usize)> {
-        let mut batch = Batch { arena: copy_bytes(data)?, ..Batch::default() };
+        let mut batch = Batch {
+            arena: copy_bytes(data)?,
+            ..Batch::default()
+        };
         if u32::try_from(batch.arena.len()).is_err() {
             return Err(PyValueError::new_err("more than 4 GiB at a time"));
         }
@@ -169,7 +188,9 @@ impl PacketBatch {
     }
 
     fn packets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let rows = (0..self.batch.len()).map(|index| self.row(py, index)).collect::<PyResult<Vec<_>>>()?;
+        let rows = (0..self.batch.len())
+            .map(|index| self.row(py, index))
+            .collect::<PyResult<Vec<_>>>()?;
         PyList::new(py, rows)
     }
 
@@ -179,8 +200,15 @@ impl PacketBatch {
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyTuple>> {
         let rows = self.batch.len();
-        let at = if index < 0 { index.checked_add_unsigned(rows) } else { Some(index) };
-        match at.and_then(|at| usize::try_from(at).ok()).filter(|at| *at < rows) {
+        let at = if index < 0 {
+            index.checked_add_unsigned(rows)
+        } else {
+            Some(index)
+        };
+        match at
+            .and_then(|at| usize::try_from(at).ok())
+            .filter(|at| *at < rows)
+        {
             Some(at) => self.row(py, at),
             None => Err(PyIndexError::new_err(format!("row {index} of {rows}"))),
         }
@@ -191,7 +219,11 @@ impl PacketBatch {
     }
 
     fn __repr__(&self) -> String {
-        format!("<PacketBatch: {} packets, {} bytes>", self.batch.len(), self.batch.arena.len())
+        format!(
+            "<PacketBatch: {} packets, {} bytes>",
+            self.batch.len(),
+            self.batch.arena.len()
+        )
     }
 }
 

@@ -28,7 +28,9 @@ impl RingBuffer {
     #[new]
     fn new(limit: usize) -> PyResult<Self> {
         if !(1..=MOST_BYTES).contains(&limit) {
-            return Err(PyValueError::new_err(format!("limit is {limit}: must be 1 to {MOST_BYTES}")));
+            return Err(PyValueError::new_err(format!(
+                "limit is {limit}: must be 1 to {MOST_BYTES}"
+            )));
         }
         Ok(Self(Mutex::new(ring::RingBuffer::new(limit))))
     }
@@ -121,7 +123,14 @@ impl FrameDecoder {
         strip: Option<usize>,
     ) -> PyResult<Self> {
         let strip = strip.unwrap_or_else(|| offset.saturating_add(size));
-        Self::make(Framing::length_field(LengthField { offset, size, big_endian, adjustment, strip, limit }))
+        Self::make(Framing::length_field(LengthField {
+            offset,
+            size,
+            big_endian,
+            adjustment,
+            strip,
+            limit,
+        }))
     }
 
     #[staticmethod]
