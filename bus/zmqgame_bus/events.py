@@ -23,21 +23,25 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 import zmq
 
+from zmqgame_bus.errors import StartError, ZmqgameError
+from zmqgame_bus.keys import Keyring, NodeKeys
 from zmqgame_bus.limits import EVENT_BATCH_BYTES, EVENT_BYTES_MAX, EVENT_QUEUE_BYTES, SPOOL_BYTES
 from zmqgame_bus.records import ANNOUNCE, LOST, RECORD_ROOM, RECORDS, encode_frame, frame_head
 from zmqgame_bus.spool import Durability, Spool, SpoolFull, SpoolWriteFailed, folder_of
+from zmqgame_bus.tables import EventsConfig
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["CurveKeys", "Emitter", "EventInvalid", "PlainNotLoopback", "SpoolFull", "refuse_plain"]
+    from zmqgame_bus.process import Process
+
+__all__ = ["Emitter", "EventInvalid", "PlainNotLoopback", "SpoolFull", "open_emitter", "refuse_plain"]
 
 ANNOUNCE_S: Final = 1.0
 """How long a lost last event can stay unnoticed. One frame of about 100 bytes a source and second."""
@@ -50,28 +54,20 @@ log = logging.getLogger(__name__)
 Value = str | int | float | bool | None
 
 
-class EventInvalid(ValueError):
+class EventInvalid(ZmqgameError):
     """The event can't be written as JSON, or is longer than EVENT_BYTES_MAX: a mistake of the caller."""
 
 
-class PlainNotLoopback(ValueError):
+class PlainNotLoopback(StartError):
     """Events would leave this machine in clear."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(
             f"{endpoint} is not on loopback, and no keys are configured: events would travel in clear, and "
-            "anybody could send some; configure keys, or use a 127.0.0.1 address"
+            "anybody could send some",
+            hint="set security.curve and make keys (zmqgame-cli keys new), or use a 127.0.0.1 address",
         )
         self.endpoint = endpoint
-
-
-@dataclass(frozen=True)
-class CurveKeys:
-    """This process's CURVE key pair and, where it connects, the key of the server (32 bytes or Z85 each)."""
-
-    public: bytes
-    secret: bytes
-    server: bytes = b""
 
 
 class _Request(Protocol):
@@ -111,7 +107,7 @@ class Emitter:
         spool_bytes: int = SPOOL_BYTES,
         queue_bytes: int = EVENT_QUEUE_BYTES,
         durability: Durability = "power",
-        keys: CurveKeys | None = None,
+        keys: NodeKeys | None = None,
         announce_s: float = ANNOUNCE_S,
     ) -> None:
         if keys is None:
@@ -278,7 +274,7 @@ class Emitter:
         if self._keys is not None:
             socket.curve_publickey = self._keys.public
             socket.curve_secretkey = self._keys.secret
-            socket.curve_serverkey = self._keys.server
+            socket.curve_serverkey = self._keys.server_public
         socket.connect(self._publish)
 
     def _turn_until_closed(self, socket: zmq.Socket[bytes]) -> None:
@@ -328,6 +324,19 @@ class Emitter:
             socket.send(head + records)
         self._published = self._spool.last
         return True
+
+
+def open_emitter(process: Process) -> Emitter:
+    """The emitter of a service, as its configuration says; the source is the process's name."""
+    config = process.config.table(EventsConfig)
+    return Emitter(
+        process.name,
+        spool_dir=Path(config.spool_dir) if config.spool_dir else process.state_dir / "events",
+        publish=config.publish,
+        spool_bytes=config.spool_bytes,
+        durability="power" if config.durability == "power" else "process",
+        keys=Keyring(process.config).publisher(),
+    )
 
 
 assert EVENT_BATCH_BYTES + EVENT_BYTES_MAX + 256 <= 1_048_576 - 4_096, "an answer must fit a bus payload"

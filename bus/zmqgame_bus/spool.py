@@ -41,6 +41,7 @@ from urllib.parse import quote
 
 import orjson
 
+from zmqgame_bus.errors import AlreadyRunning, ZmqgameError
 from zmqgame_bus.limits import (
     EVENT_BATCH_BYTES,
     EVENT_FRAME_BYTES_MAX,
@@ -71,7 +72,7 @@ _MAGIC: Final = b"ZGSPOOL1"
 _NAME = re.compile(r"^(\d{20})-(\d{20})\.seg$")
 
 
-class SpoolError(Exception):
+class SpoolError(ZmqgameError):
     """Base of what a spool refuses."""
 
 
@@ -87,7 +88,7 @@ class SpoolFull(SpoolError):
         self.source, self.limit, self.limit_bytes, self.value = source, limit, limit_bytes, value
 
 
-class SpoolInUse(SpoolError):
+class SpoolInUse(SpoolError, AlreadyRunning):
     """Another process writes this spool."""
 
     def __init__(self, folder: Path, holder: str) -> None:

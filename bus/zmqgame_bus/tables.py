@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zmqgame_bus.limits import SPOOL_BYTES, SPOOL_BYTES_MIN
 from zmqgame_bus.schema import key, table
 
-__all__ = ["BusConfig", "SecurityConfig"]
+__all__ = ["BusConfig", "EventsConfig", "SecurityConfig"]
 
 
 @table("bus")
@@ -19,6 +20,34 @@ class BusConfig:
     """How a process reaches the hub."""
 
     hub: str = key("tcp://127.0.0.1:7600", unit="endpoint", help="The hub that nodes connect to.")
+
+
+@table("events")
+@dataclass(frozen=True)
+class EventsConfig:
+    """How a process hands its events to stats."""
+
+    publish: str = key(
+        "tcp://127.0.0.1:7601", unit="endpoint", help="Where stats listens; every process publishes there."
+    )
+    spool_dir: str = key(
+        "",
+        unit="folder",
+        help="Where events wait until stats has committed them (default: events below --state-dir).",
+    )
+    spool_bytes: int = key(
+        SPOOL_BYTES,
+        unit="bytes",
+        low=SPOOL_BYTES_MIN,
+        high=1_099_511_627_776,
+        reason="room for a few events in each of eight segments, and no more than a disk",
+        help="How much may wait there; beyond it events are refused and counted.",
+    )
+    durability: str = key(
+        "power",
+        choices=("process", "power"),
+        help="What a published event survives: the end of the process, or a loss of power (a sync a batch).",
+    )
 
 
 @table("security")

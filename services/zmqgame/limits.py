@@ -27,3 +27,15 @@ MAX_QUEUE = 100_000  # tickets in the manager's queue; over it `queue` is refuse
 MAX_SERVERS = 4_096  # game servers a manager knows; over it a new one is refused
 MAX_OPEN_MATCHES = 65_536  # matches a manager follows; over it none is made until some end
 MAX_LOG_TEXT_BYTES = 65_536  # one entry of the event log; a longer one is refused
+STATS_RANGES_MAX = (
+    1_000  # holes in the numbers of one epoch; over it later events wait in their spool until asked for
+)
+STATS_SOURCES_MAX = 4_096  # sources that stats follows; the frames of a further one are refused and counted
+STATS_EPOCHS_KEPT = 64  # finished epochs of a source that are remembered; frames of older ones are refused
+STATS_EPOCHS_MAX = 1_088  # what a source can announce (the spool's own limit) and the finished ones
+STATS_PLAN_BYTES = 16_777_216  # one batch: what is inserted again after a crash, and held in memory twice
+STATS_QUERY_BYTES = 65_536  # the text of one SQL query; refused
+STATS_RESULT_BYTES = (
+    900_000  # the result of one SQL query: it travels as one bus payload of at most 1 MiB; refused
+)
+STATS_QUERIES_WAITING = 16  # SQL queries that wait for their turn; over it a query is refused

@@ -12,5 +12,4 @@ pub mod edge;
 pub mod error;
 /// Every limit with its reason.
 pub mod limits;
-pub mod stream;
 pub mod zmtp;
