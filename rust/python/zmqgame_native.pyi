@@ -1,3 +1,186 @@
 """The native module of zmqgame: hub, node core, edge, decoders, race physics."""
 
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from typing import Self, final
+
+from typing_extensions import Buffer
+
 __version__: str
+
+# packet.rs
+
+class FrameError(ValueError):
+    """Bytes that are no frame or packet; the text names the limit and the value."""
+
+@final
+class PacketBatch:
+    """Packets of many connections as columns over one arena.
+
+    Row `i` is the packet `kind[i]`, `sequence[i]` of `connection[i]` with
+    `arena[offset[i]:offset[i] + length[i]]` as its payload. The columns are read-only memoryviews of
+    the batch's own memory (`numpy.frombuffer` takes them without a copy) and stay valid for as long as
+    anyone holds them. Kinds from 0xf0 are the edge's own: 0xf0 open (payload: JSON with `transport` and
+    `peer`), 0xf1 close (payload: the reason as text).
+    """
+
+    @staticmethod
+    def decode(data: Buffer, connection: int = 0, max_packet_bytes: int = 65_536) -> tuple[PacketBatch, int]:
+        """Decode the whole packets at the front of a byte stream; return them and how many bytes they are.
+
+        Keep the bytes after that for the next call. Raise FrameError when the bytes at the front can't
+        become a packet; packets before such bytes are returned first.
+        """
+    @property
+    def connection(self) -> memoryview:
+        """Whose each packet is: u64."""
+    @property
+    def kind(self) -> memoryview:
+        """What each packet is: u8."""
+    @property
+    def sequence(self) -> memoryview:
+        """Each packet's number: u64."""
+    @property
+    def offset(self) -> memoryview:
+        """Where each payload begins in the arena: u32."""
+    @property
+    def length(self) -> memoryview:
+        """How many bytes each payload has: u32."""
+    @property
+    def arena(self) -> memoryview:
+        """The bytes that the rows point into: u8."""
+    def packets(self) -> list[tuple[int, int, int, bytes]]:
+        """All rows as (connection, kind, sequence, payload); payloads are copies."""
+    def __iter__(self) -> Iterator[tuple[int, int, int, bytes]]: ...
+    def __getitem__(self, index: int, /) -> tuple[int, int, int, bytes]: ...
+    def __len__(self) -> int: ...
+
+# ring.rs
+
+@final
+class RingBuffer:
+    """Bytes in order: grows by powers of two up to a limit, shrinks after a quiet time. For any thread."""
+
+    def __new__(cls, limit: int) -> Self:
+        """Make an empty buffer that holds at most `limit` bytes, 1 to 2**30."""
+    @property
+    def limit(self) -> int:
+        """The most bytes it may hold."""
+    @property
+    def capacity(self) -> int:
+        """The size of its storage: 0 or a power of two."""
+    def write(self, data: Buffer) -> None:
+        """Append all of `data`. Raise BufferError, and take nothing, when it does not fit."""
+    def read(self, size: int = -1) -> bytes:
+        """Take up to `size` bytes from the front; all when negative."""
+    def peek(self, size: int = -1) -> bytes:
+        """Look at up to `size` bytes at the front; all when negative."""
+    def skip(self, size: int) -> None:
+        """Drop `size` bytes from the front. Raise IndexError when there are fewer."""
+    def tick(self, now_ms: int, quiet_ms: int) -> None:
+        """Shrink if at most a quarter of the storage was used in the last `quiet_ms`; call it often."""
+    def __len__(self) -> int: ...
+
+@final
+class FrameDecoder:
+    """Cuts a stream of bytes into frames; any split of the stream gives the same frames. For any thread."""
+
+    @staticmethod
+    def length_field(
+        size: int,
+        *,
+        limit: int = 65_536,
+        offset: int = 0,
+        big_endian: bool = False,
+        adjustment: int = 0,
+        strip: int | None = None,
+    ) -> FrameDecoder:
+        """Frames with a length field of `size` bytes (1 to 8) after `offset` bytes.
+
+        `adjustment` is added to its value to get the bytes that follow it: 0 when it counts only those,
+        negative when it counts the header too. The first `strip` bytes of a frame are left out: by default
+        those up to the length field's end. `limit` bounds the whole frame.
+        """
+    @staticmethod
+    def line(*, limit: int = 65_536) -> FrameDecoder:
+        """Lines that end with LF or CR LF, which is left out."""
+    @staticmethod
+    def delimiter(delimiter: bytes, *, limit: int = 65_536) -> FrameDecoder:
+        """Frames that end with `delimiter` (1 to 64 bytes), which is left out."""
+    @staticmethod
+    def fixed(length: int) -> FrameDecoder:
+        """Frames of `length` bytes each."""
+    def feed(self, data: Buffer) -> list[bytes]:
+        """Take the next bytes of the stream; return the frames that are whole now.
+
+        Raise FrameError when the bytes can't become a frame and no frame came before them in this call;
+        from then on every call raises.
+        """
+    @property
+    def error(self) -> str | None:
+        """What ended the stream, if something did."""
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait for the rest of their frame."""
+
+# edge.rs
+
+@final
+class Edge:
+    """Connections of many clients as batches of packets.
+
+    Native threads own the sockets. `receive` takes what has come from all clients as one batch; `send`
+    and `close` may be called from any thread. Everything that waits is bounded.
+    """
+
+    def __new__(
+        cls,
+        *,
+        loops: int = 1,
+        max_connections: int = 10_000,
+        max_packet_bytes: int = 65_536,
+        max_outbound_bytes: int = 1_048_576,
+        max_outbound_total_bytes: int = 268_435_456,
+        max_inbound_bytes: int = 67_108_864,
+        idle_ms: int = 30_000,
+        handshake_ms: int = 5_000,
+    ) -> Self:
+        """Start the loops, a thread each.
+
+        A connection is closed when it gives no whole packet in `idle_ms`, no first packet (WebSocket: no
+        request) in `handshake_ms`, a packet of more than `max_packet_bytes`, or when more than
+        `max_outbound_bytes` wait to be read by its client. Beyond `max_connections` new ones are closed at
+        once, beyond `max_outbound_total_bytes` in all queues `send` refuses, beyond `max_inbound_bytes` of
+        packets not taken yet reading pauses.
+        """
+    def listen_tcp(self, address: str, *, framing: str = "packets") -> str:
+        """Listen on `host:port` (port 0: a free one); return the address it is bound to.
+
+        Framing `packets`: the project's client packets, WebSocket on the same port. Framing `raw`: each
+        read is a packet of kind 0, and what is sent goes out as it is. Raise OSError when it can't.
+        """
+    def listen_unix(self, path: str | PathLike[str], *, framing: str = "packets") -> str:
+        """Listen on a path; like `listen_tcp`."""
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when `receive` has something: for `loop.add_reader`."""
+    def receive(self) -> PacketBatch:
+        """Take all packets that are there, opens and closes of connections included. Never waits."""
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait, without the GIL, until `receive` has something; return whether it has."""
+    def send(self, writes: Iterable[tuple[int, int, int, bytes]]) -> int:
+        """Queue packets (connection, kind, sequence, payload); return how many were refused.
+
+        Refused are packets to a connection that is closed or over its bound (it gets closed), and all
+        packets while the bound over all connections is reached. The counters tell which.
+        """
+    def close(self, connection: int, reason: str = "") -> None:
+        """Close a connection after what was sent to it before."""
+    def peer(self, connection: int) -> str | None:
+        """Return where a connection comes from; None when it is closed."""
+    @property
+    def connections(self) -> int:
+        """How many connections there are."""
+    def counters(self) -> dict[str, int]:
+        """Return the counters by name."""
+    def stop(self, drain_ms: int = 1_000) -> None:
+        """Take nothing in any more, send what is queued, close everything; wait at most `drain_ms`."""

@@ -12,4 +12,5 @@ pub mod edge;
 pub mod error;
 /// Every limit with its reason.
 pub mod limits;
+pub mod stream;
 pub mod zmtp;

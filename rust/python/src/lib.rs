@@ -1,10 +1,17 @@
 //! The border to Python: thin classes over `zmqgame-core` and `zmqgame-reactor`.
 
+mod edge;
+mod packet;
+mod ring;
+
 use pyo3::prelude::*;
 
 /// The native module of zmqgame.
 #[pymodule]
 fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    packet::register(module)?;
+    ring::register(module)?;
+    edge::register(module)?;
     Ok(())
 }

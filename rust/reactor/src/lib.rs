@@ -6,6 +6,8 @@
 //! of descriptors.
 #![deny(unsafe_code)]
 
+pub mod bus;
+pub mod edge;
 pub mod listener;
 pub mod reactor;
 pub mod stream;

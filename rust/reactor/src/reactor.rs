@@ -1,6 +1,7 @@
 //! The event loop's heart: epoll, the clock and the timers.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
@@ -26,6 +27,10 @@ impl Interest {
     /// Both.
     pub const BOTH: Self = Self(3);
 
+    /// Both, edge-triggered: told once when it begins, so whoever reads or writes goes on until the
+    /// socket says that it would wait.
+    pub const EDGE: Self = Self(7);
+
     /// From its two halves.
     #[must_use]
     pub const fn new(read: bool, write: bool) -> Self {
@@ -40,6 +45,9 @@ impl Interest {
         if self.0 & 2 != 0 {
             flags |= epoll::EventFlags::OUT;
         }
+        if self.0 & 4 != 0 {
+            flags |= epoll::EventFlags::ET;
+        }
         flags
     }
 }
@@ -53,6 +61,8 @@ pub struct Ready {
     pub readable: bool,
     /// A write would not wait.
     pub writable: bool,
+    /// The other side has ended its half: what it sent before can be read, then the end.
+    pub ended: bool,
     /// The other side is gone altogether: nothing can be written any more.
     pub hangup: bool,
     /// The token's deadline has come (see [`Reactor::set_timer`]); the other fields are false.
@@ -60,14 +70,13 @@ pub struct Ready {
 }
 
 /// How many events one wait takes: more wait for the next call, so that a busy loop stays fair.
-const EVENTS_A_WAIT: usize = 1024;
+const EVENTS_A_WAIT: usize = 512;
 /// How many timers one wait hands out.
 const TIMERS_A_WAIT: usize = 1024;
 
 /// epoll, a monotonic clock in milliseconds and one deadline a token.
 pub struct Reactor {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
     timers: Timers,
     start: Instant,
     now_ms: u64,
@@ -89,7 +98,6 @@ impl Reactor {
     pub fn with_clock(start: Instant) -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(EVENTS_A_WAIT),
             timers: Timers::default(),
             start,
             now_ms: elapsed_ms(start),
@@ -152,14 +160,14 @@ impl Reactor {
     pub fn wait(&mut self, ready: &mut Vec<Ready>, at_most_ms: Option<u64>) -> io::Result<()> {
         ready.clear();
         let timeout = self.timeout(at_most_ms);
-        self.events.clear();
-        let spare = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.epoll, spare, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        // On the stack: an event can hold a pointer, and a vector of them could not change threads.
+        let mut events = [MaybeUninit::uninit(); EVENTS_A_WAIT];
+        match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok((events, _)) => ready.extend(events.iter().map(ready_of)),
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.refresh_now();
-        ready.extend(self.events.iter().map(ready_of));
         for _ in 0..TIMERS_A_WAIT {
             let Some(token) = self.timers.pop_due(self.now_ms) else {
                 break;
@@ -168,6 +176,7 @@ impl Reactor {
                 token,
                 readable: false,
                 writable: false,
+                ended: false,
                 hangup: false,
                 timer: true,
             });
@@ -211,6 +220,7 @@ fn ready_of(event: &epoll::Event) -> Ready {
         token: Token(event.data.u64()),
         readable: broken || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP),
         writable: broken || flags.contains(epoll::EventFlags::OUT),
+        ended: broken || flags.contains(epoll::EventFlags::RDHUP),
         hangup: broken,
         timer: false,
     }

@@ -1,0 +1,242 @@
+//! `PacketBatch`: packets as columns that Python views without a copy.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::Arc;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyMemoryView, PyTuple};
+use zmqgame_core::stream::packet::Batch;
+
+create_exception!(
+    zmqgame_native,
+    FrameError,
+    PyValueError,
+    "Bytes that are no frame or packet; the text names the limit and the value."
+);
+
+/// Which column a view shows.
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    Connection,
+    Kind,
+    Sequence,
+    Offset,
+    Length,
+    Arena,
+}
+
+/// One column as a buffer: keeps the whole batch alive for as long as somebody looks at it.
+#[pyclass(frozen, module = "zmqgame_native", name = "_Column")]
+struct Column {
+    batch: Arc<Batch>,
+    field: Field,
+    /// Items; the view's shape points here.
+    shape: [ffi::Py_ssize_t; 1],
+}
+
+impl Column {
+    fn new(batch: &Arc<Batch>, field: Field) -> Self {
+        let items = match field {
+            Field::Arena => batch.arena.len(),
+            _ => batch.len(),
+        };
+        // A Vec never holds more than isize::MAX bytes.
+        Self {
+            batch: Arc::clone(batch),
+            field,
+            shape: [items as ffi::Py_ssize_t],
+        }
+    }
+
+    /// Address, bytes of an item, its struct format.
+    fn parts(&self) -> (*const c_void, ffi::Py_ssize_t, &'static CStr) {
+        let batch = &self.batch;
+        match self.field {
+            Field::Connection => (batch.connection.as_ptr().cast(), 8, c"Q"),
+            Field::Kind => (batch.kind.as_ptr().cast(), 1, c"B"),
+            Field::Sequence => (batch.sequence.as_ptr().cast(), 8, c"Q"),
+            Field::Offset => (batch.offset.as_ptr().cast(), 4, c"I"),
+            Field::Length => (batch.length.as_ptr().cast(), 4, c"I"),
+            Field::Arena => (batch.arena.as_ptr().cast(), 1, c"B"),
+        }
+    }
+}
+
+#[pymethods]
+impl Column {
+    /// # Safety
+    /// Called by Python with a view that it owns.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let column = slf.get();
+        let (address, item_bytes, format) = column.parts();
+        let bytes = column.shape[0] * item_bytes;
+        // SAFETY: the bytes live in the Arc of `slf`, which the view keeps alive and which nobody
+        // changes; read-only is asked for, so a request for a writable view fails here.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), address.cast_mut(), bytes, 1, flags)
+        };
+        if filled != 0 {
+            return Err(PyErr::fetch(slf.py()));
+        }
+        // SAFETY: FillInfo has filled the view. Format and shape outlive it: one is static, the other
+        // stands in the frozen object. Without these the columns would be plain bytes.
+        unsafe {
+            (*view).itemsize = item_bytes;
+            if flags & ffi::PyBUF_FORMAT == ffi::PyBUF_FORMAT {
+                (*view).format = format.as_ptr().cast_mut();
+            }
+            if flags & ffi::PyBUF_ND == ffi::PyBUF_ND {
+                (*view).shape = column.shape.as_ptr().cast_mut();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Packets as columns over one arena.
+#[pyclass(frozen, module = "zmqgame_native")]
+pub struct PacketBatch {
+    batch: Arc<Batch>,
+}
+
+impl From<Batch> for PacketBatch {
+    fn from(batch: Batch) -> Self {
+        Self {
+            batch: Arc::new(batch),
+        }
+    }
+}
+
+impl PacketBatch {
+    fn view<'py>(&self, py: Python<'py>, field: Field) -> PyResult<Bound<'py, PyMemoryView>> {
+        PyMemoryView::from(Bound::new(py, Column::new(&self.batch, field))?.as_any())
+    }
+
+    fn row<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let batch = &self.batch;
+        let payload = PyBytes::new(py, batch.payload(index));
+        (
+            batch.connection[index],
+            batch.kind[index],
+            batch.sequence[index],
+            payload,
+        )
+            .into_pyobject(py)
+    }
+}
+
+#[pymethods]
+impl PacketBatch {
+    #[staticmethod]
+    #[pyo3(signature = (data, connection = 0, max_packet_bytes = 65_536))]
+    fn decode(
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        connection: u64,
+        max_packet_bytes: usize,
+    ) -> PyResult<(Self, usize)> {
+        let mut batch = Batch {
+            arena: copy_bytes(data)?,
+            ..Batch::default()
+        };
+        if u32::try_from(batch.arena.len()).is_err() {
+            return Err(PyValueError::new_err("more than 4 GiB at a time"));
+        }
+        let decoded = py.detach(|| batch.decode_arena(connection, 0, max_packet_bytes));
+        match decoded.error {
+            Some(error) if decoded.packets == 0 => Err(FrameError::new_err(error.to_string())),
+            _ => Ok((batch.into(), decoded.consumed)),
+        }
+    }
+
+    #[getter]
+    fn connection<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        self.view(py, Field::Connection)
+    }
+
+    #[getter]
+    fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        self.view(py, Field::Kind)
+    }
+
+    #[getter]
+    fn sequence<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        self.view(py, Field::Sequence)
+    }
+
+    #[getter]
+    fn offset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        self.view(py, Field::Offset)
+    }
+
+    #[getter]
+    fn length<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        self.view(py, Field::Length)
+    }
+
+    #[getter]
+    fn arena<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
+        self.view(py, Field::Arena)
+    }
+
+    fn packets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let rows = (0..self.batch.len())
+            .map(|index| self.row(py, index))
+            .collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, rows)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.packets(py)?.as_any().try_iter()?.into_any())
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyTuple>> {
+        let rows = self.batch.len();
+        let at = if index < 0 {
+            index.checked_add_unsigned(rows)
+        } else {
+            Some(index)
+        };
+        match at
+            .and_then(|at| usize::try_from(at).ok())
+            .filter(|at| *at < rows)
+        {
+            Some(at) => self.row(py, at),
+            None => Err(PyIndexError::new_err(format!("row {index} of {rows}"))),
+        }
+    }
+
+    fn __len__(&self) -> usize {
+        self.batch.len()
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<PacketBatch: {} packets, {} bytes>",
+            self.batch.len(),
+            self.batch.arena.len()
+        )
+    }
+}
+
+/// The bytes of any object with a buffer of bytes.
+pub fn copy_bytes(data: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    match data.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.as_bytes().to_vec()),
+        Err(_) => PyBuffer::<u8>::get(data)?.to_vec(data.py()),
+    }
+}
+
+/// Adds what this file defines.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("FrameError", module.py().get_type::<FrameError>())?;
+    module.add_class::<PacketBatch>()
+}

@@ -1,0 +1,28 @@
+//! What the bus's sockets may cost.
+
+/// Links at one time: a hub of 1,000 nodes with room for tools and reconnects.
+pub const MAX_CONNECTIONS: usize = 4_096;
+/// Links that have not shown who they are. One more, and the oldest of them has to go: a flood
+/// can't shut honest nodes out, who need a few milliseconds.
+pub const MAX_HANDSHAKES: usize = 256;
+/// Output of one link from which on the router is told to hold back.
+pub const OUT_HIGH_BYTES: usize = 4 << 20;
+/// Output of one link below which the router may go on.
+pub const OUT_LOW_BYTES: usize = 1 << 20;
+/// Output of one link at which it is cut: the router was told long ago, so this is a flood of PINGs
+/// or answers that nobody reads.
+pub const OUT_MAX_BYTES: usize = 32 << 20;
+/// One read's room: what the kernel has of a fast sender, in one call.
+pub const READ_BYTES: usize = 256 << 10;
+/// Reads of one link in a turn: others want their turn.
+pub const READS_A_TURN: usize = 4;
+/// Connections taken in a turn.
+pub const ACCEPTS_A_TURN: usize = 64;
+/// Pieces of one vectored write.
+pub const SLICES_A_WRITE: usize = 64;
+/// Lines of the log that wait for whoever reads them; more are counted and dropped.
+pub const MAX_LOG_LINES: usize = 1_024;
+
+const _: () = assert!(OUT_LOW_BYTES < OUT_HIGH_BYTES && OUT_HIGH_BYTES < OUT_MAX_BYTES);
+const _: () = assert!(OUT_MAX_BYTES > OUT_HIGH_BYTES + 4 * zmqgame_core::limits::MAX_FRAME_BYTES);
+const _: () = assert!(MAX_HANDSHAKES < MAX_CONNECTIONS);

@@ -1,0 +1,10 @@
+//! The bus on sockets: ZMTP links on one loop, routed by whoever implements [`Router`].
+//!
+//! [`server::Server`] owns the sockets and knows nothing of the bus; [`link::Link`] is one of its
+//! connections; [`hub::HubRouter`] is the hub of `zmqgame-core` behind the trait, and
+//! [`runner::HubRunner`] the thread that it lives on with the ways in and out for other threads.
+
+pub mod counters;
+pub mod limits;
+pub mod link;
+pub mod server;

@@ -1,0 +1,85 @@
+//! What an edge counts: plain numbers that only grow, and gauges.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counters of one edge, shared by its loops.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            /// Every counter's name and value.
+            #[must_use]
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections taken in, all transports.
+    accepted,
+    /// Connections refused: over the limit of connections.
+    refused_connections,
+    /// Connections refused: the process is out of descriptors.
+    refused_descriptors,
+    /// Times a listener paused: the machine is out of something, or the consumer is behind.
+    accept_pauses,
+    /// Connections that have spoken and were told to the consumer.
+    opened,
+    /// Connections of those that have ended.
+    closed,
+    /// WebSocket handshakes done.
+    websockets,
+    /// Packets that came in.
+    packets_in,
+    /// Bytes that came in.
+    bytes_in,
+    /// Packets that were taken for sending.
+    packets_out,
+    /// Bytes that went out.
+    bytes_out,
+    /// Packets that were not taken for sending: unknown or closed connection.
+    refused_closed,
+    /// Packets that were not taken for sending: over the bound of the connection or of all.
+    refused_full,
+    /// Connections closed because their outbound bound was reached.
+    closed_full,
+    /// Connections closed because no packet came for too long.
+    closed_idle,
+    /// Connections closed because no first packet came.
+    closed_handshake,
+    /// Connections closed because of bytes that are no packet, all kinds.
+    bad_bytes,
+    /// .. a packet shorter than its header.
+    packet_too_short,
+    /// .. a packet over the limit.
+    packet_too_long,
+    /// .. a packet of a kind that is the edge's own.
+    packet_own_kind,
+    /// .. a packet with flags or reserved bytes.
+    packet_reserved,
+    /// .. a bad WebSocket request.
+    bad_request,
+    /// .. a bad WebSocket frame or message.
+    bad_websocket,
+    /// Times reading paused because the consumer is behind.
+    inbound_pauses,
+    /// Datagrams that came in.
+    datagrams_in,
+    /// Datagrams that went out.
+    datagrams_out,
+    /// Datagrams that were dropped: malformed, forged, replayed, of no client, or no room to send.
+    datagrams_refused,
+}
+
+impl Counters {
+    /// One more.
+    pub(super) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,113 @@
+//! Why a connection ends: whose doing, which limit, which value.
+
+use std::fmt;
+use std::io;
+
+use zmqgame_core::stream::packet::PacketError;
+
+use super::counters::Counters;
+
+/// Why a connection has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The client has closed it.
+    Peer,
+    /// The network or the client's machine has broken it.
+    Broken(io::ErrorKind),
+    /// No packet came for too long.
+    Idle {
+        /// The limit.
+        idle_ms: u64,
+    },
+    /// No first packet or WebSocket request came.
+    Handshake {
+        /// The limit.
+        handshake_ms: u64,
+    },
+    /// The client reads too slowly: its outbound bound was reached.
+    Full {
+        /// The bound.
+        limit_bytes: usize,
+    },
+    /// Bytes that are no packet.
+    Packet(PacketError),
+    /// A WebSocket request that can't be accepted.
+    Request(String),
+    /// Bytes that are no WebSocket message for us.
+    WebSocket(String),
+    /// The handler has closed it.
+    Handler(String),
+    /// The edge stops.
+    Stopped,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer => f.write_str("closed by the client"),
+            Self::Broken(kind) => write!(f, "connection broken: {kind}"),
+            Self::Idle { idle_ms } => write!(f, "idle: no packet in {idle_ms} ms"),
+            Self::Handshake { handshake_ms } => {
+                write!(f, "handshake: no first packet in {handshake_ms} ms")
+            }
+            Self::Full { limit_bytes } => {
+                write!(
+                    f,
+                    "full: more than {limit_bytes} bytes wait to be read by the client"
+                )
+            }
+            Self::Packet(error) => write!(f, "bad bytes: {error}"),
+            Self::Request(what) => write!(f, "bad WebSocket request: {what}"),
+            Self::WebSocket(what) => write!(f, "bad WebSocket bytes: {what}"),
+            Self::Handler(why) => write!(f, "closed by the server: {why}"),
+            Self::Stopped => f.write_str("the server stops"),
+        }
+    }
+}
+
+impl CloseReason {
+    /// The code of the WebSocket close frame (RFC 6455 section 7.4.1).
+    pub(super) fn websocket_code(&self) -> u16 {
+        match self {
+            Self::Stopped | Self::Idle { .. } | Self::Handshake { .. } => 1001,
+            Self::WebSocket(_) | Self::Request(_) => 1002,
+            Self::Packet(PacketError::TooLong { .. }) => 1009,
+            Self::Packet(_) => 1007,
+            Self::Full { .. } => 1008,
+            Self::Peer | Self::Broken(_) | Self::Handler(_) => 1000,
+        }
+    }
+
+    /// Whether what is queued should still go out and the client be given time to read it.
+    pub(super) fn is_graceful(&self) -> bool {
+        !matches!(self, Self::Peer | Self::Broken(_) | Self::Full { .. })
+    }
+
+    /// Counts it.
+    pub(super) fn count(&self, counters: &Counters) {
+        let one = |counter| Counters::add(counter, 1);
+        match self {
+            Self::Full { .. } => one(&counters.closed_full),
+            Self::Idle { .. } => one(&counters.closed_idle),
+            Self::Handshake { .. } => one(&counters.closed_handshake),
+            Self::Packet(error) => {
+                one(&counters.bad_bytes);
+                match error {
+                    PacketError::TooShort { .. } => one(&counters.packet_too_short),
+                    PacketError::TooLong { .. } => one(&counters.packet_too_long),
+                    PacketError::OwnKind { .. } => one(&counters.packet_own_kind),
+                    PacketError::Reserved { .. } => one(&counters.packet_reserved),
+                }
+            }
+            Self::Request(_) => {
+                one(&counters.bad_bytes);
+                one(&counters.bad_request);
+            }
+            Self::WebSocket(_) => {
+                one(&counters.bad_bytes);
+                one(&counters.bad_websocket);
+            }
+            Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Stopped => {}
+        }
+    }
+}
