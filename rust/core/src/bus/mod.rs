@@ -3,6 +3,8 @@
 pub mod codec;
 /// What travels on the bus, as values.
 pub mod message;
+/// The node: sender, hosted players, calls.
+pub mod node;
 /// What the hub asks of the mailbox store.
 pub mod store;
 /// Fields and lists on the wire.

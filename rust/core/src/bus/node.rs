@@ -1,0 +1,731 @@
+//! The node's side of the bus, without socket, clock or chance: one sender, its hosted players, its calls.
+//!
+//! The owner calls `handle_timeout` when `poll_timeout` says so, obeys the events that `poll_event` gives
+//! (`Connect` first of all), writes what `poll_frame` gives and hands in what it reads. Rules in brackets: BUS.md.
+
+/// What a session has handled.
+pub mod cursor;
+/// What the owner is told.
+pub mod event;
+/// Hosted players.
+pub mod hosting;
+/// Bounds and times.
+pub mod limits;
+/// Connect, heartbeats, retries.
+pub mod link;
+/// Group memberships.
+pub mod members;
+/// What waits for the socket.
+pub mod output;
+/// Requests and calls.
+pub mod requests;
+/// The window of unreceipted messages.
+pub mod sender;
+
+#[cfg(test)]
+mod scenarios;
+
+use crate::bus::codec::decode;
+use crate::bus::message::{
+    Content, ErrorCode, Hello, Message, MessageId, Presence, VERSION, Welcome, node_key,
+};
+use crate::bus::wire::{List, check_name};
+use crate::error::WireError;
+use crate::limits::{MAX_PAYLOAD_BYTES, MAX_ROLES};
+use cursor::Cursor;
+use event::NodeEvent;
+use hosting::{Attached, Hosting};
+use limits::{REQUEST_MS, WRITE_BYTES};
+use link::{Link, State};
+use members::Members;
+use output::Output;
+use requests::Requests;
+use sender::{Final, Recipient, SendError, Sender};
+
+/// Who the node is.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Its name.
+    pub name: String,
+    /// Its epoch: max(stored + 1, unix ms) [4a].
+    pub epoch: u64,
+    /// Numbers its connections from here on; the wall clock in ms, so that a repeat of an epoch goes on above.
+    pub connection: u64,
+    /// Services that it serves.
+    pub roles: Vec<String>,
+    /// Seq of its first message: 1, or that of a message that is repeated.
+    pub next_seq: u64,
+}
+
+/// Why a call of the owner was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeError {
+    /// A name or size is over its limit.
+    Wire(WireError),
+    /// A window or queue is full: later.
+    Full,
+    /// The seq of a repeat is below what this epoch has sent.
+    SeqUsed,
+    /// The node is closed, or refused for good.
+    Ended,
+}
+
+impl From<WireError> for NodeError {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+/// Counters of a node, all since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Welcomes.
+    pub links: u64,
+    /// Frames read.
+    pub frames_in: u64,
+    /// Messages read.
+    pub messages_in: u64,
+    /// Frames written.
+    pub frames_out: u64,
+    /// Messages that must be delivered, taken from the owner.
+    pub sends: u64,
+    /// Final receipts and reports.
+    pub receipts: u64,
+    /// Connections closed because of what the hub sent.
+    pub violations: u64,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Node {
+    config: NodeConfig,
+    key: u64,
+    link: Link,
+    out: Output,
+    sender: Sender,
+    hosting: Hosting,
+    members: Members,
+    requests: Requests,
+    highest_hub_epoch: u32,
+    topics: u8,
+    max_payload: usize,
+    counters: Counters,
+}
+
+impl Node {
+    /// A node that connects at its first `handle_timeout`.
+    ///
+    /// # Errors
+    /// A bad name or role.
+    pub fn new(config: NodeConfig, now_ms: u64) -> Result<Self, WireError> {
+        check_name("node name", &config.name)?;
+        for role in &config.roles {
+            check_name("role", role)?;
+        }
+        if config.roles.len() > MAX_ROLES {
+            return Err(WireError::over(
+                "roles",
+                config.roles.len() as u64,
+                MAX_ROLES as u64,
+            ));
+        }
+        Ok(Self {
+            key: node_key(&config.name),
+            link: Link::new(now_ms, config.connection),
+            out: Output::default(),
+            sender: Sender::new(config.next_seq.max(1)),
+            hosting: Hosting::new(),
+            members: Members::default(),
+            requests: Requests::default(),
+            highest_hub_epoch: 0,
+            topics: 0,
+            max_payload: MAX_PAYLOAD_BYTES,
+            counters: Counters::default(),
+            config,
+        })
+    }
+
+    /// The stable hash of its name.
+    #[must_use]
+    pub const fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Whether it is welcomed.
+    #[must_use]
+    pub const fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+
+    /// Messages without final receipt.
+    #[must_use]
+    pub fn unreceipted(&self) -> usize {
+        self.sender.len()
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    // --- out -----------------------------------------------------------------------------------------------------
+
+    /// The next event, in order.
+    pub fn poll_event(&mut self) -> Option<NodeEvent> {
+        self.out.events.pop_front()
+    }
+
+    /// The next frame to write; everything that waits, up to a size that keeps acks quick.
+    pub fn poll_frame(&mut self, now_ms: u64) -> Option<Vec<u8>> {
+        if !matches!(self.link.state(), State::Opening { .. } | State::Up) || !self.has_unsent() {
+            return None;
+        }
+        let mut frame = Vec::new();
+        let written = self.out.write(&mut frame, WRITE_BYTES).and_then(|()| {
+            if self.out.up {
+                self.sender.write(&mut frame, WRITE_BYTES)
+            } else {
+                Ok(())
+            }
+        });
+        debug_assert!(written.is_ok(), "{written:?}");
+        if frame.is_empty() {
+            return None;
+        }
+        self.link.sent(now_ms);
+        self.counters.frames_out += 1;
+        Some(frame)
+    }
+
+    /// Whether `poll_frame` may give something.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.out.has_unsent() || (self.out.up && self.sender.has_unsent())
+    }
+
+    /// When `handle_timeout` is to be called at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let held_back = if self.out.up {
+            self.sender.timeout_ms()
+        } else {
+            None
+        };
+        [
+            self.link.timeout_ms(),
+            self.requests.timeout_ms(),
+            self.hosting.timeout_ms(),
+            held_back,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    // --- time and link -------------------------------------------------------------------------------------------
+
+    /// Does what is due. `random`: 64 fresh random bits.
+    pub fn handle_timeout(&mut self, now_ms: u64, random: u64) {
+        if let State::Waiting { retry_ms } = self.link.state() {
+            if retry_ms <= now_ms {
+                self.open(now_ms);
+            }
+        } else if self.link.dead(now_ms) {
+            let why = if self.is_up() {
+                "the hub was silent for too long"
+            } else {
+                "no answer from the hub"
+            };
+            self.lost(now_ms, random, why, false);
+        } else if self.link.ping_due(now_ms) {
+            let low = self.sender.low();
+            self.out.push(&Message::Ping { nonce: now_ms, low });
+        }
+        self.requests.handle_timeout(now_ms, &mut self.out);
+        self.hosting.handle_timeout(now_ms, &mut self.out);
+        if self.out.up {
+            self.sender.handle_timeout(now_ms);
+        }
+    }
+
+    fn open(&mut self, now_ms: u64) {
+        self.link.open(now_ms);
+        self.out.events.push_back(NodeEvent::Connect);
+        let roles: Vec<&str> = self.config.roles.iter().map(String::as_str).collect();
+        self.out.push(&Message::Hello(Hello {
+            version_min: VERSION,
+            version_max: VERSION,
+            node_key: self.key,
+            epoch: self.config.epoch,
+            connection: self.link.connection(),
+            highest_hub_epoch: self.highest_hub_epoch,
+            low: self.sender.low(),
+            features: 0,
+            name: &self.config.name,
+            roles: List::Items(&roles),
+        }));
+    }
+
+    /// The connection broke, or could not be made.
+    pub fn handle_disconnected(&mut self, now_ms: u64, random: u64, why: &str) {
+        self.lost(now_ms, random, why, false);
+    }
+
+    fn lost(&mut self, now_ms: u64, random: u64, why: &str, back_off: bool) {
+        if !matches!(self.link.state(), State::Opening { .. } | State::Up) {
+            return;
+        }
+        self.link.lost(now_ms, random, back_off);
+        self.forget_link(why);
+        self.out.events.push_back(NodeEvent::Down {
+            why: why.to_owned(),
+        });
+    }
+
+    fn forget_link(&mut self, why: &str) {
+        self.out.disconnected();
+        self.sender.disconnected();
+        self.hosting.disconnected();
+        self.requests.disconnected(&mut self.out);
+        self.out.events.push_back(NodeEvent::Close {
+            why: why.to_owned(),
+        });
+    }
+
+    /// Says goodbye, if nothing is left to resend; then writes no more after the frames that are in line.
+    pub fn handle_close(&mut self) {
+        if self.out.up && self.sender.is_empty() {
+            let low = self.sender.low();
+            self.out.push(&Message::Bye { low });
+        }
+    }
+
+    /// Ends it: no further connection.
+    pub fn handle_end(&mut self) {
+        self.link.end();
+        self.forget_link("closed");
+    }
+
+    // --- in ------------------------------------------------------------------------------------------------------
+
+    /// A frame of the hub on the connection of the last `Connect`.
+    pub fn handle_frame(&mut self, now_ms: u64, random: u64, frame: &[u8]) {
+        if !matches!(self.link.state(), State::Opening { .. } | State::Up) {
+            return;
+        }
+        self.link.heard(now_ms);
+        self.counters.frames_in += 1;
+        for message in decode(frame) {
+            let handled = match message {
+                Ok(message) => self.handle_message(now_ms, random, &message),
+                Err(error) => Err(error.to_string()),
+            };
+            self.counters.messages_in += 1;
+            if let Err(why) = handled {
+                self.counters.violations += 1;
+                self.lost(now_ms, random, &why, true);
+            }
+            if !matches!(self.link.state(), State::Opening { .. } | State::Up) {
+                return;
+            }
+        }
+    }
+
+    fn handle_message(
+        &mut self,
+        now_ms: u64,
+        random: u64,
+        message: &Message<'_>,
+    ) -> Result<(), String> {
+        match message {
+            Message::Welcome(welcome) => return self.welcome(now_ms, random, welcome),
+            Message::Error { code, text } => self.refused(now_ms, random, *code, text),
+            Message::Ping { nonce, .. } => {
+                let low = self.sender.low();
+                self.out.push(&Message::Pong { nonce: *nonce, low });
+            }
+            Message::Pong { .. } => {}
+            _ if !self.is_up() => return Err("a message before the welcome".to_owned()),
+            _ => return self.handle_welcomed(now_ms, message),
+        }
+        Ok(())
+    }
+
+    fn handle_welcomed(&mut self, now_ms: u64, message: &Message<'_>) -> Result<(), String> {
+        match message {
+            Message::Receipt { receipts } => {
+                for receipt in *receipts {
+                    let end =
+                        self.sender
+                            .receipt(now_ms, receipt.seq, receipt.outcome, receipt.detail);
+                    self.finish(receipt.seq, end);
+                }
+            }
+            Message::GroupReport(part) => {
+                let end = self.sender.report(now_ms, part);
+                self.finish(part.seq, end);
+            }
+            Message::Bound { bound } => bound
+                .iter()
+                .for_each(|bound| self.hosting.bound(&bound, &mut self.out)),
+            Message::Deliver(deliver) => {
+                self.hosting
+                    .deliver(deliver, &mut self.out)
+                    .map_err(|violation| violation.0.to_owned())?;
+            }
+            Message::LogoutDone { player, login } => {
+                if self.hosting.logout_done(player, *login, &mut self.out) {
+                    self.members.player_gone(player);
+                }
+            }
+            Message::Drop { player, login, why } => {
+                if self.hosting.drop(player, *login, why, &mut self.out) {
+                    self.members.player_gone(player);
+                }
+            }
+            Message::Forget {
+                player,
+                binding,
+                up_to,
+            } => {
+                self.hosting.forget(player, *binding, *up_to, &mut self.out);
+            }
+            Message::Presence { snapshot, events } => self.presence(*snapshot, *events),
+            Message::Call {
+                call,
+                from,
+                deadline_ms,
+                service,
+                content,
+                payload,
+            } => {
+                self.called(*call, from, *deadline_ms, service, *content, payload);
+            }
+            Message::Cancelled { call } => self.requests.cancelled(*call, &mut self.out),
+            Message::Answer {
+                call,
+                status,
+                content,
+                payload,
+            } => {
+                self.requests
+                    .answer(*call, *status, *content, payload, &mut self.out);
+            }
+            Message::Joined {
+                request,
+                ok,
+                detail,
+            } => self.members.joined(*request, *ok, detail, &mut self.out),
+            _ => return Err("a message that only nodes send".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self, now_ms: u64, random: u64, welcome: &Welcome<'_>) -> Result<(), String> {
+        if self.is_up() {
+            return Err("a second welcome".to_owned());
+        }
+        if welcome.version != VERSION {
+            return Err(format!(
+                "protocol version {} was not offered",
+                welcome.version
+            ));
+        }
+        if welcome.hub_epoch < self.highest_hub_epoch {
+            // [41] a hub that was replaced; the newer one is to be found at the same address soon.
+            let why = format!(
+                "hub epoch {} is older than {}",
+                welcome.hub_epoch, self.highest_hub_epoch
+            );
+            self.lost(now_ms, random, &why, false);
+            return Ok(());
+        }
+        self.highest_hub_epoch = welcome.hub_epoch;
+        self.link.up(
+            now_ms,
+            welcome.heartbeat_ms,
+            welcome.dead_ms,
+            welcome.spread_ms,
+        );
+        self.sender
+            .limit(welcome.window_messages, welcome.window_bytes);
+        self.max_payload = (welcome.max_payload as usize).min(MAX_PAYLOAD_BYTES);
+        self.counters.links += 1;
+        self.out.up = true;
+        self.out.events.push_back(NodeEvent::Up {
+            hub_epoch: welcome.hub_epoch,
+        });
+        // Section 7: logouts pending, registration with `last`, then what is unreceipted [1].
+        self.hosting.connected(&mut self.out);
+        self.members.connected(&mut self.out);
+        self.out.push(&Message::Register {
+            claims: List::Items(&[]),
+            last: true,
+        });
+        if self.topics != 0 {
+            self.out.push(&Message::Subscribe {
+                topics: self.topics,
+            });
+        }
+        self.requests.connected(now_ms, &mut self.out);
+        self.sender.disconnected();
+        Ok(())
+    }
+
+    fn refused(&mut self, now_ms: u64, random: u64, code: ErrorCode, text: &str) {
+        match code {
+            ErrorCode::Version
+            | ErrorCode::OldEpoch
+            | ErrorCode::NameTaken
+            | ErrorCode::NotAllowed => {
+                self.out.events.push_back(NodeEvent::Refused {
+                    code: code as u16,
+                    text: text.to_owned(),
+                });
+                self.link.end();
+                self.forget_link(text);
+            }
+            ErrorCode::Malformed | ErrorCode::Limit | ErrorCode::Replaced => {
+                self.lost(now_ms, random, text, true)
+            }
+            ErrorCode::OldHub | ErrorCode::Silent | ErrorCode::Stopping => {
+                self.lost(now_ms, random, text, false)
+            }
+        }
+    }
+
+    fn finish(&mut self, seq: u64, end: Option<Final>) {
+        let event = match end {
+            None => return,
+            Some(Final::One(outcome, detail)) => NodeEvent::Receipt {
+                seq,
+                outcome,
+                detail,
+            },
+            Some(Final::Many(report)) => NodeEvent::Report { seq, report },
+        };
+        self.counters.receipts += 1;
+        self.out.events.push_back(event);
+    }
+
+    fn presence(&mut self, snapshot: bool, events: List<'_, Presence<'_>>) {
+        let entries = events
+            .iter()
+            .map(|event| (event.event, event.name.to_owned(), event.node.to_owned()))
+            .collect();
+        self.out
+            .events
+            .push_back(NodeEvent::Presence { snapshot, entries });
+    }
+
+    fn called(
+        &mut self,
+        hub_call: u64,
+        from: &str,
+        deadline_ms: u32,
+        service: &str,
+        content: Content,
+        payload: &[u8],
+    ) {
+        let Some(call) = self.requests.call(hub_call) else {
+            let text = b"the service has too many calls waiting";
+            self.out.push(&Message::Reply {
+                call: hub_call,
+                ok: false,
+                content: Content::Text,
+                payload: text,
+            });
+            return;
+        };
+        self.out.events.push_back(NodeEvent::Call {
+            call,
+            from: from.to_owned(),
+            deadline_ms,
+            service: service.to_owned(),
+            content,
+            payload: payload.to_vec(),
+        });
+    }
+
+    // --- the owner's calls ---------------------------------------------------------------------------------------
+
+    fn check(&self, payload: &[u8]) -> Result<(), NodeError> {
+        if self.link.state() == State::Ended {
+            return Err(NodeError::Ended);
+        }
+        if payload.len() > self.max_payload {
+            return Err(
+                WireError::over("payload", payload.len() as u64, self.max_payload as u64).into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Sends a message that must be delivered; its seq. `repeat`: the seq of an earlier try in this epoch.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn send(
+        &mut self,
+        recipient: Recipient,
+        content: Content,
+        payload: &[u8],
+        repeat: Option<u64>,
+    ) -> Result<u64, NodeError> {
+        self.check(payload)?;
+        match &recipient {
+            Recipient::Player(name) => check_name("player", name)?,
+            Recipient::Group(name) => check_name("group", name)?,
+            Recipient::AllPlayers | Recipient::AllNodes => {}
+        }
+        let seq = self
+            .sender
+            .push(recipient, content, payload, repeat)
+            .map_err(|error| match error {
+                SendError::Full => NodeError::Full,
+                SendError::SeqUsed => NodeError::SeqUsed,
+            })?;
+        self.counters.sends += 1;
+        Ok(seq)
+    }
+
+    /// Whether the window has room for a payload of that size.
+    #[must_use]
+    pub fn has_room(&self, payload: &[u8]) -> bool {
+        self.sender.has_room(payload)
+    }
+
+    /// Asks a service; the call's number. `timeout_ms` 0: the default.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn request(
+        &mut self,
+        now_ms: u64,
+        service: &str,
+        content: Content,
+        payload: &[u8],
+        timeout_ms: u32,
+    ) -> Result<u64, NodeError> {
+        self.check(payload)?;
+        check_name("service", service)?;
+        let timeout_ms = if timeout_ms == 0 {
+            REQUEST_MS as u32
+        } else {
+            timeout_ms
+        };
+        let call =
+            self.requests
+                .request(now_ms, service, content, payload, timeout_ms, &mut self.out);
+        call.ok_or(NodeError::Full)
+    }
+
+    /// Asks the hub itself (1 status, 2 nodes, 3 players); the call's number.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn query(
+        &mut self,
+        now_ms: u64,
+        what: u8,
+        argument: &str,
+        timeout_ms: u32,
+    ) -> Result<u64, NodeError> {
+        self.check(&[])?;
+        let timeout_ms = if timeout_ms == 0 {
+            REQUEST_MS as u32
+        } else {
+            timeout_ms
+        };
+        self.requests
+            .query(now_ms, what, argument, timeout_ms, &mut self.out)
+            .ok_or(NodeError::Full)
+    }
+
+    /// Nobody waits for that answer any more.
+    pub fn cancel(&mut self, call: u64) {
+        self.requests.cancel(call, &mut self.out);
+    }
+
+    /// Answers a call. False: nobody waits for it.
+    ///
+    /// # Errors
+    /// A payload over the limit.
+    pub fn reply(
+        &mut self,
+        call: u64,
+        ok: bool,
+        content: Content,
+        payload: &[u8],
+    ) -> Result<bool, NodeError> {
+        self.check(payload)?;
+        Ok(self
+            .requests
+            .reply(call, ok, content, payload, &mut self.out))
+    }
+
+    /// A player's client came.
+    ///
+    /// # Errors
+    /// A bad name, or too many players.
+    pub fn attach(
+        &mut self,
+        player: &str,
+        login: u64,
+        cursor: Cursor,
+    ) -> Result<Attached, NodeError> {
+        self.check(&[])?;
+        check_name("player", player)?;
+        match self.hosting.attach(player, login, cursor, &mut self.out) {
+            Attached::Full => Err(NodeError::Full),
+            attached => Ok(attached),
+        }
+    }
+
+    /// The login under which the player is hosted here.
+    #[must_use]
+    pub fn login_of(&self, player: &str) -> Option<u64> {
+        self.hosting.login_of(player)
+    }
+
+    /// The player's client has handled all of that sender up to `id`.
+    pub fn handled(&mut self, player: &str, id: MessageId) {
+        self.hosting.handled(player, id, &mut self.out);
+    }
+
+    /// The player's client is gone; logged out after the grace time.
+    pub fn detach(&mut self, now_ms: u64, player: &str) {
+        self.hosting.detach(now_ms, player);
+    }
+
+    /// Logs the player out. False: it is not here.
+    pub fn leave_player(&mut self, player: &str) -> bool {
+        self.hosting.leave(player, &mut self.out)
+    }
+
+    /// Joins a player to a group, or takes it out; the request's number.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn member(
+        &mut self,
+        join: bool,
+        durable: bool,
+        group: &str,
+        player: &str,
+    ) -> Result<u64, NodeError> {
+        self.check(&[])?;
+        check_name("group", group)?;
+        check_name("player", player)?;
+        self.members
+            .ask(join, durable, group, player, &mut self.out)
+            .ok_or(NodeError::Full)
+    }
+
+    /// Asks for the presence stream, now and after each welcome.
+    pub fn subscribe(&mut self, topics: u8) {
+        self.topics = topics;
+        self.out.push_if_up(&Message::Subscribe { topics });
+    }
+}

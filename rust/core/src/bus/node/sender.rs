@@ -1,0 +1,374 @@
+//! The sender's window: must-deliver messages without final receipt, in seq order (BUS.md rules 1 to 3, 36, 40).
+//!
+//! | per message | event | next |
+//! |---|---|---|
+//! | waiting, unsent | link up, its turn | waiting, sent |
+//! | waiting, sent | link lost | waiting, resend in seq order before anything new |
+//! | waiting | final receipt | gone; low rises |
+//! | waiting | `busy` | held back, then resent with every later one to that player |
+
+use super::limits::{
+    BUSY_FIRST_MS, BUSY_MAX_MS, MAX_REPORT_PLAYERS, WINDOW_BYTES, WINDOW_MESSAGES,
+};
+use crate::bus::message::{Content, GroupReport, Message, Outcome, Policy, Scope, Send, Target};
+use crate::error::WireError;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// To whom a message goes, owned.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recipient {
+    /// One player.
+    Player(String),
+    /// The members of a group.
+    Group(String),
+    /// Every online player.
+    AllPlayers,
+    /// Every node that hosts its own address.
+    AllNodes,
+}
+
+impl Recipient {
+    fn target(&self) -> Target<'_> {
+        match self {
+            Self::Player(name) => Target::Player(name),
+            Self::Group(name) => Target::Group(name),
+            Self::AllPlayers => Target::Broadcast(Scope::Players),
+            Self::AllNodes => Target::Broadcast(Scope::Nodes),
+        }
+    }
+}
+
+/// What became of a group send: the union over its resends, the strongest for each recipient.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Recipients by outcome: index is the outcome less 1.
+    pub counts: [u32; 7],
+    /// Counted, not named.
+    pub omitted: u32,
+    /// Named ones.
+    pub players: BTreeMap<String, (Outcome, String)>,
+}
+
+/// A receipt as far as it is known to be final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Final {
+    /// Of a unicast, or of a group send that was refused as a whole.
+    One(Outcome, String),
+    /// Of a group send or broadcast.
+    Many(Report),
+}
+
+#[derive(Debug)]
+struct Pending {
+    recipient: Recipient,
+    content: Content,
+    payload: Vec<u8>,
+    sent_before: bool,
+    report: Option<Report>,
+}
+
+/// A recipient for which the hub had no room.
+#[derive(Debug)]
+struct Busy {
+    /// Held back from here on.
+    first_seq: u64,
+    /// Until then; `None`: tried again, and no receipt came yet.
+    until_ms: Option<u64>,
+    /// The last wait: doubles until a receipt comes.
+    wait_ms: u64,
+}
+
+/// The window.
+#[derive(Debug)]
+pub struct Sender {
+    pending: BTreeMap<u64, Pending>,
+    bytes: usize,
+    next_seq: u64,
+    /// Everything below was written on this connection, or is held back by `busy`.
+    written: u64,
+    /// Below `written`, to be written again.
+    again: BTreeSet<u64>,
+    busy: BTreeMap<Recipient, Busy>,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// The window is full: wait for receipts.
+    Full,
+    /// The given seq was used already, or is not of this epoch.
+    SeqUsed,
+}
+
+fn cost(payload: &[u8]) -> usize {
+    payload.len() + 256 // names, map node, report
+}
+
+/// Which of two outcomes for one recipient says more.
+fn strength(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Delivered => 4,
+        Outcome::Stored => 3,
+        Outcome::Sent => 2,
+        Outcome::Expired | Outcome::Refused | Outcome::Dropped => 1,
+        Outcome::Busy => 0,
+    }
+}
+
+impl Sender {
+    /// An empty window whose first message gets `next_seq`.
+    #[must_use]
+    pub const fn new(next_seq: u64) -> Self {
+        Self {
+            pending: BTreeMap::new(),
+            bytes: 0,
+            next_seq,
+            written: next_seq,
+            again: BTreeSet::new(),
+            busy: BTreeMap::new(),
+            max_messages: WINDOW_MESSAGES,
+            max_bytes: WINDOW_BYTES,
+        }
+    }
+
+    /// The hub's limits, if they are smaller than ours.
+    pub fn limit(&mut self, messages: u32, bytes: u32) {
+        self.max_messages = (messages.max(1) as usize).min(WINDOW_MESSAGES);
+        self.max_bytes = (bytes.max(1) as usize).min(WINDOW_BYTES);
+    }
+
+    /// The smallest seq without final receipt, else the next one.
+    #[must_use]
+    pub fn low(&self) -> u64 {
+        self.pending
+            .first_key_value()
+            .map_or(self.next_seq, |(&seq, _)| seq)
+    }
+
+    /// How many wait for a receipt.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether nothing waits for a receipt.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Whether one more message of `payload` bytes has room. One alone always has.
+    #[must_use]
+    pub fn has_room(&self, payload: &[u8]) -> bool {
+        self.pending.is_empty()
+            || (self.pending.len() < self.max_messages
+                && self.bytes + cost(payload) <= self.max_bytes)
+    }
+
+    /// Takes a message; it goes out at its turn. `repeat` is the seq of an earlier try of it in this epoch.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn push(
+        &mut self,
+        recipient: Recipient,
+        content: Content,
+        payload: &[u8],
+        repeat: Option<u64>,
+    ) -> Result<u64, SendError> {
+        if !self.has_room(payload) {
+            return Err(SendError::Full);
+        }
+        let seq = repeat.unwrap_or(self.next_seq);
+        let Some(next_seq) = seq.checked_add(1) else {
+            return Err(SendError::SeqUsed);
+        };
+        if seq < self.next_seq {
+            return Err(SendError::SeqUsed);
+        }
+        self.next_seq = next_seq;
+        self.bytes += cost(payload);
+        let sent_before = repeat.is_some();
+        let payload = payload.to_vec();
+        self.pending.insert(
+            seq,
+            Pending {
+                recipient,
+                content,
+                payload,
+                sent_before,
+                report: None,
+            },
+        );
+        Ok(seq)
+    }
+
+    /// The connection is gone: everything unreceipted goes out again, oldest first [1].
+    pub fn disconnected(&mut self) {
+        self.written = self.low();
+        self.again.clear();
+        self.busy.clear();
+    }
+
+    /// Appends what is to be sent, up to about `target_bytes`.
+    ///
+    /// # Errors
+    /// Never for what `push` took with checked names and sizes.
+    pub fn write(&mut self, out: &mut Vec<u8>, target_bytes: usize) -> Result<(), WireError> {
+        let low = self.low();
+        while out.len() < target_bytes {
+            let Some(seq) = self.next_to_write() else {
+                break;
+            };
+            let Some(message) = self.pending.get_mut(&seq) else {
+                continue;
+            };
+            Message::Send(Send {
+                seq,
+                low,
+                deadline_ms: 0,
+                policy: Policy::MustDeliver,
+                resend: message.sent_before,
+                content: message.content,
+                target: message.recipient.target(),
+                key: "",
+                payload: &message.payload,
+            })
+            .encode(out)?;
+            message.sent_before = true;
+        }
+        Ok(())
+    }
+
+    fn next_to_write(&mut self) -> Option<u64> {
+        if let Some(seq) = self.again.pop_first() {
+            return Some(seq);
+        }
+        for (&seq, message) in self.pending.range(self.written..) {
+            self.written = seq + 1;
+            // A later one to a busy recipient would be refused anyway [36].
+            let held = self.busy.get(&message.recipient);
+            if !held.is_some_and(|busy| busy.until_ms.is_some() && busy.first_seq <= seq) {
+                return Some(seq);
+            }
+        }
+        self.written = self.next_seq;
+        None
+    }
+
+    /// Whether `write` would append something.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.again.is_empty() || self.pending.range(self.written..).next().is_some()
+    }
+
+    /// A receipt (of a group send: it was refused as a whole). `None`: not final, or for a message that has one already.
+    pub fn receipt(
+        &mut self,
+        now_ms: u64,
+        seq: u64,
+        outcome: Outcome,
+        detail: &str,
+    ) -> Option<Final> {
+        if outcome == Outcome::Busy {
+            self.hold(now_ms, seq);
+            return None;
+        }
+        self.take(seq)?;
+        Some(Final::One(outcome, detail.to_owned()))
+    }
+
+    fn take(&mut self, seq: u64) -> Option<Pending> {
+        let message = self.pending.remove(&seq)?;
+        self.bytes -= cost(&message.payload);
+        if self
+            .busy
+            .get(&message.recipient)
+            .is_some_and(|busy| busy.until_ms.is_none())
+        {
+            self.busy.remove(&message.recipient);
+        }
+        Some(message)
+    }
+
+    /// A part of a group report; the whole one when it is final [40].
+    pub fn report(&mut self, now_ms: u64, part: &GroupReport<'_>) -> Option<Final> {
+        let message = self.pending.get_mut(&part.seq)?;
+        let report = message.report.get_or_insert_default();
+        let mut counts = part.counts;
+        for entry in part.entries {
+            let known = report
+                .players
+                .get(entry.player)
+                .map(|(outcome, _)| *outcome);
+            match known {
+                Some(known) if strength(known) >= strength(entry.outcome) => {
+                    let (weaker, stronger) = (entry.outcome as usize - 1, known as usize - 1);
+                    counts[weaker] = counts[weaker].saturating_sub(1);
+                    counts[stronger] += 1;
+                }
+                None if report.players.len() >= MAX_REPORT_PLAYERS => report.omitted += 1,
+                _ => {
+                    report.players.insert(
+                        entry.player.to_owned(),
+                        (entry.outcome, entry.detail.to_owned()),
+                    );
+                }
+            }
+        }
+        report.omitted = report.omitted.max(part.omitted);
+        if !part.last {
+            return None;
+        }
+        report.counts = counts;
+        if counts[Outcome::Busy as usize - 1] > 0 {
+            self.hold(now_ms, part.seq);
+            return None;
+        }
+        self.take(part.seq)
+            .and_then(|message| message.report)
+            .map(Final::Many)
+    }
+
+    fn hold(&mut self, now_ms: u64, seq: u64) {
+        let Some(message) = self.pending.get(&seq) else {
+            return;
+        };
+        let busy = self.busy.entry(message.recipient.clone()).or_insert(Busy {
+            first_seq: seq,
+            until_ms: None,
+            wait_ms: BUSY_FIRST_MS / 2,
+        });
+        busy.first_seq = busy.first_seq.min(seq);
+        if busy.until_ms.is_none() {
+            busy.wait_ms = (busy.wait_ms * 2).min(BUSY_MAX_MS);
+            busy.until_ms = Some(now_ms + busy.wait_ms);
+        }
+    }
+
+    /// When the first held back recipient is due.
+    #[must_use]
+    pub fn timeout_ms(&self) -> Option<u64> {
+        self.busy.values().filter_map(|busy| busy.until_ms).min()
+    }
+
+    /// Lets those go out again whose wait is over: from the first busy one on, in order [36].
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        for (recipient, busy) in &mut self.busy {
+            if busy.until_ms.is_none_or(|until_ms| until_ms > now_ms) {
+                continue;
+            }
+            busy.until_ms = None;
+            let held = self
+                .pending
+                .range(busy.first_seq..self.written.max(busy.first_seq));
+            self.again.extend(
+                held.filter(|(_, message)| message.recipient == *recipient)
+                    .map(|(&seq, _)| seq),
+            );
+            busy.first_seq = u64::MAX;
+        }
+    }
+}
