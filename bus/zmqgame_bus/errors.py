@@ -17,6 +17,7 @@
     └── BusError                    a call on the bus
         ├── CannotReachHub          no hub answered in the time given
         ├── Refused                 the hub closed the connection and said why
+        ├── AddressLost             an address of this node is hosted elsewhere by a newer login
         └── RequestError            a request to a service
             ├── NoSuchService       no node serves it
             ├── RequestFailed       the handler of the service raised
@@ -38,6 +39,7 @@ from zmqgame_bus import ports
 
 __all__ = [
     "AddressInUse",
+    "AddressLost",
     "AddressRefused",
     "AlreadyRunning",
     "BusError",
@@ -146,6 +148,10 @@ class CannotReachHub(BusError):
 
 class Refused(BusError):
     """The hub closed the connection and said why."""
+
+
+class AddressLost(BusError):
+    """An address of this node is hosted elsewhere now, by a newer login."""
 
 
 class RequestError(BusError):

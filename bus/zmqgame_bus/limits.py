@@ -79,3 +79,21 @@ sum."""
 
 SPOOL_RESERVE_BYTES: Final = 131_072
 """Kept free so that the marks can be written on a full disk: SPOOL_EPOCHS_MAX entries of 100 bytes."""
+
+LINK_FRAME_BYTES: Final = 2_097_152
+"""A frame on the bus: its target size and one message on top, as in limits.rs."""
+
+LINK_QUEUE_FRAMES: Final = 64
+"""Frames in libzmq's own queues, each way: enough to keep a link busy, and acks are not late behind 8 MiB."""
+
+LINK_TURN_FRAMES: Final = 64
+"""Frames taken in one turn of the loop: some ms of work, then timers and others have their turn."""
+
+LINK_CLOSE_MS: Final = 500
+"""How long a closing link may write what it has, its goodbye last."""
+
+INBOX_MESSAGES: Final = 65_536
+"""Messages that wait for `async for`: 64 for each of a thousand addresses; the hub sends no more unacked."""
+
+PRESENCE_EVENTS: Final = 65_536
+"""Presence changes that wait for a reader; then it gets a new snapshot in place of them."""

@@ -1,6 +1,7 @@
 //! The border to Python: thin classes over `zmqgame-core` and `zmqgame-reactor`.
 
 mod edge;
+mod node;
 mod packet;
 mod ring;
 
@@ -10,6 +11,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    node::register(module)?;
     packet::register(module)?;
     ring::register(module)?;
     edge::register(module)?;
