@@ -54,9 +54,13 @@ class Queue:
         """Tickets of a match that came to nothing: to the front again."""
         self._tickets = {ticket.player: ticket for ticket in tickets} | self._tickets
 
-    def remove(self, player: str) -> bool:
-        """The player waits no more. False if there was no ticket."""
-        return self._tickets.pop(player, None) is not None
+    def remove(self, player: str, server: str = "") -> bool:
+        """The player waits no more (when a server is named: if its ticket is from there). True if it did."""
+        ticket = self._tickets.get(player)
+        if ticket is None or server not in ("", ticket.server):
+            return False
+        del self._tickets[player]
+        return True
 
     def take(self, now_ms: int, free: Callable[[str], bool] = lambda player: True) -> Iterator[list[Ticket]]:
         """Matches that can be made now, oldest tickets first; `free` says who does not play."""

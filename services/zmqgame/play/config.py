@@ -1,0 +1,95 @@
+"""The table [game]. Holds tables only: every process imports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmqgame_bus.schema import key, table
+
+AS_RULES_SAY = "0: as the game's rules say."
+
+
+@table("game")
+@dataclass(frozen=True)
+class GameConfig:
+    """A game server: where clients connect, which rules it runs, how much it takes."""
+
+    listen: str = key(
+        "127.0.0.1:7611",
+        unit="host:port",
+        help="Where clients connect by TCP and WebSocket; port 0 chooses one.",
+    )
+    udp: str = key(
+        "127.0.0.1:7612", unit="host:port", help="Where clients send inputs by UDP; port 0 chooses one."
+    )
+    public_host: str = key(
+        "", unit="host", help="The name under which clients reach this server; empty: the host it listens on."
+    )
+    rules: str = key(
+        "zmqgame.play.drag:DragRace", unit="module:class", help="The game: a subclass of zmqgame.Match."
+    )
+    max_players: int = key(
+        1_000,
+        unit="players",
+        low=1,
+        high=100_000,
+        reason="each holds up to 1 MiB of unacked frames",
+        help="Sessions this server takes, those within their grace time included.",
+    )
+    max_matches: int = key(
+        250,
+        unit="matches",
+        low=1,
+        high=10_000,
+        reason="one tick steps all of them",
+        help="Matches at a time.",
+    )
+    grace_s: float = key(
+        60.0,
+        unit="s",
+        low=0.1,
+        high=3_600.0,
+        reason="kept frames are memory",
+        help="How long a player without a connection may come back and find everything as it was.",
+    )
+    waiting_ms: int = key(
+        0, unit="ms", low=0, high=3_600_000, help=f"Until all players are here. {AS_RULES_SAY}"
+    )
+    ready_ms: int = key(0, unit="ms", low=0, high=3_600_000, help=f"Until all are ready. {AS_RULES_SAY}")
+    cutscene_ms: int = key(0, unit="ms", low=0, high=3_600_000, help=f"The cutscene's length. {AS_RULES_SAY}")
+    countdown_ms: int = key(
+        0, unit="ms", low=0, high=3_600_000, help=f"The countdown's length. {AS_RULES_SAY}"
+    )
+    running_ms: int = key(0, unit="ms", low=0, high=3_600_000, help=f"A match's longest time. {AS_RULES_SAY}")
+    disconnect_ms: int = key(
+        0, unit="ms", low=0, high=3_600_000, help=f"How long a match waits for a lost player. {AS_RULES_SAY}"
+    )
+    records_keep: int = key(
+        1_000,
+        unit="matches",
+        low=0,
+        high=1_000_000,
+        reason="a record takes about 10 kB",
+        help="How many matches' records (seed, configuration, inputs) stay on disk; the oldest go.",
+    )
+
+
+@table("bots")
+@dataclass(frozen=True)
+class BotsConfig:
+    """Players who play by themselves, for demos, tests and load."""
+
+    count: int = key(
+        64, unit="players", low=1, high=10_000, reason="one process sends all their inputs", help="How many."
+    )
+    prefix: str = key("bot-", help="Their names are this and a number.")
+    log_dir: str = key(
+        "",
+        unit="folder",
+        help="Where each writes the ids of the bus messages it handles, before it acks them.",
+    )
+    transport: str = key(
+        "ws", choices=("ws", "tcp"), help="How they connect; inputs go by UDP where it is up."
+    )
+    spread_ms: int = key(1_000, unit="ms", low=0, high=600_000, help="Over how long they log in.")
+    seed: int = key(1, low=0, high=2_147_483_648, reason="it is multiplied", help="Of their choices.")

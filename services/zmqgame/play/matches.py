@@ -1,0 +1,188 @@
+"""The matches of this server: made on request, stepped at each tick, told about their players, recorded."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import orjson
+
+from zmqgame import limits, tokens
+from zmqgame.play.config import GameConfig
+from zmqgame.play.match import ENDED, MatchRun, Snapshot, State
+from zmqgame.play.player import Session
+from zmqgame.play.record import RecordFolder
+from zmqgame.play.rules import Match, Phases, Refused
+
+log = logging.getLogger(__name__)
+
+
+class Output(Protocol):
+    """Where a match's events and snapshots go."""
+
+    def event(self, player: str, payload: bytes) -> None:
+        """Reliable."""
+
+    def snapshot(self, player: str, frame: int, payload: bytes) -> None:
+        """The newest replaces older ones."""
+
+
+def load_rules(name: str) -> type[Match]:
+    """The class that `module:class` names."""
+    module, colon, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"game.rules = {name!r}: {error}") from error
+    if not (colon and isinstance(found, type) and issubclass(found, Match)):
+        raise ValueError(f"game.rules = {name!r} is not module:class of a subclass of zmqgame.Match")
+    return found
+
+
+def phases_of(rules_class: type[Match], config: GameConfig) -> Phases:
+    """The rules' time-outs with the configuration's over them."""
+    names = ("waiting_ms", "ready_ms", "cutscene_ms", "countdown_ms", "running_ms", "disconnect_ms")
+    return replace(
+        rules_class.phases, **{name: getattr(config, name) for name in names if getattr(config, name)}
+    )
+
+
+class Matches:
+    """By id and by player; a player is in one match that has not ended."""
+
+    def __init__(
+        self,
+        rules_class: type[Match],
+        phases: Phases,
+        *,
+        most: int,
+        records: RecordFolder | None,
+    ) -> None:
+        self.by_id: dict[str, MatchRun] = {}
+        self.by_player: dict[str, MatchRun] = {}
+        self.output: Output | None = None
+        self.on_state: Callable[[MatchRun], None] = lambda match: None
+        self._rules_class = rules_class
+        self._phases = phases
+        self._most = most
+        self._records = records
+
+    def create(self, request: Mapping[str, Any], here: Mapping[str, Session], now_ms: int) -> MatchRun:
+        """Make the match of a `create_match` request; raises `Refused`. Asked twice, it is made once."""
+        match_id, entries = str(request.get("match", "")), request.get("players")
+        if match_id in self.by_id:
+            return self.by_id[match_id]
+        if not tokens.valid_name(match_id) or not isinstance(entries, list) or "/" in match_id:
+            raise Refused("malformed", "create_match needs match and players")
+        if len(self.by_id) >= self._most:
+            raise Refused("full", f"max_matches {self._most}")
+        names = [str(entry["player"]) for entry in entries if isinstance(entry, dict) and "player" in entry]
+        busy = [name for name in names if name in self.by_player and self.by_player[name].state not in ENDED]
+        if busy:
+            raise Refused("busy", ",".join(busy))
+        config = {
+            **(request.get("config") or {}),
+            "entries": {str(entry["player"]): entry for entry in entries},
+        }
+        run = MatchRun(
+            self._rules_class,
+            match_id,
+            names,
+            seed=int(request.get("seed", 0)),
+            config=config,
+            now_ms=now_ms,
+            phases=self._phases,
+        )
+        self.by_id[match_id] = run
+        for name in names:
+            self.by_player[name] = run
+            if name in here and here[name].connection is not None:
+                run.handle_attached(now_ms, name, fresh=True)
+        self._route(run)
+        return run
+
+    def tick(self, now_ms: int) -> None:
+        """One tick of all matches."""
+        for run in list(self.by_id.values()):
+            state = run.state
+            run.advance(now_ms)
+            self._route(run)
+            if run.state is not state:
+                self._changed(run)
+            if run.gone:
+                self._forget(run)
+
+    def attached(self, session: Session, fresh: bool, now_ms: int) -> None:
+        """A player's client is here."""
+        run = self.by_player.get(session.player)
+        if run is not None:
+            run.handle_attached(now_ms, session.player, fresh=fresh)
+            self._route(run)
+
+    def detached(self, player: str, now_ms: int) -> None:
+        """A player's client is gone, perhaps to come back."""
+        run = self.by_player.get(player)
+        if run is not None:
+            run.handle_detached(now_ms, player)
+
+    def action(self, player: str, payload: Mapping[str, Any]) -> None:
+        """An action of a player for its match; raises `Refused`."""
+        run = self.by_player.get(player)
+        if run is None:
+            raise Refused("no_match", "not in a match")
+        run.handle_action(player, payload)
+        self._route(run)
+
+    def inputs(self, player: str, frame: int, payload: bytes) -> None:
+        """Inputs of a player; those of someone without a match are nothing."""
+        run = self.by_player.get(player)
+        if run is not None:
+            run.handle_input(player, frame, payload)
+
+    def abort_all(self, now_ms: int, reason: str) -> None:
+        """The server stops."""
+        for run in self.by_id.values():
+            if run.state not in ENDED:
+                run.abort(now_ms, reason)
+                self._route(run)
+                self._changed(run)
+
+    def playing(self) -> int:
+        """Matches that have not ended."""
+        return sum(run.state not in ENDED for run in self.by_id.values())
+
+    def _changed(self, run: MatchRun) -> None:
+        if run.state in ENDED and self._records is not None and run.started_at_ms is not None:
+            try:
+                self._records.write(run.record)
+            except OSError as error:  # a full disk costs the record, not the result
+                log.error("record of match %s can't be written: %s", run.id, error)
+        if run.state in ENDED or run.state is State.RUNNING:
+            self.on_state(run)
+
+    def _forget(self, run: MatchRun) -> None:
+        del self.by_id[run.id]
+        for player in run.seats:
+            if self.by_player.get(player) is run:
+                del self.by_player[player]
+
+    def _route(self, run: MatchRun) -> None:
+        output = self.output
+        assert output is not None
+        for out in run.poll_out():
+            players = run.seats if out.player is None else (out.player,)
+            if isinstance(out, Snapshot):
+                for player in players:
+                    if self.by_player.get(player) is run:
+                        output.snapshot(player, out.frame, out.payload)
+                continue
+            payload = orjson.dumps(out.event)
+            if len(payload) > limits.MAX_EVENT_BYTES:
+                run.reason = f"rules error: an event of {len(payload)} bytes is over {limits.MAX_EVENT_BYTES}"
+                continue
+            for player in players:
+                if self.by_player.get(player) is run:
+                    output.event(player, payload)
