@@ -34,6 +34,9 @@ WATCHDOG_PINGS: Final = 3
 FOLDER_PROBE_BYTES: Final = 65_536
 """Written and removed when a folder is tried at start: more than a file system keeps in an inode."""
 
+ROSTER_DAYS: Final = 7
+"""A node not seen for so long is retired: longer than any planned pause, short enough to bound the marks."""
+
 STORE_READ_ROWS: Final = 1_000
 """Rows of one answer to a read of a mailbox: a batch that other players wait behind stays below some ms."""
 

@@ -14,10 +14,12 @@ border from Rust; a result is a tuple as well::
     ("logout", player, cursor)                        ("done",)
     ("trim", player, node_key, epoch, seq)            ("done",)
     ("know", player)                                  ("done",)
-    ("join" or "leave", group, player)                ("done",)
+    ("join", group, player)                           ("done",) or ("unknown_player",)
+    ("leave", group, player)                          ("done",)
     ("roster", node_key, name, epoch, linked)         ("done",)
 
-`highest` is the highest hub epoch in the store that this very process did not claim itself.
+`highest` is the highest hub epoch in the store, the claim of this operation included; the roster leaves out
+nodes that are retired. `open` with an epoch that is not above every other raises Replaced.
 """
 
 from __future__ import annotations

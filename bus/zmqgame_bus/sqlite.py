@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import AlreadyRunning, Replaced, StoreUnavailable
-from .limits import STORE_READ_BYTES, STORE_READ_ROWS
+from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS
 from .mailbox import Operation, Result
 
 __all__ = ["DURABILITY", "SqliteMailbox"]
@@ -48,7 +48,8 @@ create table if not exists players (player text primary key) without rowid;
 create table if not exists members (
     group_name text not null, player text not null, primary key (group_name, player)) without rowid;
 create table if not exists roster (
-    node_key integer primary key, name text not null, epoch integer not null, linked integer not null);
+    node_key integer primary key, name text not null, epoch integer not null, linked integer not null,
+    seen_ms integer not null);
 insert or ignore into meta values ('format', 1), ('hub_epoch', 0), ('bytes', 0);
 create view if not exists mailbox_view as
     select row, player, node_key, epoch + 9223372036854775807 + 1 as epoch,
@@ -83,7 +84,6 @@ class SqliteMailbox:
         self._max_bytes = max_bytes
         self._claimed: int | None = None
         self._attempted = 0  # claimed in a transaction whose outcome may be unknown
-        self._highest_of_others = 0
         self._database: sqlite3.Connection | None = None
         self._bytes = 0
         self._lock = self._take_lock(on_wait or (lambda _reason: False))
@@ -208,22 +208,22 @@ class SqliteMailbox:
 
     # --- operations: each is part of the batch's transaction ---------------------------------------
 
-    def _open(self, database: sqlite3.Connection, hub_epoch: int, _unix_ms: int) -> Result:
+    def _open(self, database: sqlite3.Connection, hub_epoch: int, unix_ms: int) -> Result:
         if self._claimed is None:
             found = self._meta(database, "hub_epoch")
-            if found != self._attempted:
-                self._highest_of_others = found
-            if hub_epoch > self._highest_of_others:
-                database.execute("update meta set value = ? where name = 'hub_epoch'", (hub_epoch,))
-                self._claimed = self._attempted = hub_epoch
+            if found >= hub_epoch and found != self._attempted:
+                raise Replaced(f"mailbox {self._path} was claimed by hub epoch {found}, this is {hub_epoch}")
+            database.execute("update meta set value = ? where name = 'hub_epoch'", (hub_epoch,))
+            self._claimed = self._attempted = hub_epoch
         roster = [
             (_unsigned(node_key), name, _unsigned(epoch), bool(linked))
             for node_key, name, epoch, linked in database.execute(
-                "select node_key, name, epoch, linked from roster order by name"
+                "select node_key, name, epoch, linked from roster where linked or seen_ms > ? order by name",
+                (unix_ms - ROSTER_DAYS * 86_400_000,),  # [4a] retired: but its row keeps the epoch
             )
         ]
         groups = database.execute("select group_name, player from members order by 1, 2").fetchall()
-        return ("opened", self._highest_of_others, roster, groups)
+        return ("opened", hub_epoch, roster, groups)
 
     def _append(
         self,
@@ -326,6 +326,8 @@ class SqliteMailbox:
         return ("done",)
 
     def _join(self, database: sqlite3.Connection, group: str, player: str) -> Result:
+        if not database.execute("select 1 from players where player = ?", (player,)).fetchone():
+            return ("unknown_player",)
         database.execute("insert or ignore into members values (?, ?)", (group, player))
         return ("done",)
 
@@ -338,10 +340,10 @@ class SqliteMailbox:
     ) -> Result:
         # [4b] an epoch never goes back; a late `linked` of an older one changes nothing
         database.execute(
-            "insert into roster values (?, ?, ?, ?) on conflict (node_key) do update"
-            " set name = excluded.name, epoch = excluded.epoch, linked = excluded.linked"
-            " where excluded.epoch >= roster.epoch",
-            (_signed(node_key), name, _signed(epoch), linked),
+            "insert into roster values (?, ?, ?, ?, ?) on conflict (node_key) do update"
+            " set name = excluded.name, epoch = excluded.epoch, linked = excluded.linked,"
+            " seen_ms = excluded.seen_ms where excluded.epoch >= roster.epoch",
+            (_signed(node_key), name, _signed(epoch), linked, time.time_ns() // 1_000_000),
         )
         return ("done",)
 

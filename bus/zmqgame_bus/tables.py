@@ -75,3 +75,80 @@ class SecurityConfig:
     netcode_key_file: str = key(
         "netcode.key", unit="file", help="The key of the connect tokens for UDP, shared by manager and games."
     )
+
+
+@table("hub")
+@dataclass(frozen=True)
+class HubConfig:
+    """Where nodes connect, and how long the hub waits for whom."""
+
+    listen: str = key("tcp://127.0.0.1:7600", unit="endpoint", help="Where nodes connect; port 0: any.")
+    heartbeat_ms: int = key(
+        1_000,
+        unit="ms",
+        low=50,
+        high=60_000,
+        reason="less is traffic without use, more hides a dead link for minutes",
+        help="A link that is silent otherwise carries a sign of life this often.",
+    )
+    dead_ms: int = key(
+        3_000,
+        unit="ms",
+        low=150,
+        high=180_000,
+        reason="three heartbeats at their limits",
+        help="A link without a byte for so long is closed.",
+    )
+    node_grace_ms: int = key(
+        5_000,
+        unit="ms",
+        low=0,
+        high=600_000,
+        reason="until then messages for its players wait in memory",
+        help="A lost node keeps its players so long.",
+    )
+    hub_grace_ms: int = key(
+        3_000,
+        unit="ms",
+        low=0,
+        high=60_000,
+        reason="until then messages for absent players have no receipt",
+        help="After a start, nodes have so long to come back before their players count as offline.",
+    )
+    drain_ms: int = key(
+        2_000,
+        unit="ms",
+        low=0,
+        high=15_000,
+        reason="a process has 20 s to end",
+        help="After SIGTERM, receipts and answers have so long to go out.",
+    )
+
+
+@table("mailbox")
+@dataclass(frozen=True)
+class MailboxConfig:
+    """Where messages for absent players are kept."""
+
+    url: str = key("sqlite:mailbox.db", unit="url", help="`sqlite:PATH`; relative to the state folder.")
+    durability: str = key(
+        "power-loss",
+        choices=("power-loss", "process-crash"),
+        help="What a message that was confirmed as stored survives.",
+    )
+    max_bytes: int = key(
+        16 << 30,
+        unit="bytes",
+        low=1 << 20,
+        high=1 << 44,
+        reason="less holds no message of the largest size, more no file system of today",
+        help="Messages over this are refused, so that a disk is not filled by players that never come.",
+    )
+    wait_s: int = key(
+        10,
+        unit="s",
+        low=0,
+        high=3_600,
+        reason="a supervisor that waits longer than an hour is not watched",
+        help="How long a starting hub waits for another process that holds the mailbox.",
+    )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -172,8 +173,16 @@ def test_a_full_store_refuses_new_messages_and_takes_again_when_settled(opener: 
 def test_groups_and_roster_come_back_at_open(opener: Opener) -> None:
     store = opener()
     store.run(
-        [("open", 3, 0), ("join", "solo", "bob"), ("leave", "solo", "bob"), ("leave", "team", "nobody")]
+        [
+            ("open", 3, 0),
+            ("know", "bob"),
+            ("join", "solo", "bob"),
+            ("leave", "solo", "bob"),
+            ("leave", "team", "nobody"),
+        ]
     )
+    assert store.run([("join", "team", "alice")]) == [("unknown_player",)]
+    store.run([("know", "alice")])
     store.run([("join", "team", player) for player in ("bob", "alice", "alice")])
     store.run([("roster", KEY, "game-1", 5, True), ("roster", KEY, "game-1", 4, False)])
     store.run([("roster", 2, "game-2", 1, True), ("roster", 2, "game-2", 1, False)])
@@ -182,23 +191,35 @@ def test_groups_and_roster_come_back_at_open(opener: Opener) -> None:
     assert opened == [
         (
             "opened",
-            3,
+            4,
             [(KEY, "game-1", 5, True), (2, "game-2", 1, False)],
             [("team", "alice"), ("team", "bob")],
         )
     ]
 
 
+def test_a_node_not_seen_for_a_week_is_retired_but_its_epoch_is_kept(opener: Opener) -> None:  # [4a]
+    store = opener()
+    store.run([("open", 1, 0), ("roster", 1, "gone", 9, False), ("roster", 2, "here", 1, True)])
+    next_week_ms = (int(time.time()) + 8 * 86_400) * 1_000
+    store.close()
+    store = opener()
+    assert store.run([("open", 2, next_week_ms)])[0][2] == [(2, "here", 1, True)]
+    store.run([("roster", 1, "gone", 8, True)])
+    assert (1, "gone", 8, True) not in store.run([("open", 2, 0)])[0][2]
+
+
 def test_an_epoch_that_is_not_higher_claims_nothing(opener: Opener) -> None:  # [41]
     store = opener()
     assert store.highest_epoch() == 0
-    assert store.run([("open", 5, 0)])[0][1] == 0
-    assert store.run([("open", 5, 0)])[0][1] == 0  # its own claim, again after a failure
+    assert store.run([("open", 5, 0)])[0][1] == 5
+    assert store.run([("open", 5, 0)])[0][1] == 5  # its own claim, again after a failure
     store.close()
     store = opener()
     assert store.highest_epoch() == 5
-    assert store.run([("open", 5, 0)])[0][1] == 5
-    assert store.run([("open", 6, 0)])[0][1] == 5
+    with pytest.raises(Replaced, match="hub epoch 5"):
+        store.run([("open", 5, 0)])
+    assert store.run([("open", 6, 0)])[0][1] == 6
 
 
 def test_a_second_process_is_told_who_holds_the_store(store: Mailbox, tmp_path: Path) -> None:  # [23]
