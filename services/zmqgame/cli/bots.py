@@ -1,0 +1,28 @@
+"""`bots`: players made of software, against whatever runs."""
+
+from __future__ import annotations
+
+import click
+
+from zmqgame.cli.context import EXIT_CODES, Context, finish
+
+
+@click.command(
+    epilog=f"""\b
+Examples:
+  zmqgame-cli bots --players 200
+  zmqgame-cli --hub tcp://10.0.0.5:7600 bots --players 50 --prefix load-
+
+{EXIT_CODES}"""
+)
+@click.option("--players", type=click.IntRange(1, 100_000), default=64, show_default=True)
+@click.option("--prefix", default="bot-", show_default=True, help="Names are PREFIX and a number.")
+@click.pass_obj
+def bots(context: Context, players: int, prefix: str) -> None:
+    """Players that log in, queue, race and answer, until Ctrl-C."""
+    from zmqgame.play import bots as service
+
+    words = [f"--set={path}={value}" for path, value in context.flags.items()]
+    if context.file is not None:
+        words.append(f"--config={context.file}")
+    finish(service.main([*words, f"--set=bots.players={players}", f"--set=bots.prefix={prefix}"]))

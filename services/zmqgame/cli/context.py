@@ -1,0 +1,164 @@
+"""What all commands share: configuration, a node on the bus, exit codes, output."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import orjson
+from zmqgame_bus.config import Config, load
+from zmqgame_bus.errors import (
+    CannotReachHub,
+    ConfigError,
+    NoSuchService,
+    Problem,
+    RequestUnknown,
+    ZmqgameError,
+)
+from zmqgame_bus.keys import Keyring
+from zmqgame_bus.tables import BusConfig
+
+from zmqgame.cli.names import borrowed_name
+
+T = TypeVar("T")
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+UNKNOWN: Final = 4
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done: delivered, stored, answered, or the check passed
+  1  not delivered, or a check failed
+  2  wrong usage or configuration
+  3  can't reach the hub or the service
+  4  unknown: no receipt in time; send again with the same --id"""
+
+REACH_S: Final = 5.0
+"""How long a command tries to reach the hub: two heartbeats and a restart of the hub fit in."""
+
+
+class Context:
+    """The options before the command, and what follows from them."""
+
+    def __init__(self, file: Path | None, hub: str | None, settings: Sequence[str]) -> None:
+        self.file = file
+        self._hub = hub
+        self._settings = settings
+
+    @cached_property
+    def flags(self) -> dict[str, str]:
+        """What --set and --hub say."""
+        flags: dict[str, str] = {}
+        for item in self._settings:
+            path, equals, value = item.partition("=")
+            if not equals:
+                raise ConfigError([Problem(f"--set {item}", "", "write TABLE.KEY=VALUE")])
+            flags[path] = value
+        if self._hub:
+            flags["bus.hub"] = self._hub
+        return flags
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, checked."""
+        return load(self.file, flags=self.flags)
+
+    @asynccontextmanager
+    async def node(self, *, wanted: str | None = None) -> AsyncIterator[Any]:
+        """A node on the bus with a name of its own for as long as the command runs."""
+        from zmqgame_bus.node import Node
+
+        hub = self.config.table(BusConfig).hub
+        with borrowed_name(wanted) as (name, state_dir):
+            node = Node(name, hub, roles=["cli"], state_dir=state_dir, keys=Keyring(self.config).node())
+            try:
+                await asyncio.wait_for(node.start(), REACH_S)
+            except (TimeoutError, CannotReachHub) as error:
+                await node.close()
+                hint = "is it running? `zmqgame-cli up` starts everything; --hub ENDPOINT names another"
+                raise CannotReachHub(f"no hub at {hub} answered in {REACH_S:.0f} s", hint=hint) from error
+            try:
+                yield node
+            finally:
+                await node.close()
+
+
+def exit_code(error: ZmqgameError) -> int:
+    """The exit code that stands for an error."""
+    kinds: tuple[tuple[type[ZmqgameError], int], ...] = (
+        (ConfigError, USAGE),
+        (CannotReachHub, UNREACHABLE),
+        (NoSuchService, UNREACHABLE),
+        (RequestUnknown, UNKNOWN),
+    )
+    return next((code for kind, code in kinds if isinstance(error, kind)), FAILED)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine."""
+    return asyncio.run(work)
+
+
+def finish(code: int) -> None:
+    """End the command with an exit code."""
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on one line."""
+    sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
+    """Columns for people on a terminal; tab-separated lines without decoration for programs."""
+    if not sys.stdout.isatty():
+        print("\t".join(header))
+        for row in rows:
+            print("\t".join(_cell(value) for value in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console().print(table)
+
+
+def print_records(rows: Sequence[Mapping[str, object]]) -> None:
+    """A table of dictionaries; the first one names the columns."""
+    header = list(rows[0]) if rows else []
+    print_table(([row.get(name, "") for name in header] for row in rows), header)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`, the same for every command that prints."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+async def request(node: Any, service: str, body: dict[str, Any], timeout_s: float = 10.0) -> Any:
+    """Ask a service and read its JSON answer."""
+    call: Awaitable[Any] = node.request(service, body, timeout_s=timeout_s)
+    reply = await call
+    return reply.json()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple):
+        return ",".join(_cell(item) for item in value)
+    return "" if value is None else str(value).replace("\t", " ").replace("\n", " ")

@@ -1,0 +1,168 @@
+"""`send`: an operator's message, and the truth about where it went."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+import orjson
+
+from zmqgame.cli.context import (
+    DONE,
+    EXIT_CODES,
+    FAILED,
+    UNKNOWN,
+    Context,
+    finish,
+    json_option,
+    print_json,
+    run,
+)
+
+GOOD = ("delivered", "stored")
+SECONDS = click.FloatRange(0.01, 3600)
+
+EPILOG = f"""\b
+Examples:
+  zmqgame-cli send --player alice '{{"gift": 100}}'       JSON, if it is JSON
+  zmqgame-cli send --group team-7 'raid at nine'         text, if it is not
+  echo 'maintenance in 5 min' | zmqgame-cli send --all   from stdin
+  zmqgame-cli send --service manager '{{"op": "status"}}'  prints the reply
+  zmqgame-cli send --id cli-lima-1/18/1 --player alice 'x'   the same message again, safely
+
+{EXIT_CODES}"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("payload", required=False)
+@click.option("--player", metavar="NAME", help="To one player; offline: stored until the next login.")
+@click.option("--group", metavar="NAME", help="To each member of a group.")
+@click.option("--all", "everybody", is_flag=True, help="To every player who is online.")
+@click.option("--service", metavar="NAME", help="A request to a service; prints the reply.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0.01, 3600), default=10.0, show_default=True, metavar="S"
+)
+@click.option("--id", "message_id", metavar="ID", help="Repeat the message with this id, safely.")
+@click.option("--text", "as_text", is_flag=True, help="Send the payload as text, even if it is JSON.")
+@json_option
+@click.pass_obj
+def send(
+    context: Context,
+    payload: str | None,
+    player: str | None,
+    group: str | None,
+    everybody: bool,
+    service: str | None,
+    timeout_s: float,
+    message_id: str | None,
+    as_text: bool,
+    as_json: bool,
+) -> None:
+    """Send PAYLOAD (text or JSON; from stdin if it is not given) and wait for receipts.
+
+    `stored` counts as done: the mailbox has it on disk and delivers it at the next login.
+    """
+    targets = [name for name in (player, group, service) if name] + (["all"] if everybody else [])
+    if len(targets) != 1:
+        raise click.UsageError("give exactly one of --player, --group, --all, --service")
+    if message_id and service:
+        raise click.UsageError("--id is for messages; a request is carried out at most once")
+    body = _payload(payload, as_text)
+    if service:
+        finish(run(_request(context, service, body, timeout_s, as_json)))
+    else:
+        finish(run(_message(context, player, group, body, timeout_s, message_id, as_json)))
+
+
+def _payload(text: str | None, as_text: bool) -> Any:
+    if text is None:
+        if sys.stdin.isatty():
+            raise click.UsageError("no payload: give it as an argument or on stdin")
+        data = sys.stdin.buffer.read()
+        try:
+            text = data.decode().removesuffix("\n")
+        except UnicodeDecodeError:
+            return data
+    if as_text:
+        return text
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return value if isinstance(value, dict | list) else text
+
+
+async def _request(context: Context, service: str, body: Any, timeout_s: float, as_json: bool) -> int:
+    async with context.node() as node:
+        reply = await node.request(service, body, timeout_s=timeout_s)
+    if as_json:
+        print_json({"service": service, "reply": _readable(reply.payload)})
+    else:
+        sys.stdout.write(_text(reply.payload) + "\n")
+    return DONE
+
+
+async def _message(
+    context: Context,
+    player: str | None,
+    group: str | None,
+    body: Any,
+    timeout_s: float,
+    message_id: str | None,
+    as_json: bool,
+) -> int:
+    wanted = message_id.split("/")[0] if message_id else None
+    async with context.node(wanted=wanted) as node:
+        began = time.monotonic()
+        again = node.parse_id(message_id) if message_id else None
+        if player:
+            receipt = await node.unicast(player, body, timeout_s=timeout_s, message_id=again)
+            return _show_receipt(player, receipt, as_json)
+        if group:
+            report = await node.multicast(group, body, timeout_s=timeout_s, message_id=again)
+        else:
+            report = await node.broadcast(body, timeout_s=timeout_s, message_id=again)
+        return _show_report(report, (time.monotonic() - began) * 1000, as_json)
+
+
+def _show_receipt(player: str, receipt: Any, as_json: bool) -> int:
+    outcome = str(receipt.outcome)
+    if as_json:
+        shown = {"player": player, "outcome": outcome, "detail": receipt.detail, "id": str(receipt.id)}
+        print_json({**shown, "latency_ms": receipt.latency_ms})
+    else:
+        detail = receipt.detail or ("offline, delivered at next login" if outcome == "stored" else "")
+        parts = [f"{outcome:<10} {player}", detail, f"{receipt.latency_ms:.1f} ms", f"id {receipt.id}"]
+        print("   ".join(part for part in parts if part))
+    return DONE if outcome in GOOD else UNKNOWN if outcome == "unknown" else FAILED
+
+
+def _show_report(report: Any, elapsed_ms: float, as_json: bool) -> int:
+    counts = {name: count for name, count in report.counts().items() if count}
+    bad = [(player, outcome, detail) for player, outcome, detail in report.recipients if outcome not in GOOD]
+    if as_json:
+        shown = [{"player": player, "outcome": outcome, "detail": detail} for player, outcome, detail in bad]
+        print_json({**counts, "id": str(report.id), "not_done": shown, "omitted": report.omitted})
+    else:
+        text = "   ".join(f"{name} {count}" for name, count in counts.items()) or "nobody there"
+        why = "; ".join(f"{player}: {detail or outcome}" for player, outcome, detail in bad[:5])
+        print(f"{text}{f' ({why})' if why else ''}   {elapsed_ms:.1f} ms   id {report.id}")
+    if counts.get("unknown"):
+        return UNKNOWN
+    return DONE if all(name in GOOD for name in counts) else FAILED
+
+
+def _readable(data: bytes) -> object:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data.decode(errors="replace")
+
+
+def _text(data: bytes) -> str:
+    try:
+        return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        return data.decode(errors="replace")
