@@ -47,7 +47,7 @@ def holder(port: int, *, udp: bool = False) -> Holder | None:
 def _inodes(port: int, udp: bool) -> Iterator[str]:
     for table in ("udp", "udp6") if udp else ("tcp", "tcp6"):
         try:
-            lines = (_PROC / "net" / table).read_text().splitlines()[1:]
+            lines = (_PROC / "self" / "net" / table).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:

@@ -1,0 +1,66 @@
+"""Evidence for the proof, from where it was first written down:
+logs, spools, mailbox file, ClickHouse rows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from zmqgame_bus.spool import scan
+
+from zmqgame.cli.proof import Events, Handled, Id
+
+__all__ = ["handled", "inserted_query", "inserted_rows", "mailbox", "published"]
+
+TABLES = ("sessions", "matches", "finishes", "messages", "ticks")
+_SIGN = 1 << 63
+"""The mailbox keeps u64 numbers less 2**63, so that SQLite's signed integers keep their order."""
+
+
+def handled(log: Path) -> Iterator[Handled]:
+    """The lines that bots wrote before each ack. A line cut by a kill is the last one: it was not acked."""
+    with log.open("rb") as stream:
+        for line in stream:
+            if line.endswith(b"\n"):
+                entry = orjson.loads(line)
+                key, epoch, seq = entry["id"]
+                yield Handled(entry["player"], (int(key), int(epoch), int(seq)))
+
+
+def published(spools: Path) -> dict[tuple[str, int], int]:
+    """How many events each (source, epoch) has numbered, from the spools' files alone."""
+    return {source: each.events for source, each in scan(spools).items()}
+
+
+def inserted_query() -> str:
+    """The rows of each (source, epoch), over all tables."""
+    union = " UNION ALL ".join(f"SELECT source, epoch, seq FROM {table}" for table in TABLES)
+    return (
+        "SELECT source, toString(epoch) AS epoch, count() AS rows, "
+        "uniqExact(seq) AS distinct, max(seq) AS highest "
+        f"FROM ({union}) GROUP BY source, epoch"
+    )
+
+
+def inserted_rows(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Events]:
+    """The answer to ``inserted_query``."""
+    return {
+        (str(row["source"]), int(row["epoch"])): Events(
+            int(row["rows"]), int(row["distinct"]), int(row["highest"])
+        )
+        for row in rows
+    }
+
+
+def mailbox(file: Path) -> frozenset[tuple[str, Id]]:
+    """Who has which message waiting, read from the hub's own file."""
+    if not file.exists():
+        return frozenset()
+    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as connection:
+        rows = connection.execute("select player, node_key, epoch, seq from rows").fetchall()
+    connection.close()
+    return frozenset((player, (key + _SIGN, epoch + _SIGN, seq + _SIGN)) for player, key, epoch, seq in rows)

@@ -1,0 +1,134 @@
+"""`up`: every service on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from zmqgame_bus import ports
+from zmqgame_bus.errors import AddressInUse
+from zmqgame_bus.tables import BusConfig
+
+from zmqgame.cli.context import EXIT_CODES, Context, finish, run
+from zmqgame.cli.stage import Addresses, Stage, free_addresses
+from zmqgame.cli.supervise import Supervisor
+
+__all__ = ["up"]
+
+EPILOG = f"""\b
+Examples:
+  zmqgame-cli up                                     hub on 7600, games on 7611 and 7621
+  zmqgame-cli --hub tcp://127.0.0.1:7700 up --dir /tmp/other
+  zmqgame-cli up --bots 16                           with some life in it
+  zmqgame-cli up --free-ports                        wherever there is room
+
+{EXIT_CODES}"""
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/up"),
+    show_default=True,
+    help="Where all data is kept; the next `up` goes on with it.",
+)
+@click.option("--games", type=click.IntRange(1, 16), default=2, show_default=True, help="Game servers.")
+@click.option(
+    "--bots", "players", type=click.IntRange(0, 1000), default=0, show_default=True, help="Bot players."
+)
+@click.option("--free-ports", is_flag=True, help="Take free ports instead of the usual ones.")
+@click.pass_obj
+def up(context: Context, folder: Path, games: int, players: int, free_ports: bool) -> None:
+    """Run hub, games, manager and stats until Ctrl-C; print each address; restart what dies."""
+    names = [f"game-{number}" for number in range(1, games + 1)]
+    if free_ports:
+        addresses = free_addresses(names)
+    else:
+        addresses = replace(
+            Addresses(),
+            hub=context.config.table(BusConfig).hub,
+            games={
+                name: (f"127.0.0.1:76{number}1", f"127.0.0.1:76{number}2")
+                for number, name in enumerate(names, start=1)
+            },
+        )
+    extra = [f"--set={path}={value}" for path, value in context.flags.items() if path != "bus.hub"]
+    finish(run(_up(Stage(folder, addresses, extra=extra), players)))
+
+
+async def _up(stage: Stage, players: int) -> int:
+    stage.prepare()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    check_free(stage.addresses)
+    supervisor = Supervisor(stage.logs, _tell)
+    try:
+        starting = asyncio.create_task(_start(stage, supervisor, players))
+        ending = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await starting
+        if not stop.is_set() and supervisor.failed is not None:
+            print(f"all up; data and logs in {stage.folder}; Ctrl-C ends it", flush=True)
+            waits: set[asyncio.Future[Any]] = {ending, supervisor.failed}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if supervisor.failed.done():
+                supervisor.failed.result()
+    finally:
+        print("stopping", flush=True)
+        codes = await supervisor.stop()
+    bad = {name: code for name, code in codes.items() if code}
+    for name, code in bad.items():
+        print(f"{name} ended with code {code}: see {stage.logs / name}.log", flush=True)
+    return 1 if bad else 0
+
+
+async def _start(stage: Stage, supervisor: Supervisor, players: int) -> None:
+    await supervisor.start(stage.hub())
+    print(f"hub      ready  {stage.addresses.hub}   mailbox sqlite", flush=True)
+    await supervisor.start(stage.stats())
+    print(f"stats    ready  {stage.addresses.events}   chDB in {stage.folder / 'stats'}", flush=True)
+    await supervisor.start(stage.manager())
+    print("manager  ready", flush=True)
+    for spec in stage.games():
+        await supervisor.start(spec)
+        tcp, udp = stage.addresses.games[spec.name]
+        print(f"{spec.name:<8} ready  ws://{tcp}  udp://{udp}", flush=True)
+    if players:
+        await supervisor.start(stage.bots(players, "bot-"))
+        print(f"bots     ready  {players} players", flush=True)
+
+
+def check_free(addresses: Addresses) -> None:
+    """Say which address is taken, by whom and what to do, before anything is started."""
+    taken = [
+        (addresses.hub, "zmqgame-cli --hub tcp://127.0.0.1:7700 up"),
+        (addresses.events, "zmqgame-cli up --free-ports"),
+    ]
+    taken += [(f"tcp://{tcp}", "zmqgame-cli up --free-ports") for tcp, _ in addresses.games.values()]
+    taken += [(f"udp://{udp}", "zmqgame-cli up --free-ports") for _, udp in addresses.games.values()]
+    for address, otherwise in taken:
+        host, port = ports.split(address)
+        holder = ports.holder(port, udp=address.startswith("udp")) if port else None
+        if holder is not None:
+            raise AddressInUse(
+                f"port {port} on {host} is in use by another process ({holder})",
+                hint=f"stop it, or choose another port: {otherwise}",
+            )
+
+
+def _tell(name: str, what: str, detail: str) -> None:
+    if what != "ready":
+        print(f"{time.strftime('%H:%M:%S')}  {name} {what} {detail}".rstrip(), flush=True)
