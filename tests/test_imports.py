@@ -1,4 +1,6 @@
-"""One direction of dependency: zmqgame_native <- zmqgame_bus <- zmqgame, and tables that import nothing heavy."""
+"""One direction of dependency:
+zmqgame_native <- zmqgame_bus <- zmqgame, and tables that import nothing heavy.
+"""
 
 import ast
 import subprocess

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
-from zmqgame.cli.context import EXIT_CODES, Context, finish
+from zmqgame.cli.context import EXIT_CODES, Context
 
 
 @click.command(
@@ -20,9 +23,9 @@ Examples:
 @click.pass_obj
 def bots(context: Context, players: int, prefix: str) -> None:
     """Players that log in, queue, race and answer, until Ctrl-C."""
-    from zmqgame.play import bots as service
-
     words = [f"--set={path}={value}" for path, value in context.flags.items()]
     if context.file is not None:
         words.append(f"--config={context.file}")
-    finish(service.main([*words, f"--set=bots.players={players}", f"--set=bots.prefix={prefix}"]))
+    words += [f"--set=bots.players={players}", f"--set=bots.prefix={prefix}"]
+    # In the place of this process, so that Ctrl-C and exit codes are the service's own.
+    os.execv(sys.executable, [sys.executable, "-m", "zmqgame.play.bots", *words])

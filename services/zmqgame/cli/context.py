@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import orjson
@@ -25,6 +25,10 @@ from zmqgame_bus.keys import Keyring
 from zmqgame_bus.tables import BusConfig
 
 from zmqgame.cli.names import borrowed_name
+
+if TYPE_CHECKING:  # the node brings pyzmq and the native module, which `--help` does not need
+    from zmqgame_bus.messages import MessageId
+    from zmqgame_bus.node import Node
 
 T = TypeVar("T")
 
@@ -73,21 +77,23 @@ class Context:
         return load(self.file, flags=self.flags)
 
     @asynccontextmanager
-    async def node(self, *, wanted: str | None = None) -> AsyncIterator[Any]:
-        """A node on the bus with a name of its own for as long as the command runs."""
+    async def node(self, *, repeat: MessageId | None = None) -> AsyncIterator[Node]:
+        """A node on the bus with a name of its own for as long as the command runs.
+
+        ``repeat``: the node that sent this message once, so that it can be sent again.
+        """
         from zmqgame_bus.node import Node
 
         hub = self.config.table(BusConfig).hub
-        with borrowed_name(wanted) as (name, state_dir):
-            node = Node(name, hub, roles=["cli"], state_dir=state_dir, keys=Keyring(self.config).node())
+        keys = Keyring(self.config).node()
+        with borrowed_name(repeat.name if repeat else None) as (name, state_dir):
+            node = Node(name, hub, roles=["cli"], state_dir=state_dir, keys=keys, repeat=repeat)
             try:
-                await asyncio.wait_for(node.start(), REACH_S)
-            except (TimeoutError, CannotReachHub) as error:
-                await node.close()
-                hint = "is it running? `zmqgame-cli up` starts everything; --hub ENDPOINT names another"
-                raise CannotReachHub(f"no hub at {hub} answered in {REACH_S:.0f} s", hint=hint) from error
-            try:
+                await node.start(REACH_S)
                 yield node
+            except CannotReachHub as error:
+                hint = "is it running? `zmqgame-cli up` starts everything; --hub ENDPOINT names another"
+                raise CannotReachHub(str(error), hint=hint) from error
             finally:
                 await node.close()
 
@@ -149,11 +155,9 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
-async def request(node: Any, service: str, body: dict[str, Any], timeout_s: float = 10.0) -> Any:
+async def request(node: Node, service: str, body: dict[str, Any], timeout_s: float = 10.0) -> Any:
     """Ask a service and read its JSON answer."""
-    call: Awaitable[Any] = node.request(service, body, timeout_s=timeout_s)
-    reply = await call
-    return reply.json()
+    return (await node.request(service, body, timeout_s=timeout_s)).json()
 
 
 def _cell(value: object) -> str:

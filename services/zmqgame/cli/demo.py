@@ -19,6 +19,8 @@ from typing import Any, Final
 import click
 import orjson
 from zmqgame_bus.errors import BusError, StartError, ZmqgameError
+from zmqgame_bus.events import Emitter
+from zmqgame_bus.node import Node
 
 from zmqgame.cli import evidence
 from zmqgame.cli.context import DONE, EXIT_CODES, FAILED, Context, finish, print_json, request, run
@@ -76,13 +78,10 @@ class Demo:
         self.finishes: list[dict[str, Any]] = []
         self.tick_p99_ms = 0.0
         self.races = 0
-        self._node: Any = None
+        self._node: Node | None = None
 
     async def run(self) -> Verdict:
         """Everything, from the first process to the proof."""
-        from zmqgame_bus.events import Emitter
-        from zmqgame_bus.node import Node
-
         self.stage.prepare()
         try:
             await self._start()
@@ -178,7 +177,7 @@ class Demo:
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    async def _end(self, operators: Operators, emitter: Any) -> Verdict:
+    async def _end(self, operators: Operators, emitter: Emitter) -> Verdict:
         """Let everything arrive, stop who plays, then who counts; then compare."""
         missing = await operators.settle(SETTLE_S)
         if missing:
@@ -270,14 +269,17 @@ class Demo:
         self.board.races_running = running
 
     async def _bus_messages(self) -> int:
-        status = await asyncio.wait_for(self._node.query("status"), ASK_S)
+        assert self._node is not None
+        status = await self._node.query("status", timeout_s=ASK_S)
         counters = status.get("counters", status)
         return int(counters.get("messages_in", 0)) + int(counters.get("messages_out", 0))
 
     async def _ask(self, service: str, body: dict[str, Any], timeout_s: float) -> Any:
+        assert self._node is not None
         return await request(self._node, service, body, timeout_s)
 
     async def _sql(self, query: str, timeout_s: float = 10.0) -> list[dict[str, Any]]:
+        assert self._node is not None
         reply = await self._node.request(
             "stats", {"op": "sql", "query": query, "format": "JSON"}, timeout_s=timeout_s
         )

@@ -9,11 +9,15 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
-from zmqgame.cli.proof import Id, Sent
+from zmqgame_bus.events import Emitter
+from zmqgame_bus.messages import Report
+from zmqgame_bus.node import Node
 
-__all__ = ["Operators", "numbers"]
+from zmqgame.cli.proof import Sent
+
+__all__ = ["Operators"]
 
 RECEIPT_S: Final = 30.0
 """Longer than any of the demo's kills:
@@ -33,7 +37,7 @@ TEAM: Final = 8
 class Operators:
     """Two operators with a node each: one writes to players and teams, one to everybody."""
 
-    def __init__(self, personal: Any, public: Any, emitter: Any, players: Sequence[str]) -> None:
+    def __init__(self, personal: Node, public: Node, emitter: Emitter, players: Sequence[str]) -> None:
         self._personal = personal
         self._public = public
         self._emitter = emitter
@@ -106,29 +110,31 @@ class Operators:
 
     async def _unicast(self, player: str) -> None:
         receipt = await self._personal.unicast(player, {"note": f"hello {player}"}, timeout_s=RECEIPT_S)
-        self._note(
-            Sent(numbers(receipt.id), "unicast", {player: str(receipt.outcome)}),
-            str(receipt.id),
-            receipt.latency_ms,
-        )
+        sent = Sent(receipt.id.numbers(), "unicast", {player: receipt.outcome})
+        self._note(sent, str(receipt.id), receipt.latency_ms)
 
     async def _multicast(self, team: int) -> None:
-        began = time.monotonic()
-        report = await self._personal.multicast(
-            f"team-{team}", f"team {team}: raid at nine", timeout_s=RECEIPT_S
+        text = f"team {team}: raid at nine"
+        self._note_report(
+            await self._personal.multicast(f"team-{team}", text, timeout_s=RECEIPT_S), "multicast"
         )
-        self._note(_reported(report, "multicast"), str(report.id), _ms_since(began))
 
     async def _broadcast(self) -> None:
-        began = time.monotonic()
         report = await self._public.broadcast("the server says hello", timeout_s=RECEIPT_S)
-        self._note(_reported(report, "broadcast"), str(report.id), _ms_since(began))
+        self._note_report(report, "broadcast")
+
+    def _note_report(self, report: Report, kind: str) -> None:
+        named = {player: outcome for player, (outcome, _) in report.recipients.items()}
+        if report.outcome != "done":
+            named[f"the whole {kind}"] = report.outcome
+        sent = Sent(report.id.numbers(), kind, named, delivered=report.delivered, stored=report.stored)
+        self._note(sent, str(report.id), report.latency_ms)
 
     def _note(self, sent: Sent, name: str, latency_ms: float) -> None:
         self.sent.append(sent)
         named = Counter(sent.outcomes.values())
         if sent.delivered or sent.stored:
-            named["delivered"], named["stored"] = sent.delivered, sent.stored
+            named |= Counter({"delivered": sent.delivered, "stored": sent.stored})
         self.outcomes += named
         self._emitter.emit(
             "messages",
@@ -139,17 +145,3 @@ class Operators:
             outcome=",".join(sorted(named)) or "nobody",
             latency_ms=latency_ms,
         )
-
-
-def numbers(message_id: Any) -> Id:
-    """A message id as the three numbers that clients log."""
-    return (int(message_id.node_key), int(message_id.epoch), int(message_id.seq))
-
-
-def _reported(report: Any, kind: str) -> Sent:
-    named = {str(player): str(outcome) for player, outcome, *_ in report.recipients}
-    return Sent(numbers(report.id), kind, named, delivered=report.delivered, stored=report.stored)
-
-
-def _ms_since(began: float) -> float:
-    return (time.monotonic() - began) * 1000

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -21,7 +20,12 @@ from zmqgame.cli.context import (
     run,
 )
 
+if TYPE_CHECKING:
+    from zmqgame_bus.messages import Receipt, Report
+
 GOOD = ("delivered", "stored")
+SHOWN = 5
+_MEANS = {"stored": "offline, delivered at next login", "unknown": "no receipt in time; repeat with --id"}
 SECONDS = click.FloatRange(0.01, 3600)
 
 EPILOG = f"""\b
@@ -113,45 +117,57 @@ async def _message(
     message_id: str | None,
     as_json: bool,
 ) -> int:
-    wanted = message_id.split("/")[0] if message_id else None
-    async with context.node(wanted=wanted) as node:
-        began = time.monotonic()
-        again = node.parse_id(message_id) if message_id else None
+    from zmqgame_bus.messages import MessageId
+
+    try:
+        again = MessageId.parse(message_id) if message_id else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--id") from error
+    async with context.node(repeat=again) as node:
         if player:
-            receipt = await node.unicast(player, body, timeout_s=timeout_s, message_id=again)
-            return _show_receipt(player, receipt, as_json)
+            return _show_receipt(
+                player, await node.unicast(player, body, timeout_s=timeout_s, message_id=again), as_json
+            )
         if group:
             report = await node.multicast(group, body, timeout_s=timeout_s, message_id=again)
         else:
             report = await node.broadcast(body, timeout_s=timeout_s, message_id=again)
-        return _show_report(report, (time.monotonic() - began) * 1000, as_json)
+        return _show_report(report, as_json)
 
 
-def _show_receipt(player: str, receipt: Any, as_json: bool) -> int:
-    outcome = str(receipt.outcome)
+def _show_receipt(player: str, receipt: Receipt, as_json: bool) -> int:
     if as_json:
-        shown = {"player": player, "outcome": outcome, "detail": receipt.detail, "id": str(receipt.id)}
-        print_json({**shown, "latency_ms": receipt.latency_ms})
+        shown = {"player": player, "outcome": receipt.outcome, "detail": receipt.detail}
+        print_json({**shown, "latency_ms": receipt.latency_ms, "id": str(receipt.id)})
     else:
-        detail = receipt.detail or ("offline, delivered at next login" if outcome == "stored" else "")
-        parts = [f"{outcome:<10} {player}", detail, f"{receipt.latency_ms:.1f} ms", f"id {receipt.id}"]
+        detail = receipt.detail or _MEANS.get(receipt.outcome, "")
+        parts = [
+            f"{receipt.outcome:<10} {player}",
+            detail,
+            f"{receipt.latency_ms:.1f} ms",
+            f"id {receipt.id}",
+        ]
         print("   ".join(part for part in parts if part))
-    return DONE if outcome in GOOD else UNKNOWN if outcome == "unknown" else FAILED
+    return DONE if receipt.acked else UNKNOWN if receipt.outcome == "unknown" else FAILED
 
 
-def _show_report(report: Any, elapsed_ms: float, as_json: bool) -> int:
-    counts = {name: count for name, count in report.counts().items() if count}
-    bad = [(player, outcome, detail) for player, outcome, detail in report.recipients if outcome not in GOOD]
+def _show_report(report: Report, as_json: bool) -> int:
+    counts = {name: count for name, count in report.counts.items() if count}
+    bad = {player: result for player, result in report.recipients.items() if result[0] not in GOOD}
     if as_json:
-        shown = [{"player": player, "outcome": outcome, "detail": detail} for player, outcome, detail in bad]
-        print_json({**counts, "id": str(report.id), "not_done": shown, "omitted": report.omitted})
+        shown = [{"player": player, "outcome": how, "detail": why} for player, (how, why) in bad.items()]
+        head = {"outcome": report.outcome, "detail": report.detail, "counts": counts, "id": str(report.id)}
+        print_json({**head, "latency_ms": report.latency_ms, "not_done": shown, "omitted": report.omitted})
     else:
-        text = "   ".join(f"{name} {count}" for name, count in counts.items()) or "nobody there"
-        why = "; ".join(f"{player}: {detail or outcome}" for player, outcome, detail in bad[:5])
-        print(f"{text}{f' ({why})' if why else ''}   {elapsed_ms:.1f} ms   id {report.id}")
-    if counts.get("unknown"):
+        text = "   ".join(f"{name} {count}" for name, count in counts.items())
+        if report.outcome != "done":
+            text = "   ".join(part for part in (report.outcome, report.detail, text) if part)
+        why = "; ".join(f"{player}: {why or how}" for player, (how, why) in list(bad.items())[:SHOWN])
+        tail = f"{report.latency_ms:.1f} ms   id {report.id}"
+        print(f"{text or 'nobody there'}{f' ({why})' if why else ''}   {tail}")
+    if report.outcome == "unknown" or counts.get("unknown"):
         return UNKNOWN
-    return DONE if all(name in GOOD for name in counts) else FAILED
+    return DONE if report.outcome == "done" and all(name in GOOD for name in counts) else FAILED
 
 
 def _readable(data: bytes) -> object:

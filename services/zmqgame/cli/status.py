@@ -45,9 +45,7 @@ def status(context: Context, as_json: bool) -> None:
 @click.pass_obj
 def players(context: Context, prefix: str, limit: int, as_json: bool) -> None:
     """Players whose name begins with PREFIX, and the node that hosts each."""
-    import orjson
-
-    data = run(_query(context, "players", orjson.dumps({"prefix": prefix, "limit": limit}).decode()))
+    data = run(_query(context, "players", f"{limit} {prefix}".rstrip()))
     if as_json:
         print_json(data)
     else:
