@@ -1,8 +1,8 @@
 """The native module of zmqgame: hub, node core, edge, decoders, race physics."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 from typing_extensions import Buffer
 
@@ -237,3 +237,36 @@ class NodeCore:
     def bye(self) -> None: ...
     def end(self) -> None: ...
     def counters(self) -> dict[str, int]: ...
+
+# zmtp.rs
+
+class ZmtpRefused(Exception):
+    """A connection that can't go on: `args` are the reason's kind and its words."""
+
+class ZmtpPeer:
+    """One end of a ZMTP 3.1 connection without a socket: bytes in, messages out, and the other way round."""
+
+    def __init__(
+        self,
+        role: Literal["router", "dealer"],
+        *,
+        identity: bytes = b"",
+        secret_key: bytes | None = None,
+        server_key: bytes | None = None,
+        allowed: Sequence[bytes] | None = None,
+        entropy: bytes | None = None,
+        now_ms: int = 0,
+    ) -> None: ...
+    def receive(self, data: bytes, now_ms: int = 0) -> list[bytes]: ...
+    def send(self, payload: bytes) -> bool: ...
+    def ping(self) -> None: ...
+    def output(self) -> bytes: ...
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def peer_key(self) -> bytes | None: ...
+    @property
+    def peer_identity(self) -> bytes: ...
+
+def curve_keypair() -> tuple[bytes, bytes]: ...
+def curve_public(secret: bytes) -> bytes: ...

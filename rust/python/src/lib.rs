@@ -4,6 +4,7 @@ mod edge;
 mod node;
 mod packet;
 mod ring;
+mod zmtp;
 
 use pyo3::prelude::*;
 
@@ -15,5 +16,6 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     packet::register(module)?;
     ring::register(module)?;
     edge::register(module)?;
+    zmtp::register(module)?;
     Ok(())
 }

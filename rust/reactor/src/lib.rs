@@ -13,3 +13,11 @@ pub mod reactor;
 pub mod stream;
 pub mod timers;
 pub mod wake;
+
+/// Fills `bytes` with random bytes of the system.
+///
+/// # Errors
+/// The system has none, which does not happen after its start.
+pub fn random(bytes: &mut [u8]) -> std::io::Result<()> {
+    getrandom::fill(bytes).map_err(|error| std::io::Error::other(error.to_string()))
+}

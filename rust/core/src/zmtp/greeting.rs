@@ -24,12 +24,12 @@ pub(super) const fn mechanism(name: &[u8]) -> [u8; 20] {
 }
 
 impl Greeting {
-    /// Our version is 3.1.
-    pub fn encode(&self) -> [u8; GREETING_BYTES] {
+    /// Our version is 3.1. Where ZMTP 1 has the length of its first frame, libzmq writes that of the
+    /// identity with a flags byte; so do we.
+    pub fn encode(&self, identity_bytes: usize) -> [u8; GREETING_BYTES] {
         let mut bytes = [0; GREETING_BYTES];
         bytes[0] = 0xff;
-        // What libzmq writes where ZMTP 1 has a length: an identity frame of one byte.
-        bytes[8] = 1;
+        bytes[1..9].copy_from_slice(&(identity_bytes as u64 + 1).to_be_bytes());
         bytes[9] = 0x7f;
         bytes[10] = 3;
         bytes[11] = self.minor;
@@ -83,7 +83,7 @@ mod tests {
             mechanism: mechanism(b"CURVE"),
             as_server: true,
         };
-        let bytes = ours.encode();
+        let bytes = ours.encode(0);
         assert_eq!(Greeting::decode(&bytes), Ok(Some(ours)));
         for end in 0..64 {
             assert_eq!(Greeting::decode(&bytes[..end]), Ok(None), "{end}");

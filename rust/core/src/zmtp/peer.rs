@@ -179,7 +179,8 @@ impl Peer {
     #[must_use]
     pub fn new(config: Arc<Config>, now_ms: u64, entropy: Entropy) -> Self {
         let mut out = OutQueue::default();
-        out.append(|out| out.extend_from_slice(&config.greeting().encode()));
+        let greeting = config.greeting().encode(config.identity.len());
+        out.append(|out| out.extend_from_slice(&greeting));
         Self {
             config,
             state: State::Greeting,
@@ -411,9 +412,8 @@ impl Peer {
                     State::CurveServer(Box::new(curve::Server::new(server_random(&entropy))));
             }
             Security::CurveClient { server, .. } => {
-                if !theirs.as_server {
-                    return Err(ZmtpError::BothSameRole);
-                }
+                // libzmq's server does not say that it is one (RFC 37 wants it to), so a missing claim
+                // proves nothing; another client will not answer HELLO.
                 let client = curve::Client::new(part(&entropy, 0), part(&entropy, 32), server)?;
                 self.out.append(|out| client.hello(out));
                 self.state = State::CurveClient(Box::new(client));

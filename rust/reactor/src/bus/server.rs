@@ -317,7 +317,7 @@ impl<R: Router> Server<R> {
 
     fn open(&mut self, stream: crate::stream::Stream, address: String) -> io::Result<()> {
         let mut entropy = [0; 96];
-        getrandom::fill(&mut entropy).map_err(|error| io::Error::other(error.to_string()))?;
+        crate::random(&mut entropy)?;
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
                 round: 0,
