@@ -161,6 +161,14 @@ class Edge:
         """
     def listen_unix(self, path: str | PathLike[str], *, framing: str = "packets") -> str:
         """Listen on a path; like `listen_tcp`."""
+    def listen_udp(
+        self, address: str, *, protocol_id: int, private_key: bytes, public_address: str | None = None
+    ) -> str:
+        """Listen for netcode 1.02 sessions on `host:port`; return the address it is bound to.
+
+        Connect tokens must be sealed with `private_key` (32 bytes) and name `public_address`, by default
+        the bound one. The open packet's JSON also has `client_id` (decimal) and `user_data` (hex).
+        """
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` has something: for `loop.add_reader`."""
     def receive(self) -> PacketBatch:

@@ -80,6 +80,19 @@ impl Edge {
         Ok(self.0.listen_unix(&path, framing_of(framing)?)?)
     }
 
+    #[pyo3(signature = (address, *, protocol_id, private_key, public_address = None))]
+    fn listen_udp(
+        &self,
+        address: &str,
+        protocol_id: u64,
+        private_key: [u8; 32],
+        public_address: Option<&str>,
+    ) -> PyResult<String> {
+        Ok(self
+            .0
+            .listen_udp(address, public_address, protocol_id, private_key)?)
+    }
+
     fn fileno(&self) -> i32 {
         self.0.raw_fd()
     }

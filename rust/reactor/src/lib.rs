@@ -11,6 +11,7 @@ pub mod edge;
 pub mod listener;
 pub mod reactor;
 pub mod stream;
+pub mod sys;
 pub mod timers;
 pub mod wake;
 

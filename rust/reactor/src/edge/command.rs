@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use zmqgame_core::stream::packet::{self, Header};
 
 use super::config::Framing;
+use super::udp::UdpListener;
 use crate::listener::Listener;
 use crate::stream::Stream;
 use crate::wake::Wake;
@@ -33,6 +34,8 @@ pub enum Command {
     },
     /// Take connections in here.
     Listen(Listener, Framing),
+    /// Take UDP sessions in here.
+    ListenUdp(Box<UdpListener>),
     /// A connection that another loop took in.
     Adopt(Stream, String, Framing),
     /// Send what is queued, close everything, end.

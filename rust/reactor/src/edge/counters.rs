@@ -75,6 +75,28 @@ counters! {
     datagrams_out,
     /// Datagrams that were dropped: malformed, forged, replayed, of no client, or no room to send.
     datagrams_refused,
+    /// .. wrong length, kind or version.
+    netcode_malformed,
+    /// .. from an address without a session, or out of turn.
+    netcode_unexpected,
+    /// .. a request for another application.
+    netcode_protocol,
+    /// .. a token whose time is over.
+    netcode_expired,
+    /// .. not sealed with the right key.
+    netcode_seal,
+    /// .. a token for other servers.
+    netcode_other_server,
+    /// .. a token that was used.
+    netcode_token_used,
+    /// .. the address or client has a session.
+    netcode_already_connected,
+    /// .. no session free.
+    netcode_server_full,
+    /// .. a table or queue is full.
+    netcode_busy,
+    /// .. came before.
+    netcode_replay,
 }
 
 impl Counters {

@@ -20,12 +20,15 @@ use super::counters::Counters;
 use super::reason::CloseReason;
 use super::shared::Shared;
 use super::table::Place;
+use super::udp_loop::UdpPorts;
 use crate::listener::{Accepted, Listener, PAUSE_MS};
 use crate::reactor::{Interest, Reactor, Ready, Token};
 use crate::stream::Stream;
 
 /// Tokens from here on are not connections: ids stay below it.
 const FIRST_OWN_TOKEN: u64 = 1 << 63;
+/// The loop's UDP sockets.
+pub(super) const FIRST_UDP_TOKEN: u64 = 3 << 62;
 const WAKE: Token = Token(u64::MAX);
 
 struct Port {
@@ -35,16 +38,17 @@ struct Port {
 
 /// One loop, owned by its thread.
 pub(super) struct EventLoop {
-    index: usize,
-    shared: Arc<Shared>,
-    reactor: Reactor,
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) reactor: Reactor,
     handler: Option<Box<dyn Handler>>,
     connections: Vec<Option<Box<Connection>>>,
-    free: Vec<usize>,
+    pub(super) free: Vec<usize>,
+    pub(super) udp: UdpPorts,
     ports: Vec<Port>,
     to_read: VecDeque<u64>,
     to_write: Vec<u64>,
-    batch: Batch,
+    pub(super) batch: Batch,
     scratch: Vec<u8>,
     commands: Commands,
     /// Who gets the next connection.
@@ -67,6 +71,7 @@ impl EventLoop {
             handler,
             connections: Vec::new(),
             free: Vec::new(),
+            udp: UdpPorts::default(),
             ports: Vec::new(),
             to_read: VecDeque::new(),
             to_write: Vec::new(),
@@ -83,7 +88,7 @@ impl EventLoop {
         let mut ready = Vec::new();
         loop {
             let full = self.shared.inbox.is_full();
-            let at_once = !self.to_read.is_empty() && !full;
+            let at_once = !full && (!self.to_read.is_empty() || self.udp.has_readable());
             self.reactor.wait(&mut ready, at_once.then_some(0))?;
             for event in &ready {
                 self.handle_ready(*event);
@@ -91,9 +96,11 @@ impl EventLoop {
             self.run_commands();
             if !self.shared.inbox.is_full() {
                 self.read_all();
+                self.read_udp();
             }
             self.hand_on();
             self.write_all();
+            self.write_udp();
             if self.stop_at_ms.is_some() && self.live() == 0 {
                 self.hand_on();
                 return Ok(());
@@ -105,13 +112,15 @@ impl EventLoop {
         self.connections.len() - self.free.len()
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.reactor.now_ms()
     }
 
     fn handle_ready(&mut self, event: Ready) {
         if event.token == WAKE {
             self.shared.loops[self.index].queue.wake().drain();
+        } else if event.token.0 >= FIRST_UDP_TOKEN {
+            self.handle_udp((event.token.0 - FIRST_UDP_TOKEN) as usize, event);
         } else if event.token.0 >= FIRST_OWN_TOKEN {
             self.handle_port((event.token.0 - FIRST_OWN_TOKEN) as usize, event.timer);
         } else if event.timer {
@@ -164,13 +173,9 @@ impl EventLoop {
 
     /// Round robin over the loops, this one first.
     fn place(&mut self, stream: Stream, peer: String, framing: Framing) {
-        let live = self.shared.live.fetch_add(1, Ordering::AcqRel);
-        if live >= self.shared.config.max_connections {
-            self.shared.live.fetch_sub(1, Ordering::AcqRel);
-            Counters::add(&self.shared.counters.refused_connections, 1);
+        if !self.admit() {
             return;
         }
-        Counters::add(&self.shared.counters.accepted, 1);
         let to = self.next_loop;
         self.next_loop = (to + 1) % self.shared.loops.len();
         if to == self.index {
@@ -180,6 +185,20 @@ impl EventLoop {
                 .queue
                 .push(Command::Adopt(stream, peer, framing));
         }
+    }
+
+    /// Counts one more connection in, if the limit allows it.
+    pub(super) fn admit(&self) -> bool {
+        let live = self.shared.live.fetch_add(1, Ordering::AcqRel);
+        let fits = live < self.shared.config.max_connections;
+        let counters = &self.shared.counters;
+        if fits {
+            Counters::add(&counters.accepted, 1);
+        } else {
+            self.shared.live.fetch_sub(1, Ordering::AcqRel);
+            Counters::add(&counters.refused_connections, 1);
+        }
+        fits
     }
 
     fn adopt(&mut self, stream: Stream, peer: String, framing: Framing) {
@@ -216,7 +235,7 @@ impl EventLoop {
         }
     }
 
-    fn new_id(&mut self) -> Option<u64> {
+    pub(super) fn new_id(&mut self) -> Option<u64> {
         let table = &self.shared.loops[self.index].table;
         while let Some(slot) = self.free.pop() {
             if let Some(id) = table.open(slot) {
@@ -272,6 +291,8 @@ impl EventLoop {
     fn close(&mut self, id: u64, reason: CloseReason) {
         if let Some(connection) = self.take(id) {
             self.end(connection, reason);
+        } else {
+            self.close_session(id, &reason);
         }
     }
 
@@ -437,6 +458,7 @@ impl EventLoop {
                     self.close(id, CloseReason::Full { limit_bytes });
                 }
                 Command::Listen(listener, framing) => self.listen(listener, framing),
+                Command::ListenUdp(listener) => self.listen_udp(*listener),
                 Command::Adopt(stream, peer, framing) => self.adopt(stream, peer, framing),
                 Command::Stop { drain_ms } => self.stop(drain_ms),
             }
@@ -446,6 +468,9 @@ impl EventLoop {
     }
 
     fn write(&mut self, id: u64, packet: &[u8]) {
+        if self.udp.has(id) {
+            return self.write_session(id, packet);
+        }
         let taken = self
             .take(id)
             .filter(|connection| connection.closing_until_ms.is_none());
@@ -487,7 +512,7 @@ impl EventLoop {
             .flatten()
             .map(|connection| connection.id)
             .collect();
-        for id in ids {
+        for id in ids.into_iter().chain(self.udp.ids()) {
             self.close(id, CloseReason::Stopped);
         }
     }

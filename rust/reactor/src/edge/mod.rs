@@ -15,6 +15,8 @@ mod inbox;
 mod reason;
 mod shared;
 mod table;
+mod udp;
+mod udp_loop;
 mod websocket;
 
 use std::io;
@@ -25,12 +27,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zmqgame_core::edge::netcode::Key;
 use zmqgame_core::stream::packet::Batch;
 
 use crate::listener::Listener;
 use command::Command;
 use config::{EdgeConfig, Framing};
 use event_loop::EventLoop;
+use udp::UdpListener;
 
 pub use counters::Counters;
 pub use reason::CloseReason;
@@ -126,18 +130,47 @@ impl Edge {
     }
 
     fn listen(&self, listener: Listener, framing: Framing) -> io::Result<String> {
+        let address = listener.address();
+        self.hand_over(Command::Listen(listener, framing))?;
+        Ok(address)
+    }
+
+    /// Listens for netcode sessions on `host:port` and gives the address it is bound to. Tokens must
+    /// name `public_address`, by default the bound one, and be sealed with `private_key`.
+    ///
+    /// # Errors
+    /// An address is in use, not ours, or no address; or the edge has stopped.
+    pub fn listen_udp(
+        &self,
+        address: &str,
+        public_address: Option<&str>,
+        protocol_id: u64,
+        private_key: Key,
+    ) -> io::Result<String> {
+        let max_clients = u32::try_from(self.shared.config.max_connections).unwrap_or(u32::MAX);
+        let listener = UdpListener::bind(
+            address,
+            public_address,
+            protocol_id,
+            private_key,
+            max_clients,
+        )?;
+        let address = listener.address()?;
+        self.hand_over(Command::ListenUdp(Box::new(listener)))?;
+        Ok(address)
+    }
+
+    /// Listeners go to the loops in turn.
+    fn hand_over(&self, command: Command) -> io::Result<()> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the edge has stopped",
             ));
         }
-        let address = listener.address();
         let index = self.next_loop.fetch_add(1, Ordering::Relaxed) % self.shared.loops.len();
-        self.shared.loops[index]
-            .queue
-            .push(Command::Listen(listener, framing));
-        Ok(address)
+        self.shared.loops[index].queue.push(command);
+        Ok(())
     }
 
     /// The eventfd that is readable when there are packets.

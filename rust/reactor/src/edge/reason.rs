@@ -37,6 +37,8 @@ pub enum CloseReason {
     WebSocket(String),
     /// The handler has closed it.
     Handler(String),
+    /// A UDP session has ended by its own rules.
+    Session(&'static str),
     /// The edge stops.
     Stopped,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for CloseReason {
             Self::Request(what) => write!(f, "bad WebSocket request: {what}"),
             Self::WebSocket(what) => write!(f, "bad WebSocket bytes: {what}"),
             Self::Handler(why) => write!(f, "closed by the server: {why}"),
+            Self::Session(why) => write!(f, "UDP session {why}"),
             Self::Stopped => f.write_str("the server stops"),
         }
     }
@@ -74,7 +77,7 @@ impl CloseReason {
             Self::Packet(PacketError::TooLong { .. }) => 1009,
             Self::Packet(_) => 1007,
             Self::Full { .. } => 1008,
-            Self::Peer | Self::Broken(_) | Self::Handler(_) => 1000,
+            Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Session(_) => 1000,
         }
     }
 
@@ -107,7 +110,7 @@ impl CloseReason {
                 one(&counters.bad_bytes);
                 one(&counters.bad_websocket);
             }
-            Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Stopped => {}
+            Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Session(_) | Self::Stopped => {}
         }
     }
 }

@@ -1,0 +1,281 @@
+//! One UDP socket of a loop and the netcode sessions on it.
+//!
+//! The socket gives and takes batches (`sys`); what a datagram means is decided by core's netcode
+//! server. A session is a connection like any other: its payloads are packets without prefix.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::net::sockopt;
+use zmqgame_core::edge::netcode::Key;
+use zmqgame_core::edge::netcode::server::{
+    ClientKey, Event, Received, Refusal, Server, ServerConfig, ServerEntropy,
+};
+
+use super::counters::Counters;
+use crate::sys::{Receiver, Sender};
+
+/// Receives of one round: 8 x 64 datagrams; then it is the connections' turn.
+const RECEIVES_A_ROUND: usize = 8;
+/// What the kernel may hold for us while the loop does other things; it may allow less.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// A bound UDP socket with what its sessions need: made by the handle, given to a loop.
+pub struct UdpListener {
+    socket: UdpSocket,
+    config: ServerConfig,
+}
+
+impl std::fmt::Debug for UdpListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the key.
+        write!(f, "UdpListener({:?})", self.socket)
+    }
+}
+
+impl UdpListener {
+    /// Binds `host:port`. Clients' tokens name `public_address`, by default the bound one.
+    pub(super) fn bind(
+        address: &str,
+        public_address: Option<&str>,
+        protocol_id: u64,
+        private_key: Key,
+        max_clients: u32,
+    ) -> io::Result<Self> {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        // The kernel caps these; a small buffer only means that bursts are dropped earlier.
+        let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        let bound = socket.local_addr()?;
+        let public = match public_address {
+            Some(text) => text.parse::<SocketAddr>().map_err(|_| {
+                let text = format!("the public address {text:?} is not IP:PORT");
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            })?,
+            None if bound.ip().is_unspecified() => {
+                let text = "a socket on all addresses needs a public address: tokens name it";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            None => bound,
+        };
+        Ok(Self {
+            socket,
+            config: ServerConfig::new(protocol_id, private_key, public, max_clients),
+        })
+    }
+
+    pub(super) fn address(&self) -> io::Result<String> {
+        Ok(self.socket.local_addr()?.to_string())
+    }
+}
+
+/// What the loop is told about sessions.
+pub(super) enum Happened<'a> {
+    Connected {
+        client: ClientKey,
+        open: String,
+        peer: String,
+    },
+    Payload {
+        client: ClientKey,
+        bytes: &'a [u8],
+    },
+    Disconnected {
+        client: ClientKey,
+        why: &'static str,
+    },
+}
+
+/// The socket and its sessions, on their loop.
+pub(super) struct UdpPort {
+    socket: UdpSocket,
+    server: Server,
+    receiver: Receiver,
+    sender: Sender,
+    /// Sessions that the consumer knows.
+    pub(super) ids: HashMap<ClientKey, u64>,
+    /// Whether the socket may hold more than was read.
+    pub(super) readable: bool,
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl UdpPort {
+    pub(super) fn new(listener: UdpListener, now_ms: u64) -> io::Result<Self> {
+        let mut random = [0; ServerEntropy::BYTES];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let entropy = ServerEntropy::from_bytes(&random);
+        Ok(Self {
+            socket: listener.socket,
+            server: Server::new(listener.config, &entropy, now_ms, unix_ms()),
+            receiver: Receiver::default(),
+            sender: Sender::default(),
+            ids: HashMap::new(),
+            readable: false,
+        })
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Reads for one round; `tell` hears of everything in order and may end a session.
+    pub(super) fn read(
+        &mut self,
+        now_ms: u64,
+        counters: &Counters,
+        mut tell: impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
+    ) {
+        for _ in 0..RECEIVES_A_ROUND {
+            let count = match self.receiver.receive(self.socket.as_fd()) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return;
+                }
+                // An earlier answer's ICMP error: taken by this call, the socket is fine.
+                Err(_) => continue,
+            };
+            Counters::add(&counters.datagrams_in, count as u64);
+            for index in 0..count {
+                let Some((from, bytes)) = self.receiver.datagram(index) else {
+                    continue;
+                };
+                Counters::add(&counters.bytes_in, bytes.len() as u64);
+                match self.server.handle_datagram(now_ms, from, bytes) {
+                    Received::Payload { client, bytes, .. } => {
+                        if !tell(&mut self.ids, Happened::Payload { client, bytes }) {
+                            self.server.disconnect(now_ms, client);
+                        }
+                    }
+                    Received::Handled => {}
+                    Received::Refused(refusal) => count_refusal(refusal, counters),
+                }
+                tell_events(&mut self.server, &mut self.ids, now_ms, &mut tell);
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn tick(
+        &mut self,
+        now_ms: u64,
+        mut tell: impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
+    ) {
+        self.server.handle_wall_clock(now_ms, unix_ms());
+        self.server.handle_timeout(now_ms);
+        tell_events(&mut self.server, &mut self.ids, now_ms, &mut tell);
+    }
+
+    /// When `tick` has something to do.
+    pub(super) fn next_tick_ms(&self) -> Option<u64> {
+        self.server.poll_timeout()
+    }
+
+    /// Queues a packet without prefix for a session; what can't go is counted.
+    pub(super) fn write(
+        &mut self,
+        now_ms: u64,
+        client: ClientKey,
+        packet: &[u8],
+        counters: &Counters,
+    ) {
+        if self.server.send(now_ms, client, packet).is_err() {
+            Counters::add(&counters.datagrams_refused, 1);
+        }
+    }
+
+    /// Ends a session; the consumer has been told.
+    pub(super) fn disconnect(&mut self, now_ms: u64, client: ClientKey) {
+        self.ids.remove(&client);
+        self.server.disconnect(now_ms, client);
+        while self.server.poll_event().is_some() {}
+    }
+
+    /// Sends what waits, until the socket is full.
+    pub(super) fn flush(&mut self, counters: &Counters) {
+        loop {
+            while self.sender.has_room() {
+                let Some((to, bytes)) = self.server.poll_datagram() else {
+                    break;
+                };
+                Counters::add(&counters.bytes_out, bytes.len() as u64);
+                self.sender.push(to, bytes);
+            }
+            if self.sender.is_empty() {
+                return;
+            }
+            let (sent, refused) = self.sender.send(self.socket.as_fd());
+            Counters::add(&counters.datagrams_out, sent as u64);
+            Counters::add(&counters.datagrams_refused, refused as u64);
+            if !self.sender.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn tell_events(
+    server: &mut Server,
+    ids: &mut HashMap<ClientKey, u64>,
+    now_ms: u64,
+    tell: &mut impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
+) {
+    while let Some(event) = server.poll_event() {
+        match event {
+            Event::Connected {
+                client,
+                client_id,
+                address,
+                user_data,
+            } => {
+                let hex: String = user_data.iter().map(|byte| format!("{byte:02x}")).collect();
+                let open = format!(
+                    "{{\"transport\":\"udp\",\"peer\":\"{address}\",\"client_id\":\"{client_id}\",\
+                     \"user_data\":\"{hex}\"}}"
+                );
+                let peer = address.to_string();
+                if !tell(ids, Happened::Connected { client, open, peer }) {
+                    server.disconnect(now_ms, client);
+                }
+            }
+            Event::Disconnected { client, why, .. } => {
+                tell(
+                    ids,
+                    Happened::Disconnected {
+                        client,
+                        why: why.as_str(),
+                    },
+                );
+            }
+        }
+    }
+}
+
+fn count_refusal(refusal: Refusal, counters: &Counters) {
+    Counters::add(&counters.datagrams_refused, 1);
+    let counter = match refusal {
+        Refusal::Malformed => &counters.netcode_malformed,
+        Refusal::Unexpected => &counters.netcode_unexpected,
+        Refusal::Protocol => &counters.netcode_protocol,
+        Refusal::Expired => &counters.netcode_expired,
+        Refusal::Seal => &counters.netcode_seal,
+        Refusal::OtherServer => &counters.netcode_other_server,
+        Refusal::TokenUsed => &counters.netcode_token_used,
+        Refusal::AlreadyConnected => &counters.netcode_already_connected,
+        Refusal::ServerFull => &counters.netcode_server_full,
+        Refusal::Busy => &counters.netcode_busy,
+        Refusal::Replay => &counters.netcode_replay,
+    };
+    Counters::add(counter, 1);
+}
