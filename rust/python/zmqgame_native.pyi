@@ -1,6 +1,6 @@
 """The native module of zmqgame: hub, node core, edge, decoders, race physics."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, Self, final
 
@@ -278,3 +278,87 @@ class ZmtpPeer:
 
 def curve_keypair() -> tuple[bytes, bytes]: ...
 def curve_public(secret: bytes) -> bytes: ...
+
+# netcode.rs
+
+NETCODE_TOKEN_BYTES: int
+NETCODE_USER_DATA_BYTES: int
+
+def netcode_connect_token(
+    protocol_id: int,
+    expire_s: int,
+    timeout_s: int,
+    client_id: int,
+    addresses: list[str],
+    private_key: bytes,
+    user_data: bytes = b"",
+) -> bytes:
+    """A connect token that is valid for `expire_s` seconds from now; it connects once."""
+
+@final
+class NetcodeClient:
+    """One client's session: datagrams in, datagrams out, no socket and no clock of its own."""
+
+    def __new__(cls, token: bytes, unix_s: int = 0) -> Self: ...
+    def handle_datagram(self, now_ms: int, datagram: bytes) -> list[bytes]:
+        """One datagram from the current server: its payload in a list, or an empty one."""
+    def poll(self, now_ms: int) -> list[bytes]:
+        """Begins at the first call; time-outs, repeats, keep-alives: what is to be sent now."""
+    def poll_timeout(self) -> int | None:
+        """When `poll` has something to do by itself; None when the session is over."""
+    def send(self, payload: bytes) -> None:
+        """Sends with the next `poll`; ConnectionError unless connected, ValueError over 1,200 bytes."""
+    def disconnect(self) -> None:
+        """Ends the session; the goodbyes go out with the next `poll`."""
+    @property
+    def state(self) -> str: ...
+    @property
+    def connected(self) -> bool: ...
+    @property
+    def server(self) -> str: ...
+
+# race.rs
+
+@final
+class Race:
+    """A drag race, stepped tick by tick to the same bits on every machine. For any thread."""
+
+    def __new__(
+        cls, cars: Sequence[str | Mapping[str, Any]], distance_m: float = 402.336, tick_hz: int = 50
+    ) -> Self:
+        """Put cars at the start: built-in names, or fields, of which `base` names a built-in to vary."""
+    def step(self, inputs: bytes) -> list[int]:
+        """One tick from two bytes a car (gear, throttle): the numbers of cars that crossed the line in it."""
+    def state(self) -> list[dict[str, Any]]:
+        """What each car does, ready for JSON.
+
+        position_m, speed_kmh, rpm, gear, shifting, spinning, finished, time_us and trap_kmh (0 until then).
+        """
+    def snapshot(self) -> bytes:
+        """The whole state."""
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot of a race with the same cars, track and tick; ValueError changes nothing."""
+    def hash(self) -> int:
+        """The hash of the whole state, 64 bits."""
+    def cars(self) -> list[dict[str, Any]]:
+        """This race's cars, by number, with all fields."""
+    @property
+    def frame(self) -> int:
+        """Ticks since the signal."""
+    @property
+    def finished(self) -> bool:
+        """Whether every car has crossed the line."""
+    @staticmethod
+    def built_in() -> list[dict[str, Any]]:
+        """The cars that can be named, the fastest class first."""
+    @staticmethod
+    def best_shifts(
+        car: str | Mapping[str, Any], distance_m: float = 402.336, tick_hz: int = 50
+    ) -> dict[str, Any] | None:
+        """The best run: time_us, trap_kmh, shifts, shift_rpm by gear, curve (ms, m, km/h, rpm, gear).
+
+        None if the car does not reach the line within three minutes.
+        """
+    @staticmethod
+    def class_of(time_us: int) -> str:
+        """The class of a time over a quarter mile: pro, super, sport or street."""

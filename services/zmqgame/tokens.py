@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,5 +114,6 @@ def connect_token(
     key: bytes, player: str, session: int, udp: str, valid_s: int, timeout_s: int = 15
 ) -> bytes:
     """A netcode connect token for a player's session at a game server's UDP address."""
-    make: Callable[..., bytes] = zmqgame_native.netcode_connect_token  # type: ignore[attr-defined]
-    return make(PROTOCOL_ID, valid_s, timeout_s, secrets.randbits(64), [udp], key, user_data(player, session))
+    return zmqgame_native.netcode_connect_token(
+        PROTOCOL_ID, valid_s, timeout_s, secrets.randbits(64), [udp], key, user_data(player, session)
+    )

@@ -12,5 +12,7 @@ pub mod edge;
 pub mod error;
 /// Every limit with its reason.
 pub mod limits;
+/// The physics of the drag race.
+pub mod race;
 pub mod stream;
 pub mod zmtp;

@@ -28,3 +28,20 @@ const _: () = assert!(MAX_LIST_ITEMS * (MAX_NAME_BYTES + 4 + 24) < MAX_MESSAGE_B
 const _: () =
     assert!(MAX_REPORT_ENTRIES * (MAX_NAME_BYTES + MAX_TEXT_BYTES + 9) < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_REPORT_ENTRIES <= MAX_LIST_ITEMS && MAX_ROLES <= MAX_LIST_ITEMS);
+
+/// Cars in one race: more lanes than anybody watches, and a snapshot stays under 4 KB.
+pub const MAX_RACE_CARS: usize = 64;
+/// Length of a track: four miles; longer ones are another game.
+pub const MAX_RACE_DISTANCE_M: f64 = 6_500.0;
+/// Ticks a second: below it, a change of gear would be a matter of luck...
+pub const MIN_RACE_TICK_HZ: u32 = 10;
+/// ...and above it, a tick has no time for its match.
+pub const MAX_RACE_TICK_HZ: u32 = 1_000;
+/// Sub-steps a second: an error of the integration under 1 in 10,000.
+pub const MIN_RACE_SUBSTEPS_HZ: u32 = 400;
+/// Gears of a car: a lorry has twelve.
+pub const MAX_GEARS: usize = 12;
+/// Points of a torque curve: a line a pixel would be no better.
+pub const MAX_CURVE_POINTS: usize = 64;
+/// How long the search for the best run waits for a car: three minutes for a quarter mile is walking.
+pub const MAX_SHIFT_RUN_S: u32 = 180;

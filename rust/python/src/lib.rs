@@ -1,8 +1,10 @@
 //! The border to Python: thin classes over `zmqgame-core` and `zmqgame-reactor`.
 
 mod edge;
+mod netcode;
 mod node;
 mod packet;
+mod race;
 mod ring;
 mod zmtp;
 
@@ -17,5 +19,7 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     ring::register(module)?;
     edge::register(module)?;
     zmtp::register(module)?;
+    netcode::register(module)?;
+    race::register(module)?;
     Ok(())
 }
