@@ -182,7 +182,7 @@ class Spool:
         self._file: int | None = None
         self._active: Segment | None = None
         self._pending: list[bytes] = []
-        self._hint = (0, 0, 0)  # epoch, number, offset: where the last reading ended, for the next one
+        self._hint: tuple[Path, int, int] | None = None  # file, number, offset: where the last reading ended
         self._reserve = folder / "reserve"
         self.damaged = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -335,8 +335,9 @@ class Spool:
 
     def _read_segment(self, reader: int, segment: Segment, first: int, last: int, bytes_max: int) -> Reading:
         offset = len(_segment_head(self.source))
-        if self._hint[:2] == (segment.epoch, first):
-            offset = self._hint[2]
+        hint = self._hint
+        if hint is not None and hint[:2] == (segment.path, first):
+            offset = hint[2]
         out = bytearray()
         reached = first - 1
         while reached < last:
@@ -358,7 +359,7 @@ class Spool:
         if reached < first:
             self.damaged += 1
             return Reading(b"", first, last, "unreadable in the spool")
-        self._hint = (segment.epoch, reached + 1, offset)
+        self._hint = segment.path, reached + 1, offset
         return Reading(bytes(out), first, reached)
 
     def confirm(self, epoch: int, up_to: int) -> None:

@@ -1,7 +1,7 @@
 """The proof that nothing was lost and nothing came twice: what the spools say was published, against the
 rows. Pure.
 
-    report = compare(spool.scan(folder), rows)              # rows: ROWS_SQL, asked of ClickHouse
+    report = compare(spool.scan(folder), rows_of(answer))       # the answer to ROWS_SQL of the service `stats`
 
 Neither side is a counter of stats: one is the numbers in the sources' own files, the other the rows
 themselves.
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmqgame_bus.spool import Published
+
+import orjson
 
 from zmqgame.stats.gaps import Range, RangeSet
 
@@ -96,6 +98,11 @@ class Audit:
             if epoch.unknown:
                 lines.append(f"{name}: inserted but never published: {_text(epoch.unknown)}")
         return lines
+
+
+def rows_of(answer: bytes | str) -> list[tuple[Any, ...]]:
+    """The rows in an answer of the service `stats` in format JSONCompact."""
+    return [tuple(row) for row in orjson.loads(answer)["data"]]
 
 
 def compare(published: Mapping[tuple[str, int], Published], rows: Iterable[tuple[Any, ...]]) -> Audit:
