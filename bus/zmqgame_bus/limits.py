@@ -51,8 +51,8 @@ EVENT_BYTES_MAX: Final = 65_536
 """One event's JSON. The longest we emit is a message's detail, under 2 KiB; a bigger one is a mistake of
 the caller."""
 
-EVENT_SOURCE_BYTES_MAX: Final = 128
-"""A source's name: the bus's limit for names."""
+EVENT_SOURCE_BYTES_MAX: Final = 122
+"""A source's name: the bus's limit for names, less the `spool:` of its service."""
 
 EVENT_FRAME_BYTES_MAX: Final = 786_432
 """One PUB frame or one answer to a gap request. An answer travels as a bus payload, which is at most 1

@@ -202,6 +202,12 @@ def test_on_a_full_disk_confirmed_segments_can_still_be_removed(tmp_path, monkey
     spool.close()
 
 
+def fill(spool: Spool) -> None:
+    while True:
+        spool.append([bytes(5_000)])
+        spool.commit()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_on_a_real_full_disk(tmp_path):
     disk = tmp_path / "disk"
@@ -213,13 +219,10 @@ def test_on_a_real_full_disk(tmp_path):
         pytest.skip("mounting is not permitted here")
     try:
         spool = Spool(folder_of(disk, "game-1"), "game-1", segment_bytes=65_536)
-        written = 0
         with pytest.raises(SpoolWriteFailed):
-            while True:
-                spool.append([bytes(5_000)])
-                spool.commit()
-                written += 1
-        assert spool.last == written > 50
+            fill(spool)
+        written = spool.last
+        assert written > 50
         spool.confirm(spool.epoch, written)  # frees the segments, though not one byte was free for the marks
         assert spool.commit()
         assert spool.last == written + 1
@@ -283,7 +286,7 @@ def test_a_spool_of_another_source_is_refused(tmp_path):
 
 
 def test_every_source_has_its_own_folder(tmp_path):
-    names = ["a", "a/b", "a%2Fb", "..", "é" * 60, "é" * 61, "x" * 128]
+    names = ["a", "a/b", "a%2Fb", "..", "é" * 60, "é" * 61, "x" * 122]
     assert len({folder_of(tmp_path, name) for name in names}) == len(names)
     for name in names:
         folder = folder_of(tmp_path, name)

@@ -1,7 +1,7 @@
 """The proof that nothing was lost and nothing came twice: what the spools say was published, against the
 rows. Pure.
 
-    report = compare(spool.scan(folder), rows_of(answer))       # the answer to ROWS_SQL of the service `stats`
+    audit = compare(spool.scan(folder), rows_of(answer))    # what the service `stats` answers to ROWS_SQL
 
 Neither side is a counter of stats: one is the numbers in the sources' own files, the other the rows
 themselves.
@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zmqgame_bus.spool import Published
-
 import orjson
+from zmqgame_bus.spool import Published
 
 from zmqgame.stats.gaps import Range, RangeSet
 

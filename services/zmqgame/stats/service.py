@@ -18,7 +18,7 @@ import orjson
 import zmq
 import zmq.asyncio
 from zmqgame_bus.admission import Admission
-from zmqgame_bus.errors import BusError, binding
+from zmqgame_bus.errors import BusError, Refused, binding
 from zmqgame_bus.events import refuse_plain
 from zmqgame_bus.keys import KeyPair
 from zmqgame_bus.limits import EVENT_FRAME_BYTES_MAX
@@ -152,9 +152,12 @@ class StatsService:
             for task in (listener, writer, talker, stopped):
                 task.cancel()
             await asyncio.gather(listener, writer, talker, stopped, return_exceptions=True)
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of sockets and threads; what waits in memory is in the spools."""
+        if self._socket.closed:
+            return
         if self._admission is not None:
             self._admission.close()
         self._socket.close()
@@ -291,6 +294,8 @@ class StatsService:
         """One request; one that fails or brings nothing new is followed by a pause."""
         try:
             useful = await work()
+        except Refused:
+            raise  # the hub does not want us, or somebody took our name: nothing would ever be asked again
         except (BusError, FrameError, ValueError) as error:
             useful = False
             self.collector.counters["requests_failed"] += 1

@@ -1,0 +1,69 @@
+"""The process `zmqgame-stats`: configuration, keys, node and service joined."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+from zmqgame_bus.admission import Admission
+from zmqgame_bus.errors import CannotReachHub
+from zmqgame_bus.keys import Keyring
+from zmqgame_bus.node import Node
+from zmqgame_bus.process import Process, run
+from zmqgame_bus.tables import BusConfig
+
+from zmqgame.stats.clickhouse import Warehouse
+from zmqgame.stats.config import StatsConfig
+from zmqgame.stats.journal import Journal
+from zmqgame.stats.service import StatsService
+
+HUB_WAIT_S = 2.0
+"""Events are taken without a hub too: only gaps, confirmations and SQL need it."""
+
+
+async def serve(process: Process) -> None:
+    """Run stats until the process is told to stop."""
+    config = process.config.table(StatsConfig)
+    warehouse = await asyncio.to_thread(
+        Warehouse,
+        config.clickhouse,
+        process.state_dir,
+        sql_rows=config.sql_rows,
+        sql_seconds=config.sql_seconds,
+    )
+    try:
+        await _serve(process, config, warehouse)
+    finally:
+        await asyncio.to_thread(warehouse.close)
+
+
+async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) -> None:
+    keyring = Keyring(process.config)
+    hub = process.config.table(BusConfig).hub
+    node = Node(process.name, hub, state_dir=process.state_dir, keys=keyring.node())
+    service = StatsService(config, warehouse, Journal(process.state_dir / "journal"), node)
+    node.serve("stats", service.serve)
+    try:
+        if keyring.curve:
+            allowed = keyring.allowed()
+            endpoint = service.bind(keyring.pair(), lambda context: Admission(context, allowed))
+        else:
+            endpoint = service.bind(None, None)
+        with contextlib.suppress(CannotReachHub):
+            await node.start(timeout_s=HUB_WAIT_S)
+        status = f"listening on {endpoint}" if node.up else f"listening on {endpoint}, waiting for the hub"
+        await process.ready(status, {"stats": endpoint, "clickhouse": warehouse.name})
+        await service.run(process.stop)
+    finally:
+        service.close()
+        await node.close()
+
+
+def main() -> int:
+    """Run `zmqgame-stats`."""
+    return run("stats", serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
