@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from zmqgame_bus.schema import key, table
 
+HOUR = "no match runs longer than an hour"
 AS_RULES_SAY = "0: as the game's rules say."
 
 
@@ -53,16 +54,27 @@ class GameConfig:
         help="How long a player without a connection may come back and find everything as it was.",
     )
     waiting_ms: int = key(
-        0, unit="ms", low=0, high=3_600_000, help=f"Until all players are here. {AS_RULES_SAY}"
+        0, unit="ms", low=0, high=3_600_000, reason=HOUR, help=f"Until all players are here. {AS_RULES_SAY}"
     )
-    ready_ms: int = key(0, unit="ms", low=0, high=3_600_000, help=f"Until all are ready. {AS_RULES_SAY}")
-    cutscene_ms: int = key(0, unit="ms", low=0, high=3_600_000, help=f"The cutscene's length. {AS_RULES_SAY}")
+    ready_ms: int = key(
+        0, unit="ms", low=0, high=3_600_000, reason=HOUR, help=f"Until all are ready. {AS_RULES_SAY}"
+    )
+    cutscene_ms: int = key(
+        0, unit="ms", low=0, high=3_600_000, reason=HOUR, help=f"The cutscene's length. {AS_RULES_SAY}"
+    )
     countdown_ms: int = key(
-        0, unit="ms", low=0, high=3_600_000, help=f"The countdown's length. {AS_RULES_SAY}"
+        0, unit="ms", low=0, high=3_600_000, reason=HOUR, help=f"The countdown's length. {AS_RULES_SAY}"
     )
-    running_ms: int = key(0, unit="ms", low=0, high=3_600_000, help=f"A match's longest time. {AS_RULES_SAY}")
+    running_ms: int = key(
+        0, unit="ms", low=0, high=3_600_000, reason=HOUR, help=f"A match's longest time. {AS_RULES_SAY}"
+    )
     disconnect_ms: int = key(
-        0, unit="ms", low=0, high=3_600_000, help=f"How long a match waits for a lost player. {AS_RULES_SAY}"
+        0,
+        unit="ms",
+        low=0,
+        high=3_600_000,
+        reason=HOUR,
+        help=f"How long a match waits for a lost player. {AS_RULES_SAY}",
     )
     records_keep: int = key(
         1_000,
@@ -91,5 +103,12 @@ class BotsConfig:
     transport: str = key(
         "ws", choices=("ws", "tcp"), help="How they connect; inputs go by UDP where it is up."
     )
-    spread_ms: int = key(1_000, unit="ms", low=0, high=600_000, help="Over how long they log in.")
+    spread_ms: int = key(
+        1_000,
+        unit="ms",
+        low=0,
+        high=600_000,
+        reason="nobody waits longer to see them",
+        help="Over how long they log in.",
+    )
     seed: int = key(1, low=0, high=2_147_483_648, reason="it is multiplied", help="Of their choices.")

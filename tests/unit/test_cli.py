@@ -1,0 +1,183 @@
+"""The command line without a hub: help that teaches, exit codes, names, keys, configuration."""
+
+import json
+import multiprocessing
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from zmqgame.cli import _COMMANDS, cli, main
+from zmqgame.cli.names import borrowed_name
+from zmqgame_bus.errors import StartError
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZMQGAME_CLI_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setenv("ZMQGAME_CLI_STATE", str(tmp_path / "state"))
+
+
+def run(*words, **kwargs):
+    return CliRunner().invoke(cli, words, standalone_mode=False, **kwargs)
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Usage: " in text
+    assert command == "completion" or "Exit codes:" in text
+
+
+def test_a_typo_gets_a_suggestion_and_exit_2(capsys):
+    assert main(["sned"]) == 2
+    assert "did you mean send?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["send", "x"], "exactly one of --player"),
+        (["send", "--player", "a", "--all", "x"], "exactly one of --player"),
+        (["send", "--service", "manager", "--id", "a/1/1", "{}"], "--id is for messages"),
+        (["send", "--player", "a", "--id", "nonsense", "x"], "is no message id"),
+        (["--set", "hub", "status"], "write TABLE.KEY=VALUE"),
+        (["--set", "hub.lisen=x", "config", "check"], "unknown key hub.lisen"),
+        (["keys", "new", "../x"], "NAME is a file name"),
+        (["send", "--frobnicate"], "No such option"),
+    ],
+)
+def test_wrong_usage_is_exit_2(words, text, capsys):
+    assert main(words) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_no_hub_is_exit_3_and_says_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr("zmqgame.cli.context.REACH_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert main(["--hub", f"tcp://127.0.0.1:{port}", "send", "--player", "alice", "x"]) == 3
+    error = capsys.readouterr().err
+    assert f"no hub at tcp://127.0.0.1:{port}" in error
+    assert "zmqgame-cli up" in error
+
+
+def test_config_check_names_file_line_and_limit(tmp_path, capsys):
+    file = tmp_path / "game.toml"
+    file.write_text("[bus]\nhubb = 1\n")
+    assert main(["config", "check", str(file)]) == 2
+    assert f"error: {file}:2: unknown key bus.hubb; did you mean bus.hub?" in capsys.readouterr().err
+    file.write_text('[bus]\nhub = "tcp://10.0.0.1:7600"\n')
+    assert main(["config", "check", str(file)]) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: ok, 1 of ")
+    assert main(["--config", str(file), "config", "show", "--changed", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "bus.hub": {"value": "tcp://10.0.0.1:7600", "source": f"{file}:2"}
+    }
+
+
+def test_config_docs_are_the_reference(capsys):
+    assert main(["config", "docs"]) == 0
+    text = capsys.readouterr().out
+    assert "## [bus]" in text
+    assert "- `hub` (text, endpoint, default" in text
+
+
+def test_output_for_programs_is_plain(capsys):
+    assert main(["config", "show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "key\tvalue\tunit\tsource"
+    assert "\x1b" not in "".join(lines)
+
+
+def test_keys_are_made_private_and_shown_without_secrets(tmp_path, capsys):
+    folder = tmp_path / "keys"
+    assert main(["keys", "new", "game-1", "--dir", str(folder), "--allow", "game-*", "--roles", "game"]) == 0
+    assert main(["keys", "new", "token.secret", "--kind", "secret", "--dir", str(folder)]) == 0
+    assert main(["keys", "new", "netcode.key", "--kind", "secret", "--dir", str(folder)]) == 0
+    assert stat.S_IMODE((folder / "game-1.key").stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "token.secret").stat().st_mode) == 0o600
+    capsys.readouterr()
+    assert main(["keys", "show", "--dir", str(folder), "--json"]) == 0
+    text = capsys.readouterr().out
+    shown = json.loads(text)
+    assert [each["file"] for each in shown["keys"]] == ["game-1.key", "game-1.pub"]
+    assert shown["allowed"] == [{"public": shown["keys"][0]["public"], "name": "game-*", "roles": ["game"]}]
+    secret = (folder / "game-1.key").read_text().split('secret = "')[1].split('"')[0]
+    assert secret not in text
+    assert main(["keys", "new", "game-1", "--dir", str(folder)]) == 1
+    assert "is never overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell):
+    assert "_ZMQGAME_CLI_COMPLETE" in run("completion", shell).output
+
+
+def test_completion_completes():
+    environ = {
+        **os.environ,
+        "_ZMQGAME_CLI_COMPLETE": "bash_complete",
+        "COMP_WORDS": "zmqgame-cli se",
+        "COMP_CWORD": "1",
+    }
+    command = [sys.executable, "-c", "from zmqgame.cli import cli; cli(prog_name='zmqgame-cli')"]
+    out = subprocess.run(command, env=environ, capture_output=True, text=True, check=False).stdout
+    assert out.split() == ["plain,send"]
+
+
+def _hold(pipe):
+    with borrowed_name() as (name, _):
+        pipe.send(name)
+        pipe.recv()
+
+
+def test_two_commands_at_once_have_two_names_and_a_killed_one_gives_its_back():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    with borrowed_name() as (first, state):
+        assert first.startswith("cli-")
+        assert first.endswith("-1")
+        assert state.name == first
+        process = context.Process(target=_hold, args=(theirs,))
+        process.start()
+        second = ours.recv()
+        assert second == first[:-1] + "2"
+        process.kill()
+        process.join()
+        with borrowed_name() as (again, _):
+            assert again == second
+
+
+def test_a_wanted_name_is_waited_for(monkeypatch):
+    monkeypatch.setattr("zmqgame.cli.names.WAIT_S", 0.1)
+    with borrowed_name() as (name, _):
+        began = time.monotonic()
+        with pytest.raises(StartError, match="in use"), borrowed_name(name):
+            pass
+        assert time.monotonic() - began >= 0.1
+    with borrowed_name(name) as (again, _):
+        assert again == name
+    with pytest.raises(StartError, match="not a name of a command on this host"), borrowed_name("game-1"):
+        pass
+
+
+def test_up_names_who_holds_a_port(capsys, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = main(["--hub", f"tcp://127.0.0.1:{port}", "up", "--dir", str(tmp_path / "up")])
+    assert code == 1
+    error = capsys.readouterr().err
+    assert f"error: port {port} on 127.0.0.1 is in use by another process (pid {os.getpid()}, " in error
+    assert "stop it, or choose another port: zmqgame-cli --hub" in error
+
+
+def test_demo_keeps_only_in_an_empty_folder(capsys, tmp_path):
+    (tmp_path / "x").write_text("")
+    assert main(["demo", "--keep", str(tmp_path)]) == 1
+    assert "is not empty" in capsys.readouterr().err
