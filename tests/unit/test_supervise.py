@@ -20,14 +20,14 @@ SERVICE = textwrap.dedent("""
         print("error: no such key\\n  look again", file=sys.stderr); sys.exit(2)
     if mode == "silent":
         time.sleep(60)
-    with os.fdopen(fd, "w") as ready:
-        ready.write(json.dumps({"name": "x", "ready": {"tcp": "here"}}) + "\\n")
-    if mode == "replaced":
-        time.sleep(0.1); print("error: replaced", file=sys.stderr); sys.exit(4)
     if mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with os.fdopen(fd, "w") as ready:
+        ready.write(json.dumps({"name": "x", "ready": {"tcp": "here"}}) + "\\n")
+    if mode == "replaced":
+        time.sleep(0.1); print("error: replaced", file=sys.stderr); sys.exit(4)
     while True:
         time.sleep(60)
 """)
