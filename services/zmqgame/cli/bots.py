@@ -26,6 +26,6 @@ def bots(context: Context, players: int, prefix: str) -> None:
     words = [f"--set={path}={value}" for path, value in context.flags.items()]
     if context.file is not None:
         words.append(f"--config={context.file}")
-    words += [f"--set=bots.players={players}", f"--set=bots.prefix={prefix}"]
+    words += [f"--set=bots.count={players}", f"--set=bots.prefix={prefix}"]
     # In the place of this process, so that Ctrl-C and exit codes are the service's own.
     os.execv(sys.executable, [sys.executable, "-m", "zmqgame.play.bots", *words])

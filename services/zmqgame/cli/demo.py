@@ -73,7 +73,7 @@ class Demo:
         }
         self.stage = Stage(folder, self.addresses, settings=settings, commands=options.commands)
         self.supervisor = Supervisor(self.stage.logs, self._heard)
-        self.players = [f"{PREFIX}{number:02d}" for number in range(1, options.players + 1)]
+        self.players = [f"{PREFIX}{number:04d}" for number in range(1, options.players + 1)]
         self.problems: list[str] = []
         self.finishes: list[dict[str, Any]] = []
         self.tick_p99_ms = 0.0
@@ -198,7 +198,7 @@ class Demo:
         return judge(
             Evidence(
                 sent=operators.sent,
-                handled=list(evidence.handled(self.stage.folder / "bots" / "handled.jsonl")),
+                handled=list(evidence.handled(self.stage.bot_logs)),
                 mailbox=evidence.mailbox(self.stage.mailbox),
                 published=published,
                 inserted=inserted,

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 from zmqgame_bus.spool import scan
 
 from zmqgame.cli.proof import Events, Handled, Id
@@ -21,14 +20,16 @@ _SIGN = 1 << 63
 """The mailbox keeps u64 numbers less 2**63, so that SQLite's signed integers keep their order."""
 
 
-def handled(log: Path) -> Iterator[Handled]:
-    """The lines that bots wrote before each ack. A line cut by a kill is the last one: it was not acked."""
-    with log.open("rb") as stream:
-        for line in stream:
-            if line.endswith(b"\n"):
-                entry = orjson.loads(line)
-                key, epoch, seq = entry["id"]
-                yield Handled(entry["player"], (int(key), int(epoch), int(seq)))
+def handled(logs: Path) -> Iterator[Handled]:
+    """The lines `0xKEY/EPOCH/SEQ MS` of each bot's log, written before each ack.
+
+    A line that a kill cut off is the last one of its file, and was not acked.
+    """
+    for log in sorted(logs.glob("*.log")):
+        for line in log.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):
+                key, epoch, seq = line.split()[0].split("/")
+                yield Handled(log.stem, (int(key, 16), int(epoch), int(seq)))
 
 
 def published(spools: Path) -> dict[tuple[str, int], int]:

@@ -94,6 +94,7 @@ class Stage:
         self.config = self.folder / "zmqgame.toml"
         self.spools = self.folder / "spool"
         self.logs = self.folder / "logs"
+        self.bot_logs = self.folder / "bots" / "handled"
         self.mailbox = self.folder / "hub" / "mailbox.sqlite"
         self._settings = settings or {}
         self._commands = commands or {}
@@ -142,7 +143,11 @@ class Stage:
 
     def bots(self, players: int, prefix: str) -> Spec:
         """Players made of software."""
-        words = (f"--set=bots.players={players}", f"--set=bots.prefix={prefix}")
+        words = [
+            f"--set=bots.count={players}",
+            f"--set=bots.prefix={prefix}",
+            f"--set=bots.log_dir={self.bot_logs}",
+        ]
         return self._spec("bots", "zmqgame.play.bots", *words)
 
     def _spec(self, name: str, what: str, *words: str) -> Spec:
