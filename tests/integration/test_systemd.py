@@ -19,7 +19,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SYSTEMD = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
 UNITS = sorted(path.name for path in SYSTEMD.glob("*.service"))
 SERVICES = ("hub", "stats", "manager", "game@1")  # in the order of starting
-HOST_UNITS = "sysinit basic shutdown network network-online multi-user sockets timers paths slices local-fs swap umount"
+HOST_UNITS = (
+    "sysinit basic shutdown network network-online multi-user sockets timers paths slices "
+    "local-fs swap umount"
+)
 EXPOSURE = 2.5
 
 needs_systemd = pytest.mark.skipif(
@@ -49,9 +52,8 @@ def root(installed):
 @needs_systemd
 def test_verify_prints_nothing(root):
     units = [*map(instance, UNITS), "zmqgame.target"]
-    done = subprocess.run(
-        ["systemd-analyze", "verify", f"--root={root}", *units], capture_output=True, text=True
-    )
+    command = ["systemd-analyze", "verify", f"--root={root}", *units]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
