@@ -77,7 +77,7 @@ def _sort(frame: Frame, schemas: Mapping[str, pa.Schema], found: Sorted) -> None
         row = Row(frame.source, frame.epoch, seq, 0, {}, body)
         try:
             table, time, fields = orjson.loads(body)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             found.reject(row, "", f"not an event: {error}")
             continue
         if not isinstance(table, str) or not isinstance(fields, dict) or not isinstance(time, int):
