@@ -135,6 +135,8 @@ impl UdpPort {
         counters: &Counters,
         mut tell: impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
     ) {
+        // An idle port has no ticks, and tokens' expiry follows the wall clock.
+        self.server.handle_wall_clock(now_ms, unix_ms());
         for _ in 0..RECEIVES_A_ROUND {
             let count = match self.receiver.receive(self.socket.as_fd()) {
                 Ok(count) => count,

@@ -90,3 +90,34 @@ impl<T> Slots<T> {
         places
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_never_found_again_after_its_value_has_gone() {
+        let mut slots = Slots::new(2);
+        let first = slots.insert("first").unwrap();
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert("second").unwrap();
+        assert_eq!(second.index, first.index);
+        assert_eq!(
+            (slots.get(first), slots.get(second)),
+            (None, Some(&"second"))
+        );
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(Place::from_u64(second.to_u64()), second);
+    }
+
+    #[test]
+    fn the_limit_holds_and_a_free_place_is_used_again() {
+        let mut slots = Slots::new(2);
+        let places: Vec<_> = (0..2).map(|n| slots.insert(n).unwrap()).collect();
+        assert_eq!(slots.insert(9), Err(9));
+        slots.remove(places[0]);
+        assert_eq!((slots.len(), slots.is_full()), (1, false));
+        assert_eq!(slots.insert(9).unwrap().index, 0);
+        assert_eq!(slots.places(|&n| n > 5).len(), 1);
+    }
+}

@@ -71,3 +71,26 @@ impl UsedTokens {
         self.uses.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_it_refuses_new_tokens_and_forgets_none_before_its_time() {
+        let mut used = UsedTokens::new(Keyed([1, 2]));
+        let tag = |number: usize| (number as u128).to_le_bytes();
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        for number in 0..MAX_USED_TOKENS {
+            assert!(used.remember(tag(number), from, 100 + (number % 2) as u64));
+        }
+        assert!(!used.remember(tag(MAX_USED_TOKENS), from, 500));
+        assert!(used.remember(tag(0), from, 100), "a known one is not new");
+        used.set_connected(&tag(1));
+        used.forget_expired(100);
+        assert_eq!(used.len(), MAX_USED_TOKENS / 2);
+        assert!(!used.allows(&tag(1), from));
+        assert!(used.allows(&tag(3), from));
+        assert!(used.remember(tag(MAX_USED_TOKENS), from, 500));
+    }
+}
