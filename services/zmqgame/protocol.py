@@ -54,7 +54,7 @@ class RawId(NamedTuple):
     seq: int
 
     def __str__(self) -> str:
-        return f"{self.node_key:016x}/{self.epoch}/{self.seq}"
+        return f"{self.node_key:#018x}/{self.epoch}/{self.seq}"
 
 
 class Cursor:

@@ -1,0 +1,382 @@
+"""`zmqgame-manager`: the queue, matches on game servers, tokens, and the log of what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from zmqgame_bus.errors import BusError
+from zmqgame_bus.events import Emitter, open_emitter
+from zmqgame_bus.keys import Keyring
+from zmqgame_bus.messages import Request
+from zmqgame_bus.node import Node
+from zmqgame_bus.process import Process, run
+from zmqgame_bus.tables import BusConfig
+
+from zmqgame import limits, protocol, tokens
+from zmqgame.manage.config import ManagerConfig
+from zmqgame.manage.eventlog import EventLog
+from zmqgame.manage.matchmaking import Queue, Ticket
+from zmqgame.manage.placement import Server, Servers
+from zmqgame.play.game import emit_sent, now_ms
+from zmqgame.play.rules import Refused
+
+log = logging.getLogger(__name__)
+
+STEP_S = 0.2
+SEND_TIMEOUT_S = 30.0
+
+
+@dataclass
+class Open:
+    """A match without a result."""
+
+    match: str
+    server: str
+    instance: int  # of the game server's process; 0 if not known (made by an earlier manager)
+    players: list[str]
+    since_ms: int
+
+
+class Manager:
+    """Decides; the bus brings what it decides by."""
+
+    def __init__(
+        self,
+        config: ManagerConfig,
+        node: Node,
+        eventlog: EventLog,
+        emitter: Emitter,
+        secret: bytes,
+        netcode_key: bytes,
+    ) -> None:
+        self.instance = time.time_ns() // 1_000
+        self.config = config
+        self.queue = Queue(config.match_size, config.match_fewest, config.patience_ms)
+        self.servers = Servers(config.stale_ms)
+        self.open: dict[str, Open] = {}
+        self.playing: dict[str, str] = {}  # player -> match
+        self._node = node
+        self._log = eventlog
+        self._emitter = emitter
+        self._secret = secret
+        self._netcode_key = netcode_key
+        self._up_since_ms = now_ms()
+        self._down: dict[str, int] = {}  # servers that left the bus: until when they may come back
+        self._tasks: set[asyncio.Task[None]] = set()
+        for match, (server, body) in eventlog.open_matches().items():
+            self._opened(Open(match, server, int(body.get("instance", 0)), body["players"], now_ms()))
+
+    # --- the service `manager`
+
+    async def serve(self, request: Request) -> dict[str, Any]:
+        """Answer a request; what can't be done is answered with its kind."""
+        try:
+            values = protocol.read_object(request.payload, 1 << 16)
+            answer = self.answers.get(str(values.get("op")))
+            if answer is None:
+                raise Refused("malformed", f"op is one of {', '.join(self.answers)}")
+            return answer(self, values)
+        except Refused as error:
+            return {"ok": False, "error": error.kind, "text": error.text}
+
+    def _token(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        player = _name(values, "player")
+        session = protocol.u64(values.get("session", 0)) or tokens.new_session()
+        server = self._server_of_match(player)
+        if server is None or server.name == values.get("avoid"):
+            server = self.servers.for_player(now_ms(), str(values.get("avoid", "")))
+        return {
+            "ok": True,
+            "player": player,
+            "session": str(session),
+            "server": server.to_json(),
+            "expires_s": self.config.token_s,
+            **self._keys(player, session, server),
+        }
+
+    def _keys(self, player: str, session: int, server: Server) -> dict[str, str]:
+        valid_s, udp = self.config.token_s, server.addresses["udp"]
+        connect = tokens.connect_token(self._netcode_key, player, session, udp, valid_s) if udp else b""
+        return {
+            "token": tokens.sign(self._secret, player, session, valid_s),
+            "connect_token": b64encode(connect).decode(),
+        }
+
+    def _server_of_match(self, player: str) -> Server | None:
+        match = self.open.get(self.playing.get(player, ""))
+        server = self.servers.by_name.get(match.server) if match else None
+        return server if server is not None and server in self.servers.alive(now_ms()) else None
+
+    def _load(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        name = _name(values, "server")
+        instance = protocol.u64(values.get("instance"))
+        players, matches, capacity, match_capacity = (
+            protocol.u64(values.get(key)) for key in ("players", "matches", "capacity", "match_capacity")
+        )
+        addresses = {key: str(values.get(key, ""))[:256] for key in ("tcp", "ws", "udp")}
+        server = Server(
+            name,
+            instance,
+            addresses,
+            players,
+            matches,
+            capacity,
+            match_capacity,
+            now_ms(),
+            draining=bool(values.get("draining")),
+        )
+        before = self.servers.report(server)
+        self._down.pop(name, None)
+        if before is None or before.instance != instance:
+            self._log.add(
+                "GameServerIsReady", {"instance": instance, **addresses, "capacity": capacity}, server=name
+            )
+            others = (m for m in self.open.values() if m.server == name and m.instance != instance)
+            self._abort(others, "game server died")
+        return {"ok": True, "manager": str(self.instance)}
+
+    def _queue(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        player, server = _name(values, "player"), _name(values, "server")
+        car = str(values.get("car", ""))[: limits.MAX_NAME_BYTES]
+        new = self.queue.put(Ticket(player, server, car, now_ms()))
+        return {"ok": True, "new": new, "waiting": len(self.queue)}
+
+    def _leave(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"ok": True, "left": self.queue.remove(_name(values, "player"), str(values.get("server", "")))}
+
+    def _status(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        servers = [
+            {**server.to_json(), "players": server.players, "matches": server.matches, "up": server in alive}
+            for alive in [self.servers.alive(now_ms())]
+            for server in self.servers.by_name.values()
+        ]
+        ends = {event: self._log.count(event) for event in ("MatchCreated", "GameFinished", "MatchAborted")}
+        return {
+            "ok": True,
+            "waiting": len(self.queue),
+            "matches": len(self.open),
+            "servers": servers,
+            "log": ends,
+        }
+
+    def _matches(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        running = [{"match": m.match, "server": m.server, "players": m.players} for m in self.open.values()]
+        limit = min(1_000, protocol.u64(values.get("limit", 50)))
+        entries = self._log.entries(match=str(values.get("match", "")), limit=limit)
+        return {"ok": True, "open": running[:limit], "entries": entries}
+
+    answers: ClassVar[dict[str, Callable[[Manager, Mapping[str, Any]], dict[str, Any]]]] = {
+        "token": _token,
+        "load": _load,
+        "queue": _queue,
+        "leave": _leave,
+        "status": _status,
+        "matches": _matches,
+    }
+
+    # --- what happens by itself
+
+    async def steps(self) -> None:
+        """Make matches, give up servers that are gone and matches that never end."""
+        while True:
+            now = now_ms()
+            for name in [name for name, until in self._down.items() if until <= now]:
+                del self._down[name]
+                self._abort((m for m in self.open.values() if m.server == name), "game server died")
+            silent = self._silent(now)
+            self._abort((m for m in self.open.values() if m.server in silent), "game server is silent")
+            limit_ms = self.config.match_limit_s * 1_000
+            old = (m for m in self.open.values() if now - m.since_ms >= limit_ms)
+            self._abort(old, "no result in time")
+            if len(self.open) < limits.MAX_OPEN_MATCHES:
+                for tickets in self.queue.take(now, lambda player: player not in self.playing):
+                    self._make(tickets)
+            await asyncio.sleep(STEP_S)
+
+    def _silent(self, now: int) -> set[str]:
+        """Servers that report nothing although the bus is there: whatever presence says, they are gone."""
+        if not self._node.up:
+            self._up_since_ms = now
+        patience_ms = self.config.stale_ms + self.config.down_ms
+        if now - self._up_since_ms < patience_ms:
+            return set()
+        servers = {match.server for match in self.open.values()}
+        known = self.servers.by_name
+        return {name for name in servers if name not in known or now - known[name].seen_ms >= patience_ms}
+
+    async def watch(self) -> None:
+        """Game servers that leave the bus."""
+        async for event in self._node.presence():
+            if event.name not in self.servers.by_name:
+                continue
+            server = self.servers.by_name[event.name]
+            if event.kind == "node_down":
+                server.up = False
+                self._down[event.name] = now_ms() + self.config.down_ms
+                log.warning("game server %s left the bus", event.name)
+            elif event.kind == "node_up":
+                server.up = True
+
+    async def read(self) -> None:
+        """Results that game servers send to the address `manager`."""
+        async for message in self._node:
+            try:
+                values = protocol.read_object(message.payload, 1 << 20)
+                if values.get("type") not in ("game_finished", "game_aborted"):
+                    raise Refused("malformed", f"type {values.get('type')!r}")
+                self._finished(_name(values, "match"), values)
+            except Refused as error:
+                log.warning("message %s is not one for the manager: %s", message.id, error)
+
+    # --- matches
+
+    def _make(self, tickets: list[Ticket]) -> None:
+        try:
+            server = self.servers.for_match(now_ms(), [ticket.server for ticket in tickets])
+        except Refused:
+            self.queue.put_back(tickets)
+            return
+        match = f"{time.time_ns() // 1_000_000:x}-{secrets.token_hex(4)}"
+        players = [{"player": ticket.player, "car": ticket.car} for ticket in tickets]
+        names = [ticket.player for ticket in tickets]
+        body = {"players": names, "entries": players, "instance": server.instance}
+        self._log.add("MatchCreated", body, match=match, server=server.name)
+        self._emit(match, server.name, "created", len(names), "")
+        self._opened(Open(match, server.name, server.instance, names, now_ms()))
+        request = {
+            "op": "create_match",
+            "match": match,
+            "players": players,
+            "seed": secrets.randbits(53),
+            "config": {},
+        }
+        self._start(self._create(match, server, tickets, request))
+
+    async def _create(
+        self, match: str, server: Server, tickets: list[Ticket], request: dict[str, Any]
+    ) -> None:
+        try:
+            reply = (await self._node.request(f"game:{server.name}", request, timeout_s=5.0)).json()
+        except (BusError, TimeoutError) as error:
+            reply = {"ok": False, "error": type(error).__name__}
+        if reply.get("ok"):
+            for ticket in tickets:
+                self._start(self._ready(match, server, ticket.player))
+            return
+        # Also when the answer is unknown: if the match was made, nobody comes, and it aborts by itself.
+        log.warning("match %s on %s came to nothing: %s", match, server.name, reply)
+        if self._end(match, "MatchAborted", {"reason": f"not made: {reply.get('error')}", "results": []}):
+            busy = (
+                str(reply.get("text", "")).split(": ")[-1].split(",") if reply.get("error") == "busy" else []
+            )
+            self.queue.put_back([ticket for ticket in tickets if ticket.player not in busy])
+
+    async def _ready(self, match: str, server: Server, player: str) -> None:
+        # For a client that has lost its own token; one that has it goes on with its session.
+        token = tokens.sign(self._secret, player, tokens.new_session(), self.config.token_s)
+        message = {"type": "match_ready", "match": match, "server": server.to_json(), "token": token}
+        await self._send(player, message)
+
+    def _finished(self, match: str, values: Mapping[str, Any]) -> None:
+        body = {"results": values.get("results", []), "reason": str(values.get("reason", ""))}
+        finished = values["type"] == "game_finished"
+        if self._end(match, "GameFinished" if finished else "MatchAborted", body) and not finished:
+            log.info("match %s aborted: %s", match, body["reason"])
+
+    def _abort(self, matches: Iterable[Open], reason: str) -> None:
+        for found in list(matches):
+            results = [
+                {"player": player, "outcome": "did_not_finish", "reason": reason} for player in found.players
+            ]
+            if self._end(found.match, "MatchAborted", {"reason": reason, "results": results}):
+                log.warning("match %s on %s aborted: %s", found.match, found.server, reason)
+                self._emit(found.match, found.server, "aborted", len(found.players), reason)
+                for player in found.players:
+                    message = {"type": "match_aborted", "match": found.match, "reason": reason}
+                    self._start(self._send(player, message))
+
+    async def _send(self, player: str, message: dict[str, Any]) -> None:
+        receipt = await self._node.unicast(player, message, timeout_s=SEND_TIMEOUT_S)
+        if receipt.outcome in ("refused", "expired"):
+            log.warning("%s for %s: %s %s", message["type"], player, receipt.outcome, receipt.detail)
+
+    def _opened(self, match: Open) -> None:
+        self.open[match.match] = match
+        for player in match.players:
+            self.playing[player] = match.match
+
+    def _end(self, match: str, event: str, body: dict[str, Any]) -> bool:
+        """Log the end of a match; False if it had ended already."""
+        found = self.open.pop(match, None)
+        for player in found.players if found else ():
+            if self.playing.get(player) == match:
+                del self.playing[player]
+        return self._log.add(event, body, match=match, server=found.server if found else "")
+
+    def _emit(self, match: str, server: str, event: str, players: int, reason: str) -> None:
+        self._emitter.emit("matches", match=match, server=server, event=event, players=players, reason=reason)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task failed", exc_info=task.exception())
+
+
+def _name(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    if not (isinstance(value, str) and tokens.valid_name(value)):
+        raise Refused("malformed", f"{key} is a name")
+    return value
+
+
+async def serve(process: Process) -> None:
+    """The process, from its start to its drain."""
+    keyring = Keyring(process.config)
+    emitter = open_emitter(process)
+    node = Node(
+        process.name,
+        process.config.table(BusConfig).hub,
+        roles=("manager",),
+        state_dir=process.state_dir,
+        keys=keyring.node(),
+        on_receipt=lambda record: emit_sent(emitter, process.name, record),
+    )
+    eventlog = EventLog(process.state_dir / "manager.sqlite")
+    config = process.config.table(ManagerConfig)
+    manager = Manager(config, node, eventlog, emitter, keyring.token_secret(), keyring.netcode_key())
+    node.serve("manager", manager.serve)
+    emitter.attach(node)
+    async with node:
+        await node.host("manager")
+        work = [asyncio.ensure_future(each) for each in (manager.steps(), manager.watch(), manager.read())]
+        await process.ready(f"{len(manager.open)} open matches")
+        stopped = asyncio.ensure_future(process.stop.wait())
+        await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if task.done():
+                task.result()
+            task.cancel()
+    emitter.close()
+    eventlog.close()
+
+
+def main() -> int:
+    """The command `zmqgame-manager`."""
+    return run("manager", serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

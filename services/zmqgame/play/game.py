@@ -1,0 +1,331 @@
+"""`zmqgame-game`: the process that holds client connections and runs matches. All of its wiring is here."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from zmqgame_bus.events import Emitter, open_emitter
+from zmqgame_bus.keys import Keyring
+from zmqgame_bus.messages import Request, SentRecord
+from zmqgame_bus.node import Node
+from zmqgame_bus.process import Process, run
+from zmqgame_bus.tables import BusConfig
+from zmqgame_native import Edge
+
+from zmqgame import protocol, tokens
+from zmqgame.play.config import GameConfig
+from zmqgame.play.match import ENDED, MatchRun, State
+from zmqgame.play.matches import Matches, load_rules, phases_of
+from zmqgame.play.player import Session
+from zmqgame.play.record import RecordFolder
+from zmqgame.play.rules import Refused
+from zmqgame.play.sessions import Door, Sessions
+from zmqgame.play.tick import TickClock, run_ticks
+from zmqgame.play.uplink import Uplink
+
+HOUSEKEEP_S = 1.0
+REPORT_TICKS_S = 5.0
+DRAIN_S = 3.0
+
+
+def now_ms() -> int:
+    """The monotonic clock that all of this process goes by."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Game:
+    """A game server: sessions, matches and the line to the manager, joined."""
+
+    def __init__(self, name: str, config: GameConfig, matches: Matches, node: Node, emitter: Emitter) -> None:
+        self.name = name
+        self.config = config
+        self.matches = matches
+        self.emitter = emitter
+        self.draining = False
+        self.addresses: dict[str, str] = {}
+        self.uplink = Uplink(name, node, self.load)
+        self.uplink.on_new_manager = self.queue_again
+        self.sessions: Sessions  # made when the edge listens: it tells clients the UDP address
+
+    # --- SessionListener
+
+    def attached(self, session: Session, *, fresh: bool) -> None:
+        """A client is here."""
+        self.emitter.emit(
+            "sessions", event="login" if fresh else "resume", player=session.player, server=self.name
+        )
+        self.matches.attached(session, fresh, now_ms())
+        if session.queued_car is not None:
+            self._queue(session, session.queued_car)
+
+    def detached(self, session: Session) -> None:
+        """A client's connection is gone."""
+        self.matches.detached(session.player, now_ms())
+        if session.queued_car is not None:
+            self.uplink.leave(session.player)
+
+    def gone(self, session: Session, why: str) -> None:
+        """A player is elsewhere or gone."""
+        self.emitter.emit("sessions", event="logout", player=session.player, server=self.name)
+        self.matches.detached(session.player, now_ms())
+        if session.queued_car is not None:
+            session.queued_car = None
+            self.uplink.leave(session.player)
+
+    def action(self, session: Session, payload: Mapping[str, Any]) -> None:
+        """An action: the queue's are ours, the rest is the match's."""
+        kind = payload.get("type")
+        if kind == "queue":
+            car = payload.get("car", "")
+            if not (isinstance(car, str) and (car == "" or tokens.valid_name(car))):
+                raise Refused("malformed", "queue.car is a name")
+            if self.draining:
+                raise Refused("stopping", "this server stops")
+            self._queue(session, car)
+        elif kind == "unqueue":
+            session.queued_car = None
+            self.uplink.leave(session.player)
+        else:
+            self.matches.action(session.player, payload)
+
+    def inputs(self, session: Session, frame: int, payload: bytes) -> None:
+        """Inputs of a player."""
+        self.matches.inputs(session.player, frame, payload)
+
+    # --- queue
+
+    def _queue(self, session: Session, car: str) -> None:
+        session.queued_car = car
+
+        def wanted() -> bool:
+            return self.sessions.by_player.get(session.player) is session and session.queued_car == car
+
+        def done(error: str) -> None:
+            event = {"type": "queue_refused", "reason": error} if error else {"type": "queued", "car": car}
+            if error:
+                session.queued_car = None
+            self.sessions.event(session.player, orjson.dumps(event))
+            self.sessions.flush()
+
+        self.uplink.queue(session.player, car, wanted, done)
+
+    def queue_again(self) -> None:
+        """A manager that has just started has an empty queue."""
+        for session in self.sessions.by_player.values():
+            if session.queued_car is not None and session.connection is not None:
+                self._queue(session, session.queued_car)
+
+    # --- matches
+
+    def on_state(self, match: MatchRun) -> None:
+        """A match began to run, or ended."""
+        event = "started" if match.state is State.RUNNING else str(match.state)
+        self.emitter.emit(
+            "matches",
+            match=match.id,
+            server=self.name,
+            event=event,
+            players=len(match.seats),
+            reason=match.reason,
+        )
+        if match.state not in ENDED:
+            return
+        entries = match.rules.config.get("entries", {})
+        results = [result.to_json() for result in match.results()]
+        for result in results if match.started_at_ms is not None else ():
+            self.emitter.emit(
+                "finishes",
+                match=match.id,
+                player=result["player"],
+                car=str(entries.get(result["player"], {}).get("car", "")),
+                place=result["place"] or 0,
+                time_ms=int(result["values"].get("time_ms", 0)),
+                trap_kmh=float(result["values"].get("trap_kmh", 0.0)),
+            )
+        kind = "game_finished" if match.state is State.FINISHED else "game_aborted"
+        self.uplink.result(
+            {"type": kind, "match": match.id, "server": self.name, "reason": match.reason, "results": results}
+        )
+
+    def tick(self) -> None:
+        """One tick of all matches, and what follows from it to the clients."""
+        self.matches.tick(now_ms())
+        self.sessions.flush()
+
+    # --- what the manager asks and hears
+
+    async def serve(self, request: Request) -> dict[str, Any]:
+        """The service `game:NAME`."""
+        try:
+            values = protocol.read_object(request.payload, 1 << 20)
+            if values.get("op") == "create_match":
+                if self.draining:
+                    raise Refused("stopping", "this server stops")
+                match = self.matches.create(values, self.sessions.by_player, now_ms())
+                for player in match.seats:
+                    session = self.sessions.by_player.get(player)
+                    if session is not None:
+                        session.queued_car = None
+                self.sessions.flush()
+                return {"ok": True, "match": match.id}
+            if values.get("op") == "status":
+                return self.status()
+            raise Refused("malformed", f"game knows create_match and status, not {values.get('op')!r}")
+        except (Refused, ValueError, TypeError) as error:
+            kind = error.kind if isinstance(error, Refused) else "malformed"
+            return {"ok": False, "error": kind, "text": str(error)}
+
+    def load(self) -> dict[str, Any]:
+        """What the manager places by."""
+        return {
+            **self.addresses,
+            "players": self.sessions.count(),
+            "matches": self.matches.playing(),
+            "capacity": self.config.max_players,
+            "match_capacity": self.config.max_matches,
+            "draining": self.draining,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """For people."""
+        matches = {match.id: str(match.state) for match in self.matches.by_id.values()}
+        return {
+            "ok": True,
+            "name": self.name,
+            **self.load(),
+            "by_id": matches,
+            "counters": self.sessions.counters,
+        }
+
+    async def housekeep(self, clock: TickClock, process: Process) -> None:
+        """Each second what need not be done at each tick."""
+        report_at = time.monotonic() + REPORT_TICKS_S
+        while True:
+            await asyncio.sleep(HOUSEKEEP_S)
+            self.sessions.housekeep(now_ms())
+            if time.monotonic() >= report_at:
+                report_at += REPORT_TICKS_S
+                report = clock.report()
+                self.emitter.emit(
+                    "ticks",
+                    server=self.name,
+                    match="",
+                    count=report.count,
+                    p50_us=report.p50_us,
+                    p99_us=report.p99_us,
+                    max_us=report.max_us,
+                    late=report.late,
+                )
+                process.status(
+                    f"{self.sessions.count()} players, {self.matches.playing()} matches,"
+                    f" tick p99 {report.p99_us / 1e3:.2f} ms, {report.late} late"
+                )
+
+
+def emit_sent(emitter: Emitter, sender: str, record: SentRecord) -> None:
+    """A row of messages for each receipt."""
+    emitter.emit(
+        "messages",
+        id=str(record.id),
+        sender=sender,
+        recipient=record.recipient,
+        kind=record.kind,
+        outcome=record.outcome,
+        latency_ms=record.latency_ms,
+    )
+
+
+async def serve(process: Process) -> None:
+    """The process, from its start to its drain."""
+    config = process.config.table(GameConfig)
+    keyring = Keyring(process.config)
+    rules_class = load_rules(config.rules)
+    emitter = open_emitter(process)
+    node = Node(
+        process.name,
+        process.config.table(BusConfig).hub,
+        roles=("game",),
+        state_dir=process.state_dir,
+        keys=keyring.node(),
+        on_receipt=lambda record: emit_sent(emitter, process.name, record),
+    )
+    records = RecordFolder(process.state_dir / "records", config.records_keep)
+    matches = Matches(
+        rules_class,
+        phases_of(rules_class, config),
+        most=config.max_matches,
+        records=records,
+    )
+    game = Game(process.name, config, matches, node, emitter)
+    matches.on_state = game.on_state
+    edge = Edge(max_connections=config.max_players * 3 + 1_024, max_outbound_bytes=4 << 20)
+    netcode_key = keyring.netcode_key()
+    tcp = edge.listen_tcp(config.listen)
+    udp = (
+        edge.listen_udp(config.udp, protocol_id=tokens.PROTOCOL_ID, private_key=netcode_key)
+        if config.udp
+        else ""
+    )
+    tcp, udp = _public(tcp, config.public_host), _public(udp, config.public_host)
+    game.addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp}
+    door = Door(
+        process.name,
+        udp,
+        keyring.token_secret(),
+        netcode_key,
+        config.max_players,
+        int(config.grace_s * 1_000),
+    )
+    game.sessions = Sessions(door, edge, node, game)
+    matches.output = game.sessions
+    node.set_player_handler(game.sessions)
+    node.serve(f"game:{process.name}", game.serve)
+    emitter.attach(node)
+    loop = asyncio.get_running_loop()
+    async with node:
+        loop.add_reader(edge.fileno(), lambda: game.sessions.receive(now_ms()))
+        clock = TickClock(rules_class.tick_hz, time.monotonic_ns())
+        work = [
+            asyncio.ensure_future(run_ticks(clock, game.tick, process.stop)),
+            asyncio.ensure_future(game.housekeep(clock, process)),
+            asyncio.ensure_future(game.uplink.report_loads(process.stop)),
+        ]
+        await process.ready(f"tcp {tcp} udp {udp}", {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp})
+        stopped = asyncio.ensure_future(process.stop.wait())
+        await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if task.done() and not process.stop.is_set():
+                task.result()  # raises what ended it: a game server without ticks must not live on
+        for task in work:
+            task.cancel()
+        await _drain(game, edge)
+        loop.remove_reader(edge.fileno())
+    emitter.close()
+
+
+async def _drain(game: Game, edge: Edge) -> None:
+    """Tell everyone, end matches with a result, let results reach the manager."""
+    game.draining = True
+    game.matches.abort_all(now_ms(), "server stops")
+    game.sessions.stop()
+    await game.uplink.drain(DRAIN_S)
+    await game.sessions.close()
+    edge.stop(500)
+
+
+def _public(address: str, host: str) -> str:
+    return f"{host}:{address.rpartition(':')[2]}" if host and address else address
+
+
+def main() -> int:
+    """The command `zmqgame-game`."""
+    return run("game", serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

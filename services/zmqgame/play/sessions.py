@@ -1,0 +1,459 @@
+"""The players at this server: logins, packets in, frames out, what the bus delivers for them.
+
+One object between three parties: the edge (connections and packets), the bus node (who hosts whom, messages)
+and a listener (the matches). Everything runs on one event loop; only a login waits for the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from zmqgame_bus import errors as bus_errors
+from zmqgame_bus.messages import Delivery, MessageId
+from zmqgame_bus.node import Node
+from zmqgame_native import Edge
+
+from zmqgame import limits, protocol, tokens
+from zmqgame.play.player import Frame, Overfull, Session, Turn
+from zmqgame.play.rules import Refused
+from zmqgame.protocol import EDGE_CLOSE, EDGE_OPEN, RawId, ToClient, ToServer
+
+log = logging.getLogger(__name__)
+
+AGAIN = {
+    "token_expired": "token",
+    "bad_token": "no",
+    "taken_over": "no",
+    "left": "no",
+    "full": "other",
+    "stopping": "other",
+}
+PING_MS = 10_000
+
+
+class SessionListener(Protocol):
+    """Who wants to know about players: the matches, the queue."""
+
+    def attached(self, session: Session, *, fresh: bool) -> None:
+        """A client is here; a fresh one has seen nothing yet."""
+
+    def detached(self, session: Session) -> None:
+        """The client's connection is gone, perhaps to come back."""
+
+    def gone(self, session: Session, why: str) -> None:
+        """The player is elsewhere, or gone for good."""
+
+    def action(self, session: Session, payload: Mapping[str, Any]) -> None:
+        """An action, once and in order; raises `Refused`."""
+
+    def inputs(self, session: Session, frame: int, payload: bytes) -> None:
+        """Inputs of some frames; raises `Refused`."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a server says of itself to clients, and what it checks them with."""
+
+    name: str
+    udp: str  # "" without UDP
+    token_secret: bytes
+    netcode_key: bytes
+    max_players: int
+    grace_ms: int
+    token_s: int = 300
+
+
+class Sessions:
+    """All sessions of this server, by player and by connection."""
+
+    def __init__(self, door: Door, edge: Edge, node: Node, listener: SessionListener) -> None:
+        self.counters: Counter[str] = Counter()
+        self.by_player: dict[str, Session] = {}
+        self._door = door
+        self._edge = edge
+        self._node = node
+        self._listener = listener
+        self._by_connection: dict[int, Session] = {}
+        self._new: dict[int, int] = {}  # connections that have not logged in: until when they may
+        self._logging_in: dict[str, int] = {}  # player -> the newest connection that logs in
+        self._early: dict[str, list[Delivery]] = {}  # came while a login was under way
+        self._by_udp: dict[int, Session] = {}
+        self._writes: list[tuple[int, int, int, bytes]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._now_ms = 0
+
+    # --- packets
+
+    def receive(self, now_ms: int) -> None:
+        """Take everything the edge has and answer it."""
+        self._now_ms = now_ms
+        for connection, kind, sequence, payload in self._edge.receive():
+            try:
+                self._packet(connection, kind, sequence, payload)
+            except Refused as error:
+                self._refuse(connection, error)
+            except Overfull as error:
+                self._too_slow(error)
+        self.flush()
+
+    def _packet(self, connection: int, kind: int, sequence: int, payload: bytes) -> None:
+        session = self._by_connection.get(connection)
+        if kind == ToServer.INPUT:
+            session = session or self._by_udp.get(connection)
+            if session is not None:
+                self._input(session, sequence, payload)
+                return
+        if kind == EDGE_OPEN:
+            self._opened(connection, payload)
+        elif kind == EDGE_CLOSE:
+            self._closed(connection)
+        elif connection in self._by_udp:
+            self.counters["ignored_udp"] += 1
+        elif session is None:
+            self._first(connection, kind, payload)
+        elif kind == ToServer.ACK:
+            for message_id in session.ack(sequence):
+                self._node.handled(session.player, MessageId(*message_id))
+        elif kind == ToServer.ACTION:
+            self._action(session, sequence, payload)
+        elif kind == ToServer.PING:
+            self._write(connection, ToClient.PONG, sequence, b"")
+        elif kind == ToServer.LEAVE:
+            self._start(self._leave(session))
+        else:
+            raise Refused("malformed", f"kind {kind} is not possible here")
+
+    def _opened(self, connection: int, payload: bytes) -> None:
+        opened = orjson.loads(payload)
+        if opened["transport"] != "udp":
+            if len(self._new) >= limits.MAX_PENDING_LOGINS:
+                raise Refused("full", "too many connections log in")
+            self._new[connection] = self._now_ms + limits.LOGIN_TIMEOUT_MS
+            return
+        player, number = tokens.read_user_data(bytes.fromhex(opened["user_data"]))
+        session = self.by_player.get(player)
+        if session is None or session.session != number:
+            raise Refused("no_session", "log in on the stream first")
+        if session.udp is not None:
+            self._by_udp.pop(session.udp, None)
+        session.udp = connection
+        self._by_udp[connection] = session
+
+    def _closed(self, connection: int) -> None:
+        self._new.pop(connection, None)
+        udp = self._by_udp.pop(connection, None)
+        if udp is not None and udp.udp == connection:
+            udp.udp = None
+        for player in [player for player, other in self._logging_in.items() if other == connection]:
+            del self._logging_in[player]
+        session = self._by_connection.pop(connection, None)
+        if session is not None and session.connection == connection:
+            session.connection, session.gone_at_ms = None, self._now_ms
+            self._node.detach(session.player)
+            self._listener.detached(session)
+
+    def _first(self, connection: int, kind: int, payload: bytes) -> None:
+        if kind != ToServer.LOGIN or connection not in self._new:
+            raise Refused("malformed", "the first packet is a login, and there is one")
+        del self._new[connection]
+        login = protocol.read_login(payload)
+        claims = tokens.verify(self._door.token_secret, login.token)
+        if login.session not in (0, claims.session):
+            raise Refused("bad_token", "the token is for another session")
+        if claims.player not in self.by_player and self.count() >= self._door.max_players:
+            raise Refused("full", f"max_players {self._door.max_players}")
+        older = self._logging_in.get(claims.player)
+        if older is not None:
+            self._bye(older, "taken_over")
+        self._logging_in[claims.player] = connection
+        self._start(self._login(connection, claims, login))
+
+    def _action(self, session: Session, number: int, payload: bytes) -> None:
+        turn = session.turn(number, self._now_ms)
+        answer = b""
+        if turn is Turn.GAP:
+            self.counters["action_gaps"] += 1
+            return
+        if turn is not Turn.AGAIN:
+            session.last_action = number
+            try:
+                if turn is Turn.OVER_RATE:
+                    raise Refused("limit", f"{limits.ACTIONS_PER_SECOND} actions a second")
+                self._listener.action(session, protocol.read_object(payload, limits.MAX_ACTION_BYTES))
+            except Refused as error:
+                self.counters[f"action_{error.kind}"] += 1
+                answer = orjson.dumps({"error": error.kind, "text": error.text})
+        if session.connection is not None:
+            self._write(session.connection, ToClient.ACTION_ACK, number, answer)
+
+    def _input(self, session: Session, frame: int, payload: bytes) -> None:
+        try:
+            self._listener.inputs(session, frame, payload)
+        except Refused as error:
+            self.counters[f"input_{error.kind}"] += 1
+
+    # --- logins
+
+    async def _login(self, connection: int, claims: tokens.Claims, login: protocol.Login) -> None:
+        player = claims.player
+        known = self.by_player.get(player)
+        same = known is not None and known.session == claims.session and known.login == login.login
+        try:
+            attached = await asyncio.wait_for(
+                self._node.attach(
+                    player,
+                    login=login.login if same else 0,
+                    cursor=[MessageId(*mark) for mark in login.cursor],
+                ),
+                limits.ATTACH_TIMEOUT_MS / 1_000,
+            )
+        except TimeoutError:
+            self._login_failed(connection, player, Refused("away", "the bus does not answer"))
+            return
+        except bus_errors.BusError as error:  # a newer login here or elsewhere, or the node is closed
+            self._login_failed(connection, player, Refused("away", str(error)))
+            return
+        early = self._early.pop(player, [])
+        if self._logging_in.get(player) != connection:  # closed meanwhile, or a newer login is under way
+            if player not in self._logging_in and self.by_player.get(player) is None:
+                self._node.detach(player)
+            return
+        del self._logging_in[player]
+        known = self.by_player.get(player)
+        resumed = attached.resumed and known is not None and known.session == claims.session
+        if known is not None and resumed:
+            session = self._take_over(known, connection)
+            seen = login.last_frame
+        else:
+            if known is not None:
+                self._end(known, "taken_over", elsewhere=False)
+            session = Session(player, claims.session, attached.login, self._now_ms, connection)
+            self.by_player[player] = session
+            seen = 0
+        session.login = attached.login
+        self._by_connection[connection] = session
+        self._write(connection, ToClient.WELCOME, 0, self._welcome(session, resumed))
+        for message_id in session.ack(seen):
+            self._node.handled(player, MessageId(*message_id))
+        for frame in session.after(seen):
+            self._write_frame(session, frame)
+        try:
+            self._listener.attached(session, fresh=not resumed)
+            self._push_deliveries(session, [*attached.pending, *early])
+        except Overfull as error:
+            self._too_slow(error)
+        self.flush()
+
+    def _take_over(self, session: Session, connection: int) -> Session:
+        """The session goes on with another connection."""
+        old = session.connection
+        session.connection, session.gone_at_ms = connection, None
+        if old is not None:
+            self._by_connection.pop(old, None)
+            self._bye(old, "taken_over")
+        return session
+
+    def _login_failed(self, connection: int, player: str, error: Refused) -> None:
+        self._early.pop(player, None)
+        if self._logging_in.get(player) == connection:
+            del self._logging_in[player]
+            self._refuse(connection, error)
+            self.flush()
+
+    def _welcome(self, session: Session, resumed: bool) -> bytes:
+        door = self._door
+        connect_token = b""
+        if door.udp:
+            connect_token = tokens.connect_token(
+                door.netcode_key, session.player, session.session, door.udp, door.token_s
+            )
+        return orjson.dumps(
+            {
+                "player": session.player,
+                "session": str(session.session),
+                "login": str(session.login),
+                "resumed": resumed,
+                "server": door.name,
+                "last_action": session.last_action,
+                "token": self._token(session),
+                "connect_token": b64encode(connect_token).decode(),
+                "udp": door.udp,
+                "ping_ms": PING_MS,
+            }
+        )
+
+    def _token(self, session: Session) -> str:
+        """A fresh token, so that the client can always come back; renewed when half of its time is over."""
+        session.token_until_ms = self._now_ms + self._door.token_s * 500
+        return tokens.sign(self._door.token_secret, session.player, session.session, self._door.token_s)
+
+    async def _leave(self, session: Session) -> None:
+        await self._node.leave_player(session.player)
+        if self.by_player.get(session.player) is session:
+            self._end(session, "left", elsewhere=True)
+        self.flush()
+
+    # --- what the bus brings
+
+    def delivered(self, deliveries: Iterable[Delivery]) -> None:
+        """Messages for players here, in order."""
+        for delivery in deliveries:
+            session = self.by_player.get(delivery.player)
+            try:
+                if delivery.player in self._logging_in or session is None:
+                    self._early.setdefault(delivery.player, []).append(delivery)
+                else:
+                    self._push_deliveries(session, [delivery])
+            except Overfull as error:
+                self._too_slow(error)
+        for player in [player for player in self._early if player not in self._logging_in]:
+            del self._early[player]  # not hosted any more: the bus gives them to the next host
+        self.flush()
+
+    def dropped(self, player: str, why: str) -> None:
+        """The bus says that the player is not ours any more: a newer login elsewhere."""
+        session = self.by_player.get(player)
+        if session is not None:
+            log.info("%s is dropped: %s", player, why)
+            self._end(session, "taken_over", elsewhere=True)
+            self.flush()
+
+    def bound(self, player: str, login: int) -> None:
+        """The bus has bound the player: at a login, and again after its restart."""
+        session = self.by_player.get(player)
+        if session is not None and player not in self._logging_in:
+            session.login = login
+
+    def forget(self, player: str, up_to: MessageId) -> None:
+        """The client need not keep the mark of this sender."""
+        session = self.by_player.get(player)
+        if session is not None and session.connection is not None:
+            payload = protocol.ID.pack(*up_to.numbers())
+            self._write(session.connection, ToClient.FORGET, 0, payload)
+            self.flush()
+
+    def _push_deliveries(self, session: Session, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            message_id = RawId(*delivery.id.numbers())
+            if not session.holds(message_id):
+                head = protocol.MESSAGE_HEAD.pack(*message_id, delivery.content)
+                self._push(session, ToClient.MESSAGE, head + delivery.payload, message_id)
+
+    # --- frames out
+
+    def event(self, player: str, payload: bytes) -> None:
+        """An event for a player who has a session here: kept until it is acked."""
+        session = self.by_player.get(player)
+        if session is not None:
+            try:
+                self._push(session, ToClient.EVENT, payload)
+            except Overfull as error:
+                self._too_slow(error)
+
+    def snapshot(self, player: str, frame: int, payload: bytes) -> None:
+        """A snapshot for a player who is connected: the next one replaces it."""
+        session = self.by_player.get(player)
+        if session is not None and session.connection is not None:
+            self._write(session.connection, ToClient.SNAPSHOT, frame, payload)
+
+    def flush(self) -> None:
+        """Hand all writes to the edge, as one batch."""
+        if self._writes:
+            writes, self._writes = self._writes, []
+            self.counters["writes_refused"] += self._edge.send(writes)
+
+    def _push(self, session: Session, kind: int, payload: bytes, message_id: RawId | None = None) -> None:
+        self._write_frame(session, session.push(kind, payload, message_id))
+
+    def _write_frame(self, session: Session, frame: Frame) -> None:
+        if session.connection is not None:
+            self._write(session.connection, frame.kind, frame.number, frame.payload)
+
+    def _write(self, connection: int, kind: int, sequence: int, payload: bytes) -> None:
+        self._writes.append((connection, int(kind), sequence, payload))
+
+    # --- ends
+
+    def housekeep(self, now_ms: int) -> None:
+        """Once a second: who never logged in, who is gone for the grace time, whose token gets old."""
+        self._now_ms = now_ms
+        for connection in [connection for connection, until in self._new.items() if until <= now_ms]:
+            del self._new[connection]
+            self._refuse(connection, Refused("limit", f"no login within {limits.LOGIN_TIMEOUT_MS} ms"))
+        for session in list(self.by_player.values()):
+            if session.gone_at_ms is not None and now_ms - session.gone_at_ms >= self._door.grace_ms:
+                self._end(session, "left", elsewhere=True)
+                self._start(self._logout(session.player))
+            elif session.connection is not None and session.token_until_ms <= now_ms:
+                self.event(session.player, orjson.dumps({"type": "token", "token": self._token(session)}))
+        self.flush()
+
+    async def _logout(self, player: str) -> None:
+        if player not in self.by_player and player not in self._logging_in:
+            await self._node.leave_player(player)
+
+    def stop(self) -> None:
+        """The server ends in order: clients are told to go to another one."""
+        for session in list(self.by_player.values()):
+            self._end(session, "stopping", elsewhere=True)
+        self.flush()
+
+    async def close(self) -> None:
+        """After `stop`: nothing of ours runs on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def count(self) -> int:
+        """Players here, those who are logging in included."""
+        return len(self.by_player) + sum(player not in self.by_player for player in self._logging_in)
+
+    def _too_slow(self, error: Overfull) -> None:
+        session = self.by_player.get(str(error).partition(":")[0])
+        log.warning("session ends: %s", error)
+        self.counters["too_slow"] += 1
+        if session is not None:
+            self._end(session, "too_slow", elsewhere=True)
+            self._start(self._logout(session.player))
+
+    def _end(self, session: Session, why: str, *, elsewhere: bool) -> None:
+        """The session is over; `elsewhere` False: another of the same player follows here at once."""
+        if self.by_player.get(session.player) is session:
+            del self.by_player[session.player]
+        if session.udp is not None:
+            self._by_udp.pop(session.udp, None)
+            self._edge.close(session.udp, why)
+        if session.connection is not None:
+            connection, session.connection = session.connection, None
+            self._by_connection.pop(connection, None)
+            self._bye(connection, why)
+        if elsewhere:
+            self._listener.gone(session, why)
+
+    def _refuse(self, connection: int, error: Refused) -> None:
+        self.counters[f"refused_{error.kind}"] += 1
+        log.info("connection %d refused: %s", connection, error)
+        self._bye(connection, error.kind, error.text)
+
+    def _bye(self, connection: int, reason: str, text: str = "") -> None:
+        again = AGAIN.get(reason, "yes")
+        self._write(
+            connection, ToClient.BYE, 0, orjson.dumps({"reason": reason, "text": text, "again": again})
+        )
+        self.flush()
+        self._edge.close(connection, reason)
+        session = self._by_connection.get(connection)
+        if session is not None:
+            self._closed(connection)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
