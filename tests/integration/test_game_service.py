@@ -214,7 +214,7 @@ async def test_messages_over_lost_connections_and_offline(tmp_path):
             assert [payload["n"] for _, payload in player.messages] == list(range(20))
             assert len({welcome["session"] for welcome in player.welcomes}) == 1
             assert any(welcome["resumed"] for welcome in player.welcomes)
-            await until(lambda: player.client.online.is_set(), "online again")
+            await until(player.client.online.is_set, "online again")
             await player.client.leave()
         receipt = await studio.unicast("ann", "while you were away", timeout_s=10)
         assert receipt.outcome == "stored"
