@@ -116,8 +116,14 @@ impl Table {
     /// # Errors
     /// It is closed, or this would go over `bound`: then it is closing from now on.
     pub fn charge(&self, id: u64, bytes: usize, bound: usize) -> Result<(), NotCharged> {
-        let fits =
-            |queued: u32| (queued as usize + bytes <= bound).then_some(queued + bytes as u32);
+        let fits = |queued: u32| {
+            let total = queued as usize + bytes;
+            if total <= bound {
+                u32::try_from(total).ok()
+            } else {
+                None
+            }
+        };
         match self.update(id, |queued| Some(fits(queued).unwrap_or(CLOSING))) {
             None => Err(NotCharged::Closed),
             Some(before) if fits(before).is_none() => Err(NotCharged::Full),
@@ -141,10 +147,10 @@ impl Table {
         let place = Place::of(id);
         let state = self.states.get(place.slot)?;
         let changed = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            let open = generation_of(now) == place.generation && queued_of(now) != CLOSING;
-            change(queued_of(now))
-                .filter(|_| open)
-                .map(|queued| state_of(place.generation, queued))
+            if generation_of(now) != place.generation || queued_of(now) == CLOSING {
+                return None;
+            }
+            change(queued_of(now)).map(|queued| state_of(place.generation, queued))
         });
         changed.ok().map(queued_of)
     }
