@@ -276,8 +276,11 @@ class ZmtpPeer:
     @property
     def peer_identity(self) -> bytes: ...
 
-def curve_keypair() -> tuple[bytes, bytes]: ...
-def curve_public(secret: bytes) -> bytes: ...
+def curve_keypair() -> tuple[bytes, bytes]:
+    """Make a new CURVE key pair: public and secret, 32 bytes each."""
+
+def curve_public(secret: bytes) -> bytes:
+    """Return the public key that belongs to a secret one."""
 
 # netcode.rs
 
