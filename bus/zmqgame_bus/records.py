@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -52,13 +52,14 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A decoded frame: `records` for kind RECORDS, `data` for the other kinds."""
+    """A decoded frame: `records` for kind RECORDS, `data` for the other kinds; `raw` if it came as bytes."""
 
     kind: int
     source: str
     epoch: int
     records: list[Record]
     data: Any = None
+    raw: bytes = field(default=b"", compare=False, repr=False)
 
 
 def encode_record(seq: int, body: bytes) -> bytes:
@@ -69,17 +70,18 @@ def encode_record(seq: int, body: bytes) -> bytes:
 def decode_records(data: bytes | memoryview, offset: int = 0) -> tuple[list[Record], int]:
     """The whole records from `offset` on, and where the first thing that is none begins (the length, if all
     are)."""
-    view = memoryview(data)
-    end = len(view)
+    whole = bytes(data)
+    end = len(whole)
     records: list[Record] = []
+    unpack, crc32 = _RECORD.unpack_from, zlib.crc32
     while end - offset >= RECORD_ROOM:
-        length, crc, seq = _RECORD.unpack_from(view, offset)
-        if length < 8 or length > EVENT_BYTES_MAX + 8 or end - offset - 8 < length:
+        length, crc, seq = unpack(whole, offset)
+        start = offset + 8
+        stop = start + length
+        if length < 8 or length > EVENT_BYTES_MAX + 8 or stop > end or crc32(whole[start:stop]) != crc:
             break
-        if zlib.crc32(view[offset + 8 : offset + 8 + length]) != crc:
-            break
-        records.append((seq, bytes(view[offset + RECORD_ROOM : offset + 8 + length])))
-        offset += 8 + length
+        records.append((seq, whole[start + 8 : stop]))
+        offset = stop
     return records, offset
 
 
@@ -115,7 +117,7 @@ def decode_frame(data: bytes | memoryview) -> Frame:
         records, stop = decode_records(view, start)
         if stop != len(view):
             raise FrameError("record", f"no whole record at byte {stop} of {len(view)}")
-        return Frame(kind, source, epoch, records)
+        return Frame(kind, source, epoch, records, None, bytes(view))
     if kind not in (ANNOUNCE, LOST):
         raise FrameError("kind", str(kind))
     try:

@@ -1,4 +1,4 @@
-"""CURVE between publishers and stats: keys that the hub admits, for their own names; plain on loopback only."""
+"""CURVE between publishers and stats: the hub's keys, each for its own names; plain on loopback only."""
 
 from __future__ import annotations
 

@@ -135,7 +135,11 @@ class Collector:
             self.counters["frames_postponed"] += 1
             return
         for first, run in _runs(frame.records):
-            for start, end in tracker.take(first, first + len(run) - 1):
+            new = tracker.take(first, first + len(run) - 1)
+            if new == [(first, first + len(frame.records) - 1)]:
+                self._wait(frame)  # all of it is new: its bytes can go to the journal as they are
+                continue
+            for start, end in new:
                 self._wait(Frame(RECORDS, frame.source, frame.epoch, run[start - first : end - first + 1]))
 
     def _wait(self, frame: Frame) -> None:
@@ -342,6 +346,9 @@ def _forget_finished(state: SourceState, current: int, listed: set[int]) -> None
 
 def _runs(records: list[Record]) -> Iterator[tuple[int, list[Record]]]:
     """Records cut where their numbers do not follow each other."""
+    if [seq for seq, _ in records] == list(range(records[0][0], records[0][0] + len(records))):
+        yield records[0][0], records
+        return
     begin = 0
     for index in range(1, len(records) + 1):
         if index == len(records) or records[index][0] != records[index - 1][0] + 1:
@@ -356,10 +363,14 @@ def _ends(frame: Frame) -> Range:
 
 
 def _size(frame: Frame) -> int:
+    if frame.raw:
+        return len(frame.raw) + 64 * len(frame.records)
     return 64 + sum(RECORD_ROOM + 64 + len(body) for _, body in frame.records)
 
 
 def _encode(frame: Frame) -> bytes:
+    if frame.raw:
+        return frame.raw
     if frame.kind == LOST:
         return encode_frame(LOST, frame.source, frame.epoch, frame.data)
     return frame_head(RECORDS, frame.source, frame.epoch) + b"".join(encode_record(*r) for r in frame.records)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
-from zmqgame_bus.records import LOST, Frame
+from zmqgame_bus.records import LOST, Frame, Record
 
 from zmqgame.stats.schema import ID_COLUMNS
 
@@ -22,8 +22,7 @@ _TIME_MAX_US = 4_102_444_800_000_000
 """The years 1970 to 2100: what a DateTime64(6) holds, less what no honest clock shows."""
 
 
-@dataclass(slots=True)
-class Row:
+class Row(NamedTuple):
     """One event on its way into a table."""
 
     source: str
@@ -73,23 +72,50 @@ def to_tables(frames: Iterable[Frame], schemas: Mapping[str, pa.Schema]) -> dict
 
 
 def _sort(frame: Frame, schemas: Mapping[str, pa.Schema], found: Sorted) -> None:
-    for seq, body in frame.records:
-        row = Row(frame.source, frame.epoch, seq, 0, {}, body)
+    source, epoch, tables = frame.source, frame.epoch, found.tables
+    for (seq, body), event in zip(frame.records, _parse(frame.records), strict=True):
         try:
-            table, time, fields = orjson.loads(body)
-        except (ValueError, TypeError) as error:
-            found.reject(row, "", f"not an event: {error}")
-            continue
-        if not isinstance(table, str) or not isinstance(fields, dict) or not isinstance(time, int):
-            found.reject(row, "", "not an event: not [text, whole number, object]")
-        elif not _TIME_MIN_US <= time <= _TIME_MAX_US:
-            found.reject(row, table, f"its time, {time} us, is not in the years 1970 to 2100")
-        elif table not in schemas or table in ("rejected", "lost"):
-            row.time = time
-            found.reject(row, table, "no such table of events")
-        else:
-            row.time, row.fields = time, fields
-            found.tables.setdefault(table, []).append(row)
+            table, time, fields = event
+            rows = tables[table]
+            if type(time) is int and _TIME_MIN_US <= time <= _TIME_MAX_US and type(fields) is dict:
+                rows.append(Row(source, epoch, seq, time, fields, body))
+                continue
+        except (TypeError, ValueError, KeyError):
+            pass  # not an event, or the first one of its table: the slow way knows
+        _sort_one(Row(source, epoch, seq, 0, {}, body), event, schemas, found)
+
+
+def _parse(records: list[Record]) -> list[Any]:
+    """The JSON of every record, all at once if that works; None for one that is not JSON."""
+    try:
+        together: list[Any] = orjson.loads(b"[" + b",".join([body for _, body in records]) + b"]")
+        if len(together) == len(records):
+            return together
+    except orjson.JSONDecodeError:
+        pass
+    return [_parse_one(body) for _, body in records]
+
+
+def _parse_one(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _sort_one(row: Row, event: object, schemas: Mapping[str, pa.Schema], found: Sorted) -> None:
+    if not isinstance(event, list) or len(event) != 3:
+        found.reject(row, "", "not an event: not JSON of [text, whole number, object]")
+        return
+    table, time, fields = event
+    if not isinstance(table, str) or not isinstance(fields, dict) or type(time) is not int:
+        found.reject(row, "", "not an event: not JSON of [text, whole number, object]")
+    elif not _TIME_MIN_US <= time <= _TIME_MAX_US:
+        found.reject(row, table, f"its time, {time} us, is not in the years 1970 to 2100")
+    elif table not in schemas or table in ("rejected", "lost"):
+        found.reject(row._replace(time=time), table, "no such table of events")
+    else:
+        found.tables.setdefault(table, []).append(row._replace(time=time, fields=fields))
 
 
 def _fitting(table: str, rows: list[Row], schema: pa.Schema, found: Sorted) -> pa.Table | None:
@@ -109,24 +135,28 @@ def _fitting(table: str, rows: list[Row], schema: pa.Schema, found: Sorted) -> p
 
 
 def _build(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    columns = []
     names = set(schema.names)
+    plain = names - {"extra"}
+    every = [row.fields for row in rows]
+    columns = []
     for column in schema:
+        name = column.name
         values: list[Any]
-        if column.name in ID_COLUMNS:
-            values = [getattr(row, column.name) for row in rows]
-        elif column.name == "extra":
-            values = [_extra(row.fields, names) for row in rows]
+        if name in ID_COLUMNS:
+            place = ID_COLUMNS.index(name)
+            values = [row[place] for row in rows]
+        elif name == "extra":
+            values = ["" if fields.keys() <= plain else _extra(fields, names) for fields in every]
         else:
-            name, empty = column.name, _EMPTY.get(column.type, 0)
-            values = [empty if (value := row.fields.get(name)) is None else value for row in rows]
-        columns.append(pa.array(values, column.type))
+            values = [fields.get(name) for fields in every]
+        made = pa.array(values, column.type)
+        if made.null_count:
+            made = made.fill_null(pa.scalar(_EMPTY.get(column.type, 0), column.type))
+        columns.append(made)
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _extra(fields: dict[str, Any], names: set[str]) -> str:
-    if fields.keys() <= names - {"extra"}:
-        return ""
     return orjson.dumps(
         {key: value for key, value in fields.items() if key not in names or key == "extra"}
     ).decode()

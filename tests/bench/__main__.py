@@ -1,0 +1,31 @@
+"""`python -m tests.bench [NAME ...] [--quick]`: each benchmark is a module here with `measure(*, quick)`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+
+from tests.bench.report import Row, show
+
+NAMES = ("bus", "edge", "decoder", "tick", "stats")
+
+
+def main() -> None:
+    """Run the named benchmarks, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--quick", action="store_true", help="at most 45 s each")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(NAMES))
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(NAMES)}")
+    rows: list[Row] = []
+    for name in options.names or NAMES:
+        if importlib.util.find_spec(f"tests.bench.{name}") is not None:
+            rows += importlib.import_module(f"tests.bench.{name}").measure(quick=options.quick)
+    print(show(rows))
+
+
+if __name__ == "__main__":
+    main()
