@@ -24,11 +24,14 @@ from zmqgame_bus.limits import EVENT_BATCH_BYTES
 from zmqgame_bus.records import RECORDS, decode_frame, encode_record, frame_head
 
 BATCH = 50_000
-PEER_TABLE = (
-    "CREATE TABLE bare (source LowCardinality(String), epoch UInt64, seq UInt64, "
-    "time DateTime64(6, 'UTC'), match String, player String, car LowCardinality(String), place UInt16, time_ms Float64, trap_kmh Float64, "
-    "extra String) ENGINE = MergeTree ORDER BY (source, epoch, seq)"
+PEER_TABLE = """
+CREATE TABLE bare
+(
+    source LowCardinality(String), epoch UInt64, seq UInt64, time DateTime64(6, 'UTC'), match String,
+    player String, car LowCardinality(String), place UInt16, time_ms Float64, trap_kmh Float64, extra String
 )
+ENGINE = MergeTree ORDER BY (source, epoch, seq)
+"""
 
 
 def frames(epoch: int, events: int) -> Iterator[bytes]:
