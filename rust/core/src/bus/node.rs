@@ -240,6 +240,7 @@ impl Node {
             self.lost(now_ms, random, why, false);
         } else if self.link.ping_due(now_ms) {
             let low = self.sender.low();
+            self.link.sent(now_ms); // in line: not a second one while the socket is full
             self.out.push(&Message::Ping { nonce: now_ms, low });
         }
         self.requests.handle_timeout(now_ms, &mut self.out);
