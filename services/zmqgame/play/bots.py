@@ -2,7 +2,9 @@
 
 The process is a node on the bus, as a studio's login service would be: it asks the manager for tokens.
 Each bot logs in, queues, races, queues again. Before it acks a bus message it writes the message's id to its
-log, `LOG_DIR/PLAYER.log`, one line `KEY/EPOCH/SEQ MS` each (the sender's node key in hex; unix ms).
+log, `LOG_DIR/PLAYER.log`, one line `0xKEY/EPOCH/SEQ MS` each (the sender's node key in hex; unix ms).
+Service `bots`: {"op": "status"}; {"op": "leave", "players"} logs them out, they stay away until
+{"op": "login", "players"}; {"op": "quiet"}: nobody queues again after the race under way.
 
     python -m zmqgame.play.bots --name bots --set bots.count=64 --set bots.log_dir=var/bots
 """
@@ -21,14 +23,16 @@ from typing import Any, TextIO
 
 from zmqgame_bus.errors import BusError
 from zmqgame_bus.keys import Keyring
+from zmqgame_bus.messages import Request
 from zmqgame_bus.node import Node
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
 
-from zmqgame import limits
+from zmqgame import limits, protocol
 from zmqgame.client import ActionRefused, Client, Loss, Ticket
 from zmqgame.play.config import BotsConfig
 from zmqgame.play.drag import Driver, car_names, shift_points
+from zmqgame.play.rules import Refused
 from zmqgame.protocol import RawId
 
 log = logging.getLogger(__name__)
@@ -47,9 +51,12 @@ class Bot:
     ) -> None:
         self.player = player
         self.counters: Counter[str] = Counter()
+        self._past: Counter[str] = Counter()
         self.match = ""
         self.state = ""
         self.playing = True  # False: no more matches
+        self.away = False  # logged out, until told to log in
+        self._tickets = tickets
         self.results: list[dict[str, Any]] = []
         self._random = random.Random(seed)
         self._config = config
@@ -65,12 +72,35 @@ class Bot:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self._log = (folder / f"{player}.log").open("a", buffering=1)
-        self.client = Client(
-            lambda loss: tickets(player, loss),
+        self.client = self._new_client()
+
+    def _new_client(self) -> Client:
+        return Client(
+            lambda loss: self._tickets(self.player, loss),
             self,
-            transport="tcp" if config.transport == "tcp" else "ws",
-            seed=seed,
+            transport="tcp" if self._config.transport == "tcp" else "ws",
+            seed=self._random.randrange(1 << 30),
         )
+
+    async def leave(self) -> None:
+        """Log out; returns when the bus has confirmed it."""
+        if not self.away:
+            self.away = True
+            await self.client.leave()
+            self.match, self.state, self._driver = "", "", None
+
+    async def login(self) -> None:
+        """Log in again, as a new client that remembers nothing."""
+        if self.away:
+            self.away = False
+            self._past += self.client.counters
+            self.client = self._new_client()
+            self.client.start()
+        await self.client.online.wait()
+
+    def all_counters(self) -> Counter[str]:
+        """Its own and those of its clients."""
+        return self.counters + self.client.counters + self._past
 
     # --- Handler
 
@@ -140,13 +170,19 @@ class Bot:
     def look(self, now: float) -> None:
         """Once a second: a bot that has waited long asks again."""
         waits = not self.match or self.state in ("finished", "aborted")
-        if self.playing and waits and self._queued_at and now - self._queued_at > QUEUE_AGAIN_S:
+        if (
+            self.playing
+            and not self.away
+            and waits
+            and self._queued_at
+            and now - self._queued_at > QUEUE_AGAIN_S
+        ):
             self._start(self._queue(0.0))
 
     async def _queue(self, wait_s: float) -> None:
         self._queued_at = time.monotonic()
         await asyncio.sleep(wait_s)
-        if self.playing:
+        if self.playing and not self.away:
             self._car = self._random.choice(car_names())
             await self._act("queue", car=self._car)
 
@@ -225,7 +261,30 @@ class Bots:
 
     def counters(self) -> Counter[str]:
         """Of all bots and their clients."""
-        return sum((bot.counters + bot.client.counters for bot in self.bots), Counter())
+        return sum((bot.all_counters() for bot in self.bots), Counter())
+
+    async def serve(self, request: Request) -> dict[str, Any]:
+        """The service `bots`."""
+        values = protocol.read_object(request.payload, 1 << 20)
+        op, names = values.get("op"), values.get("players", [])
+        chosen = [bot for bot in self.bots if bot.player in set(names)]
+        if op == "leave":
+            await asyncio.gather(*(bot.leave() for bot in chosen))
+            return {"left": [bot.player for bot in chosen]}
+        if op == "login":
+            await asyncio.gather(*(bot.login() for bot in chosen))
+            return {"online": [bot.player for bot in chosen]}
+        if op == "quiet":
+            for bot in self.bots:
+                bot.playing = False
+        elif op != "status":
+            raise Refused("malformed", f"bots know status, leave, login and quiet, not {op!r}")
+        return {
+            "players": len(self.bots),
+            "online": sum(bot.client.online.is_set() for bot in self.bots),
+            "racing": sum(bot.state == "running" for bot in self.bots),
+            "finished": sum(bot.counters["finished"] for bot in self.bots),
+        }
 
     async def close(self) -> None:
         """All stop."""
@@ -243,8 +302,9 @@ async def serve(process: Process) -> None:
         keys=Keyring(process.config).node(),
     )
     await asyncio.to_thread(lambda: [shift_points(car) for car in car_names()])
+    bots = Bots(config, node)
+    node.serve("bots", bots.serve)
     async with node:
-        bots = Bots(config, node)
         play = asyncio.ensure_future(bots.play())
         stopped = asyncio.ensure_future(process.stop.wait())
         await bots.start()

@@ -59,6 +59,7 @@ class Seat:
     out: bool = False  # has a result: finished or did not
     inputs: InputBuffer | None = None
     recorded: bytes = b""
+    held: Any = None  # what `recorded` means: unpacked only when it changes
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ class MatchRun:
         if input_type is None:
             return Seat(player)
         neutral = input_type.neutral().pack()
-        return Seat(player, inputs=InputBuffer(len(neutral), neutral, self.rules.missing), recorded=neutral)
+        inputs = InputBuffer(len(neutral), neutral, self.rules.missing)
+        return Seat(player, inputs=inputs, recorded=neutral, held=input_type.neutral())
 
     # --- what comes in
 
@@ -295,8 +297,9 @@ class MatchRun:
             data = seat.inputs.take(self.frame)
             if data != seat.recorded:
                 seat.recorded = data
+                seat.held = input_type.unpack(data)
                 self.record.add(self.frame, "input", seat.player, data.hex())
-            inputs[seat.player] = input_type.unpack(data)
+            inputs[seat.player] = seat.held
         self.rules.frame = self.frame
         self.rules.step(self.frame, inputs)
 

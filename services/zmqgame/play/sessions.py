@@ -156,7 +156,7 @@ class Sessions:
         session = self._by_connection.pop(connection, None)
         if session is not None and session.connection == connection:
             session.connection, session.gone_at_ms = None, self._now_ms
-            self._node.detach(session.player)
+            self._detach(session.player)
             self._listener.detached(session)
 
     def _first(self, connection: int, kind: int, payload: bytes) -> None:
@@ -222,8 +222,8 @@ class Sessions:
             return
         early = self._early.pop(player, [])
         if self._logging_in.get(player) != connection:  # closed meanwhile, or a newer login is under way
-            if player not in self._logging_in and self.by_player.get(player) is None:
-                self._node.detach(player)
+            self._keep_early(player, early)
+            self._detach(player)
             return
         del self._logging_in[player]
         known = self.by_player.get(player)
@@ -261,11 +261,29 @@ class Sessions:
         return session
 
     def _login_failed(self, connection: int, player: str, error: Refused) -> None:
-        self._early.pop(player, None)
         if self._logging_in.get(player) == connection:
             del self._logging_in[player]
             self._refuse(connection, error)
+            self._keep_early(player, self._early.pop(player, []))
             self.flush()
+        self._detach(player)
+
+    def _keep_early(self, player: str, early: list[Delivery]) -> None:
+        """What came during a login that failed is for the session that is here, or for the next login."""
+        session = self.by_player.get(player)
+        if player in self._logging_in:
+            self._early[player] = early + self._early.get(player, [])
+        elif session is not None:
+            try:
+                self._push_deliveries(session, early)
+            except Overfull as error:
+                self._too_slow(error)
+
+    def _detach(self, player: str) -> None:
+        """Tell the bus that the client is gone, unless one is here or on its way."""
+        session = self.by_player.get(player)
+        if player not in self._logging_in and (session is None or session.connection is None):
+            self._node.detach(player)
 
     def _welcome(self, session: Session, resumed: bool) -> bytes:
         door = self._door
