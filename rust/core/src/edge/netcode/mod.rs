@@ -26,6 +26,8 @@ mod outbound;
 pub mod packet;
 /// Which sequence numbers came already.
 pub mod replay;
+/// What a server tells its driver.
+pub mod report;
 /// The server's side of all sessions.
 pub mod server;
 /// Numbered places for clients, reused with a generation.

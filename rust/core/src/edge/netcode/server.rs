@@ -13,7 +13,6 @@
 //! number is used twice with the session's key.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::net::SocketAddr;
 
 use super::Key;
@@ -23,10 +22,9 @@ use super::limits::{
     PENDING_PER_CLIENT, SEND_INTERVAL_MS,
 };
 use super::outbound::Outbound;
-use super::packet::{
-    Header, Kind, PacketError, PacketKey, Request, challenge_body, split_challenge_body,
-};
+use super::packet::{Header, Kind, PacketKey, Request, challenge_body, split_challenge_body};
 use super::replay::ReplayWindow;
+pub use super::report::{Counters, Ended, Event, Received, Refusal, SendError};
 use super::slots::{Place, Slots};
 use super::token::{Challenge, PrivateToken, TokenTag, UserData, open_private};
 use super::used::UsedTokens;
@@ -93,189 +91,6 @@ impl ServerEntropy {
             hash_keys: [word(40), word(48)],
         }
     }
-}
-
-/// Why a datagram had no effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Refusal {
-    /// A wrong length, kind or version: noise.
-    Malformed,
-    /// Encrypted, from an address that has no session; or a kind that its state does not expect.
-    Unexpected,
-    /// A request for another application.
-    Protocol,
-    /// The token's time is over.
-    Expired,
-    /// The token or the packet was not sealed with the right key.
-    Seal,
-    /// The token is for other servers.
-    OtherServer,
-    /// The token was shown from another address, or has connected before.
-    TokenUsed,
-    /// The address or the client id has a session.
-    AlreadyConnected,
-    /// All slots are taken; the client was told.
-    ServerFull,
-    /// A table or queue of ours is full; the client will try again.
-    Busy,
-    /// The number came before, or is too old to say.
-    Replay,
-}
-
-impl Refusal {
-    /// All of them, in the order of their counters.
-    pub const ALL: [Self; 11] = [
-        Self::Malformed,
-        Self::Unexpected,
-        Self::Protocol,
-        Self::Expired,
-        Self::Seal,
-        Self::OtherServer,
-        Self::TokenUsed,
-        Self::AlreadyConnected,
-        Self::ServerFull,
-        Self::Busy,
-        Self::Replay,
-    ];
-
-    /// The counter's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Unexpected => "unexpected",
-            Self::Protocol => "protocol",
-            Self::Expired => "expired",
-            Self::Seal => "seal",
-            Self::OtherServer => "other_server",
-            Self::TokenUsed => "token_used",
-            Self::AlreadyConnected => "already_connected",
-            Self::ServerFull => "server_full",
-            Self::Busy => "busy",
-            Self::Replay => "replay",
-        }
-    }
-}
-
-impl From<PacketError> for Refusal {
-    fn from(error: PacketError) -> Self {
-        if error == PacketError::Seal {
-            Self::Seal
-        } else {
-            Self::Malformed
-        }
-    }
-}
-
-/// What a datagram was.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Received<'a> {
-    /// Bytes for the application, in the datagram's own buffer.
-    Payload {
-        /// Who sent them.
-        client: ClientKey,
-        /// The packet's number.
-        sequence: u64,
-        /// The bytes.
-        bytes: &'a mut [u8],
-    },
-    /// Handled; there may be events and datagrams now.
-    Handled,
-    /// Nothing happened.
-    Refused(Refusal),
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Silence for the token's time-out.
-    TimedOut,
-    /// The client said goodbye.
-    ByClient,
-    /// [`Server::disconnect`].
-    ByServer,
-}
-
-impl Ended {
-    /// In words.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TimedOut => "timed out",
-            Self::ByClient => "disconnected by the client",
-            Self::ByServer => "disconnected by the server",
-        }
-    }
-}
-
-/// What the application must know. Drain after each datagram: a client's `Connected` then comes
-/// before its first payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A session began.
-    Connected {
-        /// Its key.
-        client: ClientKey,
-        /// Who the token says it is.
-        client_id: u64,
-        /// Where it is.
-        address: SocketAddr,
-        /// What the manager put into the token.
-        user_data: Box<UserData>,
-    },
-    /// A session ended.
-    Disconnected {
-        /// Its key.
-        client: ClientKey,
-        /// Who it was.
-        client_id: u64,
-        /// Why.
-        why: Ended,
-    },
-}
-
-/// Why a payload was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendError {
-    /// No such session (any more).
-    UnknownClient,
-    /// Empty or longer than [`MAX_PAYLOAD_BYTES`].
-    Length {
-        /// The most that fits.
-        limit: usize,
-        /// How long it was.
-        value: usize,
-    },
-    /// Too much is waiting to be sent.
-    Full,
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownClient => f.write_str("no such session"),
-            Self::Length { limit, value } => {
-                write!(f, "a payload has 1 to {limit} bytes, not {value}")
-            }
-            Self::Full => f.write_str("too many datagrams wait to be sent"),
-        }
-    }
-}
-
-impl std::error::Error for SendError {}
-
-/// What happened so far.
-#[derive(Clone, Debug, Default)]
-pub struct Counters {
-    /// Refused datagrams, in the order of [`Refusal::ALL`].
-    pub refused: [u64; Refusal::ALL.len()],
-    /// Decryptions that failed.
-    pub failed_decryptions: u64,
-    /// Sessions begun.
-    pub connected: u64,
-    /// Payloads received.
-    pub payloads: u64,
-    /// Datagrams dropped because too many were waiting to be sent.
-    pub dropped: u64,
 }
 
 struct Pending {
@@ -796,5 +611,23 @@ fn timeout_ms(timeout_s: i32) -> u64 {
     match u64::try_from(timeout_s) {
         Ok(seconds) if seconds > 0 => (seconds * 1000).min(MAX_TIMEOUT_MS),
         _ => MAX_TIMEOUT_MS,
+    }
+}
+
+#[cfg(test)]
+impl Server {
+    /// Panics unless the tables agree with each other.
+    pub(super) fn assert_consistent(&self) {
+        assert_eq!(self.peers.len(), self.clients.len() + self.pending.len());
+        assert_eq!(self.ids.len(), self.clients.len());
+        for place in self.clients.places(|_| true) {
+            let client = self.clients.get(place).unwrap();
+            assert!(matches!(self.peers[&client.address], Peer::Client(at) if at == place));
+            assert_eq!(self.ids[&client.client_id], place);
+        }
+        for place in self.pending.places(|_| true) {
+            let pending = self.pending.get(place).unwrap();
+            assert!(matches!(self.peers[&pending.address], Peer::Pending(at) if at == place));
+        }
     }
 }
