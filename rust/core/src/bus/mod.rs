@@ -1,6 +1,10 @@
 //! The bus: messages, hub, node. The rules are in BUS.md, the bytes in PROTOCOL.md.
 /// Messages to bytes and back.
 pub mod codec;
+/// The hub's state machine.
+pub mod hub;
+/// A mailbox store in memory, for tests and the simulation.
+pub mod memory_store;
 /// What travels on the bus, as values.
 pub mod message;
 /// The node: sender, hosted players, calls.

@@ -1,0 +1,377 @@
+//! The hub: who hosts whom, what waits for whom, what was promised to whom. No socket, no clock.
+//!
+//! In: `handle_*`. Out: `poll_out` (frames to write, connections to close) and `poll_store` (a batch
+//! for the mailbox). This file only dispatches. A message's way:
+//!
+//! | step | file |
+//! |---|---|
+//! | bytes of a link become messages; hello, heartbeats, bye | `link`, `session` |
+//! | a send enters the line of each recipient | `send` |
+//! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow` |
+//! | login, register, logout, takeover | `login` |
+//! | the store's operations and their completions | `mailbox`, `completion` |
+//! | outcomes to the sender, bytes to the link | `receipts`, `outbound` |
+//! | groups, presence, requests, queries | `group`, `presence`, `call`, `query` |
+
+mod call;
+mod completion;
+mod config;
+mod counters;
+mod directory;
+mod flow;
+mod group;
+mod json;
+mod line;
+mod link;
+mod login;
+mod mailbox;
+mod outbound;
+mod presence;
+mod query;
+mod receipts;
+mod send;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Allowed, CloseReason, Conn, HubConfig, HubOut, Peer};
+pub use counters::Counters;
+pub use mailbox::StoreMismatch;
+
+use crate::bus::codec::decode;
+use crate::bus::message::{ErrorCode, Message};
+use crate::bus::store::{StoreBatch, StoreDone, StoreError, StoreOp};
+use crate::limits::MAX_FRAME_BYTES;
+use call::Calls;
+use directory::{Directory, Groups, NONE};
+use mailbox::{Mailbox, Purpose};
+use session::{Links, Sessions};
+use std::collections::{BTreeSet, VecDeque};
+
+/// The hub's state machine.
+#[derive(Debug)]
+pub struct Hub {
+    config: HubConfig,
+    started_ms: u64,
+    now: u64,
+    links: Links,
+    sessions: Sessions,
+    players: Directory,
+    groups: Groups,
+    mailbox: Mailbox,
+    calls: Calls,
+    counters: Counters,
+    /// Links with something to take, each once.
+    ready: VecDeque<u32>,
+    outs: VecDeque<HubOut>,
+    /// The last counter of logins and bindings in this epoch.
+    last_counter: u32,
+    /// Until nodes are back after the start: sends to players without host wait in memory.
+    hold: bool,
+    /// Keys of nodes that the roster calls linked and that have not registered yet.
+    awaited: BTreeSet<u64>,
+    /// Sessions that want presence.
+    subscribers: BTreeSet<u32>,
+    /// Players whose cursor is full, waiting for a `forget`.
+    crowded: VecDeque<u32>,
+    next_tick: u64,
+    exited: bool,
+}
+
+impl Hub {
+    /// A hub that holds; its first store operation claims the store.
+    #[must_use]
+    pub fn new(config: HubConfig, now_ms: u64) -> Self {
+        let mut mailbox = Mailbox::default();
+        mailbox.push(
+            StoreOp::Open {
+                hub_epoch: config.hub_epoch,
+                unix_ms: config.unix_ms,
+            },
+            Purpose::Open,
+        );
+        Self {
+            started_ms: now_ms,
+            now: now_ms,
+            links: Links::default(),
+            sessions: Sessions::default(),
+            players: Directory::new(config.hash_seed),
+            groups: Groups::default(),
+            mailbox,
+            calls: Calls::default(),
+            counters: Counters::default(),
+            ready: VecDeque::new(),
+            outs: VecDeque::new(),
+            last_counter: 0,
+            hold: true,
+            awaited: BTreeSet::new(),
+            subscribers: BTreeSet::new(),
+            crowded: VecDeque::new(),
+            next_tick: now_ms + tick_ms(&config),
+            exited: false,
+            config,
+        }
+    }
+
+    /// A connection was made; its transport has authenticated it.
+    pub fn handle_connected(&mut self, now_ms: u64, conn: Conn, peer: Peer) {
+        self.now = now_ms;
+        self.counters.connected += 1;
+        if self.exited
+            || self.links.len() >= self.config.max_links
+            || !self.links.add(now_ms, conn, peer)
+        {
+            let text = "limit of connections reached".to_string();
+            self.outs.push_back(HubOut::Close {
+                conn,
+                why: CloseReason {
+                    code: Some(ErrorCode::Limit),
+                    text,
+                },
+            });
+        }
+    }
+
+    /// A frame came: one batch of messages.
+    pub fn handle_frame(&mut self, now_ms: u64, conn: Conn, frame: &[u8]) {
+        self.now = now_ms;
+        let Some(at) = self.links.find(conn) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(at) else {
+            return;
+        };
+        if link.closing.is_some() || self.exited {
+            return; // Replaced or refused: what it still sends is not read [4].
+        }
+        link.heard_ms = now_ms;
+        self.counters.frames_in += 1;
+        self.counters.bytes_in += frame.len() as u64;
+        if frame.len() > MAX_FRAME_BYTES {
+            self.malformed(
+                at,
+                &format!(
+                    "frame: {} bytes, the limit is {MAX_FRAME_BYTES}",
+                    frame.len()
+                ),
+            );
+            return;
+        }
+        for message in decode(frame) {
+            self.counters.messages_in += 1;
+            match message {
+                Ok(message) => self.message(at, message),
+                Err(error) => self.malformed(at, &error.to_string()),
+            }
+            if self
+                .links
+                .get(at)
+                .is_none_or(|link| link.conn != conn || link.closing.is_some())
+            {
+                break;
+            }
+        }
+    }
+
+    fn message(&mut self, link: u32, message: Message<'_>) {
+        let session = self.links.get(link).map_or(NONE, |link| link.session);
+        if session == NONE {
+            match message {
+                Message::Hello(hello) => self.hello(link, &hello),
+                _ => self.malformed(link, "the first message is not hello"),
+            }
+            return;
+        }
+        match message {
+            Message::Ack { acks } => acks.iter().for_each(|ack| self.ack(session, ack)),
+            Message::Send(send) => self.send(session, &send),
+            Message::Login { claims } => {
+                claims.iter().for_each(|claim| self.login(session, &claim))
+            }
+            Message::Register { claims, last } => self.register(session, claims, last),
+            Message::Logout {
+                player,
+                login,
+                cursor,
+            } => self.logout(session, player, login, cursor),
+            Message::Join {
+                request,
+                durable,
+                members,
+            } => self.join(session, request, durable, members),
+            Message::Leave {
+                request,
+                durable,
+                members,
+            } => self.leave(session, request, durable, members),
+            Message::Subscribe { topics } => self.subscribe(session, topics),
+            Message::Ping { nonce, low } => self.ping(session, link, nonce, low),
+            Message::Pong { low, .. } => self.raise_low(session, low),
+            Message::Bye { low } => self.bye(session, link, low),
+            Message::Request {
+                call,
+                deadline_ms,
+                service,
+                content,
+                payload,
+            } => {
+                self.request(session, call, deadline_ms, service, content, payload);
+            }
+            Message::Reply {
+                call,
+                ok,
+                content,
+                payload,
+            } => self.reply(session, call, ok, content, payload),
+            Message::Cancel { call } => self.cancel(session, call),
+            Message::Query {
+                call,
+                what,
+                argument,
+            } => self.query(session, call, what, argument),
+            Message::Hello(_) => self.malformed(link, "a second hello"),
+            _ => self.malformed(link, "a message that only the hub sends"),
+        }
+    }
+
+    /// A connection is gone.
+    pub fn handle_disconnected(&mut self, now_ms: u64, conn: Conn) {
+        self.now = now_ms;
+        let Some(at) = self.links.find(conn) else {
+            return;
+        };
+        let Some(link) = self.links.remove(at) else {
+            return;
+        };
+        if link.session != NONE && link.closing.is_none() {
+            self.link_lost(link.session);
+        }
+    }
+
+    /// The driver's buffer of a connection is over or under its mark: over, no frame is given for it.
+    pub fn set_writable(&mut self, conn: Conn, writable: bool) {
+        let Some(at) = self.links.find(conn) else {
+            return;
+        };
+        if let Some(link) = self.links.get_mut(at) {
+            link.writable = writable;
+            self.make_ready(at);
+        }
+    }
+
+    /// The completion of the batch under way.
+    ///
+    /// # Errors
+    /// `Batch` if it is not the one under way, `Length` if results are missing: nothing is changed then.
+    pub fn handle_store(
+        &mut self,
+        now_ms: u64,
+        batch: u64,
+        result: Result<Vec<StoreDone>, StoreError>,
+    ) -> Result<(), StoreMismatch> {
+        self.now = now_ms;
+        match result {
+            Err(error) => {
+                self.mailbox.fail(now_ms, batch, error.reason)?;
+                self.counters.store_failures += 1;
+            }
+            Ok(done) => {
+                let all = self.mailbox.complete(batch, done.len())?;
+                self.counters.store_batches += 1;
+                self.counters.store_ops += done.len() as u64;
+                for ((op, purpose), done) in all.into_iter().zip(done) {
+                    self.store_done(&op, purpose, done);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        self.now = now_ms;
+        self.expire_calls();
+        self.mailbox.wake(now_ms);
+        if self.hold && now_ms >= self.started_ms + self.config.hub_grace_ms {
+            self.end_hold();
+        }
+        if now_ms >= self.next_tick {
+            self.next_tick = now_ms + tick_ms(&self.config);
+            self.check_links();
+            self.check_sessions();
+            self.check_crowded();
+        }
+    }
+
+    /// When `handle_timeout` is to be called, and `poll_store` asked again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        if self.exited {
+            return None;
+        }
+        let hold = self
+            .hold
+            .then_some(self.started_ms + self.config.hub_grace_ms);
+        let due = [hold, self.calls.next_deadline(), self.mailbox.retry_at];
+        due.into_iter().flatten().chain([self.next_tick]).min()
+    }
+
+    /// What the driver is to do next. Links take turns; a frame has all that waits for one, up to a frame.
+    pub fn poll_out(&mut self) -> Option<HubOut> {
+        loop {
+            if let Some(out) = self.outs.pop_front() {
+                return Some(out);
+            }
+            let at = self.ready.pop_front()?;
+            if let Some(out) = self.take_from(at) {
+                return Some(out);
+            }
+        }
+    }
+
+    /// The next batch for the store, once the one before is completed.
+    pub fn poll_store(&mut self, max_ops: usize) -> Option<StoreBatch> {
+        if self.exited {
+            return None;
+        }
+        self.mailbox
+            .poll(self.now, max_ops, self.config.batch_bytes)
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Ends the hub: another one has taken over [41].
+    fn exit(&mut self, why: String) {
+        if !self.exited {
+            self.exited = true;
+            self.outs.push_back(HubOut::Exit { why });
+        }
+    }
+
+    /// A login or binding counter that was never used in this epoch.
+    fn next_counter(&mut self) -> u32 {
+        if self.last_counter == u32::MAX {
+            self.exit(
+                "the counter of logins and bindings is used up; a new start has a new hub epoch"
+                    .into(),
+            );
+            return self.last_counter;
+        }
+        self.last_counter += 1;
+        self.last_counter
+    }
+
+    /// A counter of this epoch as it goes on the wire [12].
+    fn in_epoch(&self, counter: u32) -> u64 {
+        u64::from(self.config.hub_epoch) << 32 | u64::from(counter)
+    }
+}
+
+/// How often silent links and expired graces are looked for: late by a quarter of a heartbeat at most.
+fn tick_ms(config: &HubConfig) -> u64 {
+    (config.heartbeat_ms / 4).max(1)
+}

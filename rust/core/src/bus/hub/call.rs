@@ -1,0 +1,274 @@
+//! Requests to services: at most once. On any doubt the caller gets `unknown`, never a second execution.
+
+use crate::bus::hub::Hub;
+use crate::bus::hub::directory::NONE;
+use crate::bus::message::{AnswerStatus, Content, Message};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The longest deadline: a request is no queue.
+const MAX_DEADLINE_MS: u64 = 3_600_000;
+
+#[derive(Debug)]
+struct Call {
+    caller: u32,
+    number: u64,
+    target: u32,
+    deadline: u64,
+}
+
+/// Requests under way, and who serves what.
+#[derive(Debug, Default)]
+pub struct Calls {
+    calls: BTreeMap<u64, Call>,
+    deadlines: BTreeSet<(u64, u64)>,
+    last: u64,
+    /// By service: sessions, and whose turn it is.
+    services: BTreeMap<Arc<str>, (Vec<u32>, usize)>,
+}
+
+impl Calls {
+    /// A node serves these and nothing else.
+    pub fn serve(&mut self, session: u32, roles: &[Arc<str>]) {
+        self.services.retain(|role, (sessions, _)| {
+            if !roles.contains(role) {
+                sessions.retain(|other| *other != session);
+            }
+            !sessions.is_empty()
+        });
+        for role in roles {
+            let (sessions, _) = self.services.entry(role.clone()).or_default();
+            if !sessions.contains(&session) {
+                sessions.push(session);
+            }
+        }
+    }
+
+    /// When the next request is too late.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    fn remove(&mut self, call: u64) -> Option<Call> {
+        let found = self.calls.remove(&call)?;
+        self.deadlines.remove(&(found.deadline, call));
+        Some(found)
+    }
+
+    /// Who serves a service, beginning with whose turn it is.
+    fn candidates(&mut self, service: &str) -> Vec<u32> {
+        let Some((sessions, turn)) = self.services.get_mut(service) else {
+            return Vec::new();
+        };
+        *turn = (*turn + 1) % sessions.len();
+        let (late, early) = sessions.split_at(*turn);
+        early.iter().chain(late).copied().collect()
+    }
+}
+
+impl Hub {
+    pub(super) fn request(
+        &mut self,
+        caller: u32,
+        number: u64,
+        deadline_ms: u32,
+        service: &str,
+        content: Content,
+        payload: &[u8],
+    ) {
+        let calls = &self.sessions.get(caller).calls;
+        if calls.contains_key(&number) {
+            return self.answer(
+                caller,
+                number,
+                AnswerStatus::Failed,
+                Content::Text,
+                b"call number in use",
+            );
+        }
+        if calls.len() >= self.config.max_calls {
+            return self.answer(
+                caller,
+                number,
+                AnswerStatus::Failed,
+                Content::Text,
+                b"too many requests under way",
+            );
+        }
+        let linked: Vec<_> = self
+            .calls
+            .candidates(service)
+            .into_iter()
+            .filter(|at| self.sessions.get(*at).link != NONE)
+            .collect();
+        if linked.is_empty() {
+            return self.answer(
+                caller,
+                number,
+                AnswerStatus::NoSuchService,
+                Content::Bytes,
+                b"",
+            );
+        }
+        let has_room = |at: &u32| {
+            let link = self.links.get(self.sessions.get(*at).link);
+            link.is_some_and(|link| link.out.payload_bytes() < self.config.link_bytes)
+        };
+        let Some(target) = linked.into_iter().find(has_room) else {
+            return self.answer(
+                caller,
+                number,
+                AnswerStatus::Failed,
+                Content::Text,
+                b"the service does not read",
+            );
+        };
+        let wait = if deadline_ms == 0 {
+            self.config.call_ms
+        } else {
+            u64::from(deadline_ms).min(MAX_DEADLINE_MS)
+        };
+        self.calls.last += 1;
+        let call = self.calls.last;
+        let deadline = self.now + wait;
+        self.calls.calls.insert(
+            call,
+            Call {
+                caller,
+                number,
+                target,
+                deadline,
+            },
+        );
+        self.calls.deadlines.insert((deadline, call));
+        self.sessions.get_mut(caller).calls.insert(number, call);
+        self.sessions.get_mut(target).serving.insert(call);
+        self.counters.calls += 1;
+        let from = self.sessions.get(caller).name.clone();
+        let message = Message::Call {
+            call,
+            deadline_ms: wait as u32,
+            from: &from,
+            service,
+            content,
+            payload,
+        };
+        self.queue_for_service(target, &message);
+    }
+
+    /// In order with calls: what cancels one may not overtake it.
+    fn queue_for_service(&mut self, session: u32, message: &Message<'_>) {
+        let at = self.sessions.get(session).link;
+        if let Some(link) = self.links.get_mut(at).filter(|link| link.closing.is_none()) {
+            link.out.payload(message);
+            self.make_ready(at);
+        }
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        caller: u32,
+        call: u64,
+        status: AnswerStatus,
+        content: Content,
+        payload: &[u8],
+    ) {
+        if status != AnswerStatus::Ok {
+            self.counters.calls_failed += 1;
+        }
+        let link = self.sessions.get(caller).link;
+        self.control(
+            link,
+            &Message::Answer {
+                call,
+                status,
+                content,
+                payload,
+            },
+        );
+    }
+
+    /// Takes a call out of all tables.
+    fn end_call(&mut self, call: u64) -> Option<Call> {
+        let found = self.calls.remove(call)?;
+        self.sessions
+            .get_mut(found.caller)
+            .calls
+            .remove(&found.number);
+        self.sessions.get_mut(found.target).serving.remove(&call);
+        Some(found)
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        session: u32,
+        call: u64,
+        ok: bool,
+        content: Content,
+        payload: &[u8],
+    ) {
+        if !self.sessions.get(session).serving.contains(&call) {
+            return; // Too late, or never asked.
+        }
+        if let Some(found) = self.end_call(call) {
+            let status = if ok {
+                AnswerStatus::Ok
+            } else {
+                AnswerStatus::Failed
+            };
+            self.answer(found.caller, found.number, status, content, payload);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, caller: u32, number: u64) {
+        let call = self.sessions.get(caller).calls.get(&number).copied();
+        if let Some((call, found)) = call.and_then(|call| Some((call, self.end_call(call)?))) {
+            self.queue_for_service(found.target, &Message::Cancelled { call });
+            self.answer(caller, number, AnswerStatus::Cancelled, Content::Bytes, b"");
+        }
+    }
+
+    /// A node's link is gone: nobody waits for its calls, and what it was asked may have run or not.
+    pub(super) fn fail_calls_of(&mut self, session: u32) {
+        let own: Vec<u64> = self.sessions.get(session).calls.values().copied().collect();
+        for call in own {
+            if let Some(found) = self.end_call(call) {
+                self.queue_for_service(found.target, &Message::Cancelled { call });
+            }
+        }
+        let serving: Vec<u64> = self.sessions.get(session).serving.iter().copied().collect();
+        for call in serving {
+            if let Some(found) = self.end_call(call) {
+                self.answer(
+                    found.caller,
+                    found.number,
+                    AnswerStatus::Unknown,
+                    Content::Bytes,
+                    b"",
+                );
+            }
+        }
+    }
+
+    pub(super) fn expire_calls(&mut self) {
+        while let Some((_, call)) = self
+            .calls
+            .deadlines
+            .first()
+            .copied()
+            .filter(|(at, _)| *at <= self.now)
+        {
+            let Some(found) = self.end_call(call) else {
+                return;
+            };
+            self.queue_for_service(found.target, &Message::Cancelled { call });
+            self.answer(
+                found.caller,
+                found.number,
+                AnswerStatus::Deadline,
+                Content::Bytes,
+                b"",
+            );
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What a committed operation means. Nothing here may be said before its commit [10].
+
+use crate::bus::hub::Hub;
+use crate::bus::hub::directory::Membership;
+use crate::bus::hub::mailbox::{Mailbox, Purpose};
+use crate::bus::hub::receipts::{Detail, Recipient};
+use crate::bus::message::{ErrorCode, MessageId, Outcome, node_key};
+use crate::bus::store::{RosterEntry, StoreDone, StoreOp};
+use std::sync::Arc;
+
+impl Hub {
+    pub(super) fn store_done(&mut self, op: &StoreOp, purpose: Purpose, done: StoreDone) {
+        if !Mailbox::fits(op, &done) {
+            self.exit(format!("the store answered {done:?} to {op:?}"));
+            return;
+        }
+        match (purpose, done) {
+            (
+                Purpose::Open,
+                StoreDone::Opened {
+                    hub_epoch_highest,
+                    roster,
+                    groups,
+                },
+            ) => {
+                self.opened(hub_epoch_highest, roster, groups);
+            }
+            (
+                Purpose::Append {
+                    player,
+                    id,
+                    from,
+                    grouped,
+                    flush,
+                    ..
+                },
+                done,
+            ) => {
+                self.op_done(player, |line| line.appends -= 1);
+                self.appended(
+                    Recipient {
+                        from,
+                        id,
+                        grouped,
+                        player,
+                    },
+                    flush,
+                    &done,
+                );
+            }
+            (Purpose::Read { player, binding }, StoreDone::Rows { rows, end }) => {
+                self.op_done(player, |_| {});
+                if self.players.get(player).binding == binding {
+                    self.players.get_mut(player).line().reading = false;
+                    self.rows(player, rows, end);
+                }
+            }
+            (Purpose::Accepted { player, binding }, StoreDone::Marks { marks }) => {
+                self.op_done(player, |_| {});
+                if self.players.get(player).binding == binding {
+                    self.marks(player, marks);
+                }
+            }
+            (Purpose::Settle { player, up_to }, _) => {
+                self.op_done(player, |line| {
+                    (line.settling, line.settled) = (false, line.settled.max(up_to));
+                });
+                self.settle(player);
+                self.note_clean(player);
+                self.forget(player);
+            }
+            (
+                Purpose::Logout {
+                    player,
+                    login,
+                    session,
+                },
+                _,
+            ) => {
+                self.op_done(player, |_| {});
+                self.logout_done(player, login, session);
+            }
+            (
+                Purpose::Member {
+                    player,
+                    join,
+                    session,
+                    request,
+                },
+                done,
+            ) => {
+                self.op_done(player, |_| {});
+                if let StoreOp::Join { group, .. } | StoreOp::Leave { group, .. } = op {
+                    self.member_done(
+                        player,
+                        group,
+                        join,
+                        done == StoreDone::Done,
+                        session,
+                        request,
+                    );
+                }
+            }
+            (Purpose::Player { player }, _) => {
+                self.op_done(player, |_| {});
+                self.slim(player);
+            }
+            _ => {}
+        }
+    }
+
+    fn op_done(&mut self, player: u32, change: impl FnOnce(&mut super::line::Line)) {
+        let line = self.players.get_mut(player).line();
+        line.ops -= 1;
+        change(line);
+    }
+
+    /// The store is ours, or another hub's.
+    fn opened(
+        &mut self,
+        highest: u32,
+        roster: Vec<RosterEntry>,
+        groups: Vec<(Arc<str>, Arc<str>)>,
+    ) {
+        if highest > self.config.hub_epoch {
+            let ours = self.config.hub_epoch;
+            self.exit(format!(
+                "the store has hub epoch {highest}, this one is {ours}"
+            ));
+            return;
+        }
+        self.mailbox.opened = true;
+        for entry in roster {
+            self.remember(&entry);
+        }
+        for (group, player) in groups {
+            if let Some(at) = self.players.intern(&player, self.config.max_players) {
+                // What does not fit a limit stays in the store; the limits are above what they were when it was written.
+                let _ = self.add(
+                    at,
+                    &group,
+                    Membership {
+                        plain: false,
+                        durable: true,
+                    },
+                );
+            }
+        }
+        if self.hold && self.awaited.is_empty() {
+            self.end_hold();
+        }
+    }
+
+    /// A node of the roster: its old epochs are refused from now on, and the hold waits for it [4b].
+    fn remember(&mut self, entry: &RosterEntry) {
+        if entry.node_key != node_key(&entry.name) {
+            return;
+        }
+        let at = match self.sessions.find(entry.node_key) {
+            Some(at) => at,
+            None => self.sessions.add(entry.node_key, entry.name.clone()),
+        };
+        let session = self.sessions.get_mut(at);
+        if session.epoch < entry.epoch {
+            if session.link != super::directory::NONE {
+                let (link, theirs, highest) = (session.link, session.epoch, entry.epoch);
+                self.close_link(
+                    link,
+                    ErrorCode::OldEpoch,
+                    &format!("epoch {theirs}, the highest is {highest}"),
+                );
+                self.give_up_players(at);
+            }
+            let session = self.sessions.get_mut(at);
+            (session.epoch, session.connection, session.low, session.over) =
+                (entry.epoch, 0, 0, false);
+            session.linked = entry.linked;
+            // If it does not come back, the roster is to say so.
+            session.grace_until = entry.linked.then_some(self.now + self.config.node_grace_ms);
+        }
+        if entry.linked && self.hold && !self.sessions.get(at).registered {
+            self.awaited.insert(entry.node_key);
+        }
+    }
+
+    fn appended(&mut self, to: Recipient, flush: bool, done: &StoreDone) {
+        match done {
+            StoreDone::UnknownPlayer => self.outcome(to, Outcome::Refused, Detail::UnknownPlayer),
+            // What was in memory may be in flight: it is not refused for good, it comes again.
+            StoreDone::Full if flush => {
+                if self.sessions.get(to.from).epoch == to.id.epoch {
+                    self.mark_busy(to.from, to.player, to.id.seq);
+                }
+                self.outcome(to, Outcome::Busy, Detail::StoreFull);
+            }
+            StoreDone::Full => self.outcome(to, Outcome::Refused, Detail::StoreFull),
+            _ => self.outcome(to, Outcome::Stored, Detail::None),
+        }
+        self.pump(to.player);
+        self.slim(to.player);
+    }
+
+    fn marks(&mut self, at: u32, marks: Vec<MessageId>) {
+        let player = self.players.get_mut(at);
+        let line = player.line();
+        line.marks_reading = false;
+        line.accepted = marks;
+        let stale = line.behind_marks;
+        player.marks_known = !stale;
+        self.check_live(at);
+    }
+}

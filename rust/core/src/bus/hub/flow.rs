@@ -1,0 +1,630 @@
+//! The line of a player in motion (BUS.md section 6): into the queue, out to the host, into the mailbox.
+
+use crate::bus::hub::Hub;
+use crate::bus::hub::directory::{NONE, Phase};
+use crate::bus::hub::line::{Entry, Line, SenderMark, Sent};
+use crate::bus::hub::mailbox::Purpose;
+use crate::bus::hub::receipts::{Detail, Recipient};
+use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
+use crate::bus::store::{Row, StoreOp};
+use crate::limits::MAX_CURSOR_SENDERS;
+
+/// From this many senders in a cursor on, marks that may go are looked for.
+const FORGET_FROM: usize = MAX_CURSOR_SENDERS / 2;
+
+/// What became of a message that entered a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    /// Its outcome comes later.
+    Open,
+    /// This is its outcome.
+    Done(Outcome, Detail),
+    /// It is in `sent`; the caller writes it to this link.
+    Live(u32, Number),
+}
+
+/// Why nothing goes out of a queue now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blocked {
+    No,
+    /// Acks open the window again.
+    Window,
+    /// The link has room again later.
+    Link,
+    /// A mark has to go first.
+    Cursor,
+}
+
+impl Hub {
+    /// Whether a line can take a message of this size, in memory or in the store [38].
+    pub(super) fn room(&self, player: u32, bytes: usize) -> Result<(), Detail> {
+        let player = self.players.get(player);
+        let (messages, queued) = player
+            .line
+            .as_ref()
+            .map_or((0, 0), |line| (line.queue.len(), line.queue_bytes));
+        let full =
+            messages >= self.config.queue_messages || queued + bytes > self.config.queue_bytes;
+        let store_full = self.mailbox.bytes + queued + bytes > self.config.store_bytes;
+        match player.phase {
+            Phase::Offline if self.hold && full => Err(Detail::Starting),
+            Phase::Offline if self.hold => Ok(()),
+            Phase::Offline if store_full => Err(Detail::StoreBusy),
+            Phase::Waiting | Phase::Drain | Phase::Live if full && store_full => {
+                Err(Detail::StoreBusy)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A message joins a line that has room for it.
+    pub(super) fn enter(&mut self, at: u32, entry: Entry, resend: bool) -> Entered {
+        self.counters.recipients += 1;
+        let hold = self.hold;
+        let player = self.players.get_mut(at);
+        if let Some(line) = &player.line
+            && line.is_accepted(entry.id)
+        {
+            return Entered::Done(Outcome::Stored, Detail::None); // [18]
+        }
+        if player.phase == Phase::Offline && !hold {
+            self.append(at, entry, false);
+            return Entered::Open;
+        }
+        if resend
+            && player
+                .line
+                .as_ref()
+                .is_some_and(|line| line.contains(entry.id))
+        {
+            return Entered::Open; // [19]
+        }
+        let live = player.phase == Phase::Live && player.line().queue.is_empty();
+        if live && self.blocked(at, entry.id.node_key) == Blocked::No {
+            return self.send_live(at, entry);
+        }
+        self.players.get_mut(at).line().push(entry);
+        self.bound_queue(at);
+        self.pump(at);
+        Entered::Open
+    }
+
+    /// A queue over its bound goes to the mailbox [16].
+    fn bound_queue(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        let line = player.line();
+        let full = line.queue.len() > self.config.queue_messages
+            || line.queue_bytes > self.config.queue_bytes;
+        if full && player.phase != Phase::Offline {
+            self.counters.spills += 1;
+            self.flush(at);
+            let player = self.players.get_mut(at);
+            if player.phase == Phase::Live {
+                player.phase = Phase::Drain;
+            }
+        }
+    }
+
+    fn blocked(&self, at: u32, sender: u64) -> Blocked {
+        let player = self.players.get(at);
+        if let Some(line) = &player.line {
+            if line.sent.len() >= self.config.sent_messages {
+                return Blocked::Window;
+            }
+            if !line.has_mark_room(sender) {
+                return Blocked::Cursor;
+            }
+        }
+        let link = self.links.get(self.sessions.get(player.host).link);
+        match link {
+            Some(link) if link.out.payload_bytes() < self.config.link_bytes => Blocked::No,
+            _ => Blocked::Link,
+        }
+    }
+
+    /// Takes the next number for a message that is not in the queue.
+    fn send_live(&mut self, at: u32, entry: Entry) -> Entered {
+        let (link, number) = self.number(at, |line| {
+            line.mark(entry.id, false);
+            line.sent.push_back(Sent::Memory(entry));
+        });
+        Entered::Live(link, number)
+    }
+
+    fn number(&mut self, at: u32, into: impl FnOnce(&mut Line)) -> (u32, Number) {
+        self.counters.deliveries += 1;
+        let epoch = u64::from(self.config.hub_epoch) << 32;
+        let player = self.players.get_mut(at);
+        into(player.line());
+        let number = Number {
+            binding: epoch | u64::from(player.binding),
+            number: player.next_number,
+        };
+        player.next_number = player.next_number.saturating_add(1);
+        let (link, last) = (
+            self.sessions.get(player.host).link,
+            player.next_number == u32::MAX,
+        );
+        if last {
+            // A new link has a new binding, whose numbers begin at 1.
+            self.close_link(
+                link,
+                ErrorCode::Limit,
+                "the numbers of a binding are used up",
+            );
+        }
+        (link, number)
+    }
+
+    /// Writes one message to one link for the recipients there.
+    pub(super) fn write_deliver(&mut self, link: u32, entry: &Entry, targets: &[Number]) {
+        let Some(found) = self.links.get_mut(link) else {
+            return;
+        };
+        if found.closing.is_some() {
+            return;
+        }
+        let (id, content, payload) = (entry.id, entry.content, &*entry.payload);
+        let deliver = Deliver {
+            id,
+            policy: Policy::MustDeliver,
+            content,
+            targets: targets.into(),
+            payload,
+        };
+        found.out.payload(&Message::Deliver(deliver));
+        self.make_ready(link);
+    }
+
+    /// Sends what may go out; reads on what may be read.
+    pub(super) fn pump(&mut self, at: u32) {
+        match self.players.get(at).phase {
+            Phase::Live => self.pump_queue(at),
+            Phase::Drain => self.read_on(at),
+            Phase::Offline | Phase::Waiting => {}
+        }
+    }
+
+    fn pump_queue(&mut self, at: u32) {
+        while self.players.get(at).phase == Phase::Live {
+            let Some(head) = self
+                .players
+                .get(at)
+                .line
+                .as_ref()
+                .and_then(|line| line.queue.front())
+            else {
+                return;
+            };
+            match self.blocked(at, head.id.node_key) {
+                Blocked::No => {}
+                blocked => return self.wait(at, blocked),
+            }
+            let Some(entry) = self.players.get_mut(at).line().pop() else {
+                return;
+            };
+            let kept = entry.clone();
+            if let Entered::Live(link, number) = self.send_live(at, entry) {
+                self.write_deliver(link, &kept, &[number]);
+            }
+        }
+    }
+
+    /// Notes what has to happen before a line moves on.
+    fn wait(&mut self, at: u32, blocked: Blocked) {
+        let player = self.players.get_mut(at);
+        let host = player.host;
+        let line = player.line();
+        match blocked {
+            Blocked::Link if !line.stalled && host != NONE => {
+                if let Some(link) = self.links.get_mut(self.sessions.get(host).link) {
+                    line.stalled = true;
+                    link.stalled.push_back(at);
+                }
+            }
+            Blocked::Cursor if !line.crowded => {
+                line.crowded = true;
+                self.crowded.push_back(at);
+            }
+            Blocked::No | Blocked::Window | Blocked::Link | Blocked::Cursor => {}
+        }
+    }
+
+    /// Players whose link has room again, in the order in which they began to wait.
+    pub(super) fn resume(&mut self, link: u32) {
+        loop {
+            let Some(found) = self.links.get_mut(link) else {
+                return;
+            };
+            if found.out.payload_bytes() * 2 > self.config.link_bytes {
+                return;
+            }
+            let Some(at) = found.stalled.pop_front() else {
+                return;
+            };
+            if self.players.at(at).is_some() {
+                self.players.get_mut(at).line().stalled = false;
+                self.pump(at);
+            }
+        }
+    }
+
+    /// The host acked all numbers of a binding up to one [14, 25].
+    pub(super) fn ack(&mut self, session: u32, ack: Ack) {
+        let current = ack.binding >> 32 == u64::from(self.config.hub_epoch);
+        let bound = if current {
+            self.players.bound(ack.binding as u32)
+        } else {
+            None
+        };
+        let Some(at) = bound.filter(|at| self.players.get(*at).host == session) else {
+            self.counters.void_acks += 1;
+            return;
+        };
+        let next = self.players.get(at).next_number;
+        let Some(line) = &mut self.players.get_mut(at).line else {
+            return;
+        };
+        let first = next - line.sent.len() as u32;
+        let count =
+            (ack.up_to.saturating_add(1).saturating_sub(first) as usize).min(line.sent.len());
+        for _ in 0..count {
+            let Some(sent) = self.players.get_mut(at).line().sent.pop_front() else {
+                break;
+            };
+            match sent {
+                Sent::Row { row } => self.players.get_mut(at).line().settle_wanted = row,
+                Sent::Memory(Entry {
+                    id, from, grouped, ..
+                })
+                | Sent::Spilled { id, from, grouped } => {
+                    self.outcome(
+                        Recipient {
+                            from,
+                            id,
+                            grouped,
+                            player: at,
+                        },
+                        Outcome::Delivered,
+                        Detail::None,
+                    );
+                }
+            }
+        }
+        self.settle(at);
+        self.pump(at);
+        self.forget(at);
+    }
+
+    /// Deletes acked rows, one operation at a time [21].
+    pub(super) fn settle(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        let name = player.name.clone();
+        let line = player.line();
+        if !line.settling && line.settle_wanted > line.settled {
+            (line.settling, line.ops) = (true, line.ops + 1);
+            let up_to = line.settle_wanted;
+            self.mailbox.push(
+                StoreOp::Settle {
+                    player: name,
+                    up_to,
+                },
+                Purpose::Settle { player: at, up_to },
+            );
+        }
+    }
+
+    /// Issues one append. `flush`: the message was in memory before.
+    pub(super) fn append(&mut self, at: u32, entry: Entry, flush: bool) {
+        let player = self.players.get_mut(at);
+        (player.rows_left, player.marks_known) = (true, false);
+        let name = player.name.clone();
+        let line = player.line();
+        line.ops += 1;
+        line.appends += 1;
+        line.behind_read = true;
+        line.behind_marks = true;
+        line.at_end = false;
+        let Entry {
+            id,
+            from,
+            grouped,
+            content,
+            payload,
+        } = entry;
+        let purpose = Purpose::Append {
+            player: at,
+            id,
+            from,
+            grouped,
+            flush,
+            bytes: payload.len(),
+        };
+        self.mailbox.push(
+            StoreOp::Append {
+                player: name,
+                id,
+                deadline_ms: 0,
+                content,
+                payload,
+            },
+            purpose,
+        );
+    }
+
+    /// All of memory goes to the mailbox, in order, what is in flight included [7, 9].
+    pub(super) fn flush(&mut self, at: u32) {
+        let Some(line) = &mut self.players.get_mut(at).line else {
+            return;
+        };
+        for entry in line.take_memory() {
+            self.append(at, entry, true);
+        }
+    }
+
+    /// A new binding reads its mailbox from the first row, if there may be one [15].
+    pub(super) fn start_reading(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        player.phase = Phase::Drain;
+        if !player.rows_left && player.marks_known {
+            self.go_live(at); // This hub has read it to its end and has appended nothing since (BUS.md section 10).
+            return;
+        }
+        self.read_on(at);
+    }
+
+    /// The next page, when half the window is free; the marks, when they are not on their way.
+    fn read_on(&mut self, at: u32) {
+        let player = self.players.get(at);
+        let line = player.line.as_deref();
+        let (sent, busy, end) = line.map_or((0, false, false), |line| {
+            (line.sent.len(), line.reading, line.at_end)
+        });
+        if busy || player.host == NONE {
+            return;
+        }
+        if end {
+            return self.read_marks(at);
+        }
+        if sent * 2 > self.config.sent_messages {
+            return; // An ack asks again.
+        }
+        let room = self.links.get(self.sessions.get(player.host).link);
+        if room.is_none_or(|link| link.out.payload_bytes() >= self.config.link_bytes) {
+            return self.wait(at, Blocked::Link);
+        }
+        let limit = (self.config.sent_messages - sent) as u32;
+        let player = self.players.get_mut(at);
+        let (name, binding) = (player.name.clone(), player.binding);
+        let line = player.line();
+        (line.reading, line.behind_read) = (true, false);
+        line.ops += 1;
+        let after_row = line.last_row;
+        self.mailbox.push(
+            StoreOp::Read {
+                player: name,
+                after_row,
+                limit,
+            },
+            Purpose::Read {
+                player: at,
+                binding,
+            },
+        );
+        self.read_marks(at);
+    }
+
+    fn read_marks(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        let (name, binding, known) = (player.name.clone(), player.binding, player.marks_known);
+        let line = player.line();
+        if !known && !line.marks_reading {
+            (line.marks_reading, line.behind_marks) = (true, false);
+            line.ops += 1;
+            self.mailbox.push(
+                StoreOp::Accepted { player: name },
+                Purpose::Accepted {
+                    player: at,
+                    binding,
+                },
+            );
+        }
+    }
+
+    /// Rows came for the current binding.
+    pub(super) fn rows(&mut self, at: u32, rows: Vec<Row>, end: bool) {
+        let mut all = true;
+        for row in rows {
+            if self.players.get(at).phase != Phase::Drain
+                || self.blocked(at, row.id.node_key) != Blocked::No
+            {
+                let blocked = self.blocked(at, row.id.node_key);
+                self.wait(at, blocked);
+                all = false; // What did not fit is read again.
+                break;
+            }
+            self.counters.rows_read += 1;
+            let (link, number) = self.number(at, |line| {
+                line.mark(row.id, true);
+                line.last_row = row.row;
+                line.sent.push_back(Sent::Row { row: row.row });
+            });
+            let grouped = false;
+            let entry = Entry {
+                id: row.id,
+                from: NONE,
+                grouped,
+                content: row.content,
+                payload: row.payload,
+            };
+            self.write_deliver(link, &entry, &[number]);
+        }
+        let line = self.players.get_mut(at).line();
+        line.at_end = end && all && !line.behind_read;
+        if line.at_end {
+            self.check_live(at)
+        } else if all {
+            self.read_on(at)
+        }
+    }
+
+    /// Live, once the mailbox was read to its end and `accepted` is known, with no append behind them [17].
+    pub(super) fn check_live(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        if player.phase != Phase::Drain || !player.line().at_end {
+            return;
+        }
+        if player.marks_known {
+            self.go_live(at)
+        } else {
+            self.read_marks(at)
+        }
+    }
+
+    fn go_live(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        player.phase = Phase::Live;
+        if player.line.is_some() {
+            let line = player.line();
+            let (seen, new): (Vec<_>, Vec<_>) = line.queue.drain(..).partition(|entry| {
+                line.accepted
+                    .iter()
+                    .any(|mark| mark.node_key == entry.id.node_key && *mark >= entry.id)
+            });
+            line.queue_bytes = new.iter().map(|entry| entry.payload.len()).sum();
+            line.queue = new.into();
+            for Entry {
+                id, from, grouped, ..
+            } in seen
+            {
+                self.outcome(
+                    Recipient {
+                        from,
+                        id,
+                        grouped,
+                        player: at,
+                    },
+                    Outcome::Stored,
+                    Detail::None,
+                );
+            }
+            self.trim(at);
+        }
+        self.note_clean(at);
+        self.pump(at);
+    }
+
+    /// Tells the store which marks can't be asked for again [24].
+    fn trim(&mut self, at: u32) {
+        let complete = self.mailbox.opened;
+        let player = self.players.get_mut(at);
+        let name = player.name.clone();
+        let sessions = &self.sessions;
+        let (over, kept): (Vec<_>, Vec<_>) = player
+            .line()
+            .accepted
+            .drain(..)
+            .partition(|mark| sessions.is_over(mark, complete));
+        player.line().accepted = kept;
+        for mark in over {
+            self.counters.trims += 1;
+            self.players.get_mut(at).line().ops += 1;
+            let op = StoreOp::Trim {
+                player: name.clone(),
+                sender: mark.node_key,
+                epoch: mark.epoch,
+                seq: mark.seq,
+            };
+            self.mailbox.push(op, Purpose::Player { player: at });
+        }
+    }
+
+    /// Remembers that the mailbox is empty, when that is sure.
+    pub(super) fn note_clean(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        if player.phase == Phase::Live
+            && player
+                .line
+                .as_ref()
+                .is_none_or(|line| line.has_no_rows_open())
+        {
+            player.rows_left = false;
+        }
+    }
+
+    /// Tells the node which marks of a full cursor can't be needed again [32].
+    ///
+    /// Before live, unread rows may repeat what went out from memory, never what went out as a row: a
+    /// sender's rows are in its order, and the store takes no id twice.
+    pub(super) fn forget(&mut self, at: u32) {
+        let player = self.players.get(at);
+        let Some(line) = player
+            .line
+            .as_deref()
+            .filter(|line| line.marks.len() >= FORGET_FROM)
+        else {
+            return;
+        };
+        let live = player.phase == Phase::Live;
+        if !(live || player.phase == Phase::Drain && line.sent.is_empty())
+            || !line.has_no_rows_open()
+        {
+            return;
+        }
+        let complete = self.mailbox.opened;
+        let may_go = |mark: &&SenderMark| {
+            (live || mark.as_row)
+                && self.sessions.is_over(&mark.id, complete)
+                && !line.holds_sender(mark.id.node_key)
+        };
+        let marks: Vec<_> = line
+            .marks
+            .iter()
+            .filter(may_go)
+            .map(|mark| mark.id)
+            .collect();
+        let (name, link) = (player.name.clone(), self.sessions.get(player.host).link);
+        let binding = self.in_epoch(player.binding);
+        for up_to in marks {
+            self.counters.forgets += 1;
+            self.control(
+                link,
+                &Message::Forget {
+                    player: &name,
+                    binding,
+                    up_to,
+                },
+            );
+            self.players
+                .get_mut(at)
+                .line()
+                .marks
+                .retain(|mark| mark.id != up_to);
+        }
+    }
+
+    /// Players whose cursor was full: perhaps a mark may go now.
+    pub(super) fn check_crowded(&mut self) {
+        for _ in 0..self.crowded.len() {
+            let Some(at) = self.crowded.pop_front() else {
+                return;
+            };
+            if self.players.at(at).is_some() {
+                self.players.get_mut(at).line().crowded = false;
+                self.forget(at);
+                self.pump(at);
+            }
+        }
+    }
+
+    /// The binding ends: its acks are void, what was only sent waits again [14].
+    pub(super) fn unbind(&mut self, at: u32) {
+        self.players.rebind(at, 0);
+        let player = self.players.get_mut(at);
+        player.phase = Phase::Waiting;
+        if let Some(line) = &mut player.line {
+            line.unsend();
+            line.stalled = false; // The list of the old link may still name it: that is harmless.
+        }
+    }
+}

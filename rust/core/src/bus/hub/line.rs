@@ -1,0 +1,272 @@
+//! A player's line: what was sent in this binding, then what waits in memory [7].
+//!
+//! Rows of the mailbox are older than anything here: memory goes to the mailbox whole and in order,
+//! what is in flight included, or not at all.
+
+use crate::bus::message::{Content, Mark, MessageId};
+use crate::limits::MAX_CURSOR_SENDERS;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// An accepted message that has no row yet.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The message.
+    pub id: MessageId,
+    /// The session that waits for the outcome.
+    pub from: u32,
+    /// Its outcome goes into a group report.
+    pub grouped: bool,
+    /// How to read the payload.
+    pub content: Content,
+    /// The payload, shared by the recipients of a group.
+    pub payload: Arc<[u8]>,
+}
+
+/// What an ack of a number means.
+#[derive(Debug, Clone)]
+pub enum Sent {
+    /// `delivered`.
+    Memory(Entry),
+    /// `delivered`; its row comes again under another number.
+    Spilled {
+        /// The message.
+        id: MessageId,
+        /// The session that waits for the outcome.
+        from: u32,
+        /// Its outcome goes into a group report.
+        grouped: bool,
+    },
+    /// A row to settle. Its sender, whose mark the cursor keeps.
+    Row {
+        /// The row.
+        row: u64,
+    },
+}
+
+/// What a session's cursor may hold of one sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SenderMark {
+    /// The last message that went to the session.
+    pub id: Mark,
+    /// It went as a row.
+    pub as_row: bool,
+}
+
+/// The line of one player.
+#[derive(Debug, Default)]
+pub struct Line {
+    /// Accepted, not sent in this binding.
+    pub queue: VecDeque<Entry>,
+    /// Payload bytes of `queue`.
+    pub queue_bytes: usize,
+    /// Sent in this binding and not acked; the last one has `next_number - 1`.
+    pub sent: VecDeque<Sent>,
+    /// One per sender of whom the session may have a mark in its cursor.
+    pub marks: Vec<SenderMark>,
+    /// The store's `accepted`, as last read.
+    pub accepted: Vec<Mark>,
+    /// The last row sent in this binding.
+    pub last_row: u64,
+    /// A read of this binding is under way.
+    pub reading: bool,
+    /// `Accepted` of this binding is under way.
+    pub marks_reading: bool,
+    /// The last read came to the end, and no append was issued since it was.
+    pub at_end: bool,
+    /// An append was issued since the last read was.
+    pub behind_read: bool,
+    /// An append or logout was issued since `Accepted` was.
+    pub behind_marks: bool,
+    /// Rows up to here were acked.
+    pub settle_wanted: u64,
+    /// Rows up to here are deleted.
+    pub settled: u64,
+    /// A settle is under way.
+    pub settling: bool,
+    /// Operations of the store that will name this player when they are done.
+    pub ops: u32,
+    /// Appends among them.
+    pub appends: u32,
+    /// It is in its link's list of players that wait for room.
+    pub stalled: bool,
+    /// It is in the hub's list of players whose cursor is full.
+    pub crowded: bool,
+}
+
+impl Line {
+    /// Whether a message is here, in memory.
+    pub fn contains(&self, id: MessageId) -> bool {
+        let sent = |sent: &Sent| matches!(sent, Sent::Memory(entry) if entry.id == id);
+        self.queue.iter().any(|entry| entry.id == id) || self.sent.iter().any(sent)
+    }
+
+    /// Joins at the tail.
+    pub fn push(&mut self, entry: Entry) {
+        self.queue_bytes += entry.payload.len();
+        self.queue.push_back(entry);
+    }
+
+    /// Leaves at the head.
+    pub fn pop(&mut self) -> Option<Entry> {
+        let entry = self.queue.pop_front()?;
+        self.queue_bytes -= entry.payload.len();
+        Some(entry)
+    }
+
+    /// The binding ended: what was only sent waits again, at the head; rows are read again [14].
+    pub fn unsend(&mut self) {
+        while let Some(sent) = self.sent.pop_back() {
+            if let Sent::Memory(entry) = sent {
+                self.queue_bytes += entry.payload.len();
+                self.queue.push_front(entry);
+            }
+        }
+        self.last_row = 0;
+        self.reading = false;
+        self.marks_reading = false;
+        self.at_end = false;
+    }
+
+    /// Takes all of memory, in order, for the mailbox. What is in flight keeps its number.
+    pub fn take_memory(&mut self) -> Vec<Entry> {
+        let mut all = Vec::with_capacity(self.queue.len() + self.sent.len());
+        for sent in &mut self.sent {
+            if let Sent::Memory(entry) = sent {
+                let spilled = Sent::Spilled {
+                    id: entry.id,
+                    from: entry.from,
+                    grouped: entry.grouped,
+                };
+                if let Sent::Memory(entry) = std::mem::replace(sent, spilled) {
+                    all.push(entry);
+                }
+            }
+        }
+        all.extend(self.queue.drain(..));
+        self.queue_bytes = 0;
+        all
+    }
+
+    /// Whether the cursor has room for a mark of this sender.
+    pub fn has_mark_room(&self, node_key: u64) -> bool {
+        self.marks.len() < MAX_CURSOR_SENDERS
+            || self.marks.iter().any(|mark| mark.id.node_key == node_key)
+    }
+
+    /// A message goes to the session: the cursor may hold it.
+    pub fn mark(&mut self, id: MessageId, as_row: bool) {
+        match self
+            .marks
+            .iter_mut()
+            .find(|mark| mark.id.node_key == id.node_key)
+        {
+            Some(mark) if id >= mark.id => *mark = SenderMark { id, as_row },
+            Some(_) => {}
+            None => self.marks.push(SenderMark { id, as_row }),
+        }
+    }
+
+    /// Whether the store said that it accepted this message [18].
+    pub fn is_accepted(&self, id: MessageId) -> bool {
+        self.accepted
+            .iter()
+            .any(|mark| mark.node_key == id.node_key && *mark >= id)
+    }
+
+    /// Whether all rows that were sent are acked and deleted, and nothing is being appended.
+    pub fn has_no_rows_open(&self) -> bool {
+        let rows = |sent: &Sent| !matches!(sent, Sent::Memory(_));
+        self.appends == 0 && self.settled >= self.settle_wanted && !self.sent.iter().any(rows)
+    }
+
+    /// Whether memory holds a message of this sender.
+    pub fn holds_sender(&self, node_key: u64) -> bool {
+        let sent =
+            |sent: &Sent| matches!(sent, Sent::Memory(entry) if entry.id.node_key == node_key);
+        self.sent.iter().any(sent) || self.queue.iter().any(|entry| entry.id.node_key == node_key)
+    }
+
+    /// Whether it says nothing that an absent line does not.
+    pub fn is_void(&self) -> bool {
+        self.queue.is_empty()
+            && self.sent.is_empty()
+            && self.marks.is_empty()
+            && self.accepted.is_empty()
+            && self.ops == 0
+            && !self.stalled
+            && !self.crowded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(seq: u64) -> Entry {
+        let id = MessageId {
+            node_key: 1,
+            epoch: 1,
+            seq,
+        };
+        Entry {
+            id,
+            from: 0,
+            grouped: false,
+            content: Content::Bytes,
+            payload: vec![0; seq as usize % 7].into(),
+        }
+    }
+
+    fn ids(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.id.seq).collect()
+    }
+
+    proptest! {
+        /// Whatever is pushed, sent, unsent: memory comes out whole and in order.
+        #[test]
+        fn memory_is_whole_and_in_order(steps in proptest::collection::vec(0u8..4, 0..100)) {
+            let mut line = Line::default();
+            let (mut pushed, mut acked) = (0, 0);
+            for step in steps {
+                match step {
+                    0 => { pushed += 1; line.push(entry(pushed)); }
+                    1 => if let Some(entry) = line.pop() { line.sent.push_back(Sent::Memory(entry)); },
+                    2 => if line.sent.pop_front().is_some() { acked += 1; },
+                    _ => line.unsend(),
+                }
+                prop_assert_eq!(line.queue_bytes, line.queue.iter().map(|e| e.payload.len()).sum::<usize>());
+            }
+            prop_assert_eq!(ids(&line.take_memory()), (acked + 1..=pushed).collect::<Vec<_>>());
+            prop_assert_eq!(line.queue_bytes, 0);
+        }
+    }
+
+    #[test]
+    fn what_went_to_the_mailbox_does_not_wait_again() {
+        let mut line = Line::default();
+        line.sent.push_back(Sent::Memory(entry(1)));
+        line.push(entry(2));
+        assert_eq!(ids(&line.take_memory()), vec![1, 2]);
+        line.unsend();
+        assert!(line.queue.is_empty() && line.sent.is_empty());
+    }
+
+    #[test]
+    fn the_cursor_takes_64_senders() {
+        let mut line = Line::default();
+        for node_key in 0..64 {
+            assert!(line.has_mark_room(node_key));
+            line.mark(
+                MessageId {
+                    node_key,
+                    epoch: 1,
+                    seq: 1,
+                },
+                false,
+            );
+        }
+        assert!(line.has_mark_room(3) && !line.has_mark_room(64));
+    }
+}

@@ -1,0 +1,184 @@
+//! Outcomes on their way to senders: single receipts, and the reports of group sends [40].
+
+use crate::bus::hub::Hub;
+use crate::bus::message::{GroupReport, Message, MessageId, Outcome, ReportEntry};
+use crate::limits::MAX_REPORT_ENTRIES;
+
+/// Why, in one byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Detail {
+    /// The outcome says it.
+    #[default]
+    None,
+    /// No login of that name was ever committed.
+    UnknownPlayer,
+    /// Nobody is in that group.
+    UnknownGroup,
+    /// `latest` and `droppable`.
+    Policy,
+    /// Deadlines.
+    Deadline,
+    /// The store's byte limit.
+    StoreFull,
+    /// The store is away or slow, and memory has no more room.
+    StoreBusy,
+    /// The hub was just started.
+    Starting,
+    /// An earlier message of this sender to this player was `busy`.
+    BehindBusy,
+    /// The hub's limit of players.
+    Players,
+}
+
+impl Detail {
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::UnknownPlayer => "unknown player",
+            Self::UnknownGroup => "unknown group",
+            Self::Policy => "not supported: policy",
+            Self::Deadline => "not supported: deadline",
+            Self::StoreFull => "mailbox store full",
+            Self::StoreBusy => "mailbox store away or slow",
+            Self::Starting => "hub starting",
+            Self::BehindBusy => "behind a busy message",
+            Self::Players => "limit of players reached",
+        }
+    }
+}
+
+/// The report of a group send under way.
+#[derive(Debug)]
+pub struct Report {
+    /// By player's index. `None`: still open.
+    recipients: Vec<(u32, Option<Outcome>, Detail)>,
+    open: usize,
+    /// Names only those that are neither delivered nor stored.
+    brief: bool,
+}
+
+impl Report {
+    /// About recipients that are in order and all open.
+    pub fn new(recipients: impl Iterator<Item = u32>, brief: bool) -> Self {
+        let recipients: Vec<_> = recipients
+            .map(|player| (player, None, Detail::None))
+            .collect();
+        debug_assert!(recipients.is_sorted_by_key(|entry| entry.0));
+        Self {
+            open: recipients.len(),
+            recipients,
+            brief,
+        }
+    }
+
+    /// The first outcome counts. True: all are there.
+    fn set(&mut self, player: u32, outcome: Outcome, detail: Detail) -> bool {
+        if let Ok(at) = self
+            .recipients
+            .binary_search_by_key(&player, |entry| entry.0)
+            && self.recipients[at].1.is_none()
+        {
+            self.recipients[at] = (player, Some(outcome), detail);
+            self.open -= 1;
+        }
+        self.open == 0
+    }
+}
+
+impl Hub {
+    /// Gives an outcome to its sender, if that still waits on this link [5].
+    pub(super) fn outcome(&mut self, to: Recipient, outcome: Outcome, detail: Detail) {
+        match outcome {
+            Outcome::Delivered => self.counters.delivered += 1,
+            Outcome::Stored => self.counters.stored += 1,
+            Outcome::Refused => self.counters.refused += 1,
+            Outcome::Busy => self.counters.busy += 1,
+            Outcome::Expired | Outcome::Sent | Outcome::Dropped => {}
+        }
+        let session = self.sessions.get_mut(to.from);
+        if session.epoch != to.id.epoch {
+            return;
+        }
+        if !to.grouped {
+            let link = session.link;
+            self.receipt(link, to.id.seq, outcome, detail);
+        } else if let Some(report) = session.reports.get_mut(&to.id.seq)
+            && report.set(to.player, outcome, detail)
+        {
+            self.finish_report(to.from, to.id.seq);
+        }
+    }
+
+    /// Puts one receipt on a link, if it is there.
+    pub(super) fn receipt(&mut self, link: u32, seq: u64, outcome: Outcome, detail: Detail) {
+        if let Some(found) = self.links.get_mut(link) {
+            found.out.receipt(seq, outcome, detail.text());
+            self.make_ready(link);
+        }
+    }
+
+    /// Sends the final report of a group send.
+    pub(super) fn finish_report(&mut self, session: u32, seq: u64) {
+        let Some(report) = self.sessions.get_mut(session).reports.remove(&seq) else {
+            return;
+        };
+        let mut counts = [0u32; 7];
+        for (_, outcome, _) in &report.recipients {
+            if let Some(outcome) = outcome {
+                counts[*outcome as usize - 1] += 1;
+            }
+        }
+        let good = |outcome: Outcome| matches!(outcome, Outcome::Delivered | Outcome::Stored);
+        let mut named: Vec<_> = report
+            .recipients
+            .iter()
+            .filter(|entry| !report.brief || !entry.1.is_some_and(good))
+            .collect();
+        let omitted = report
+            .recipients
+            .len()
+            .saturating_sub(named.len().min(MAX_REPORT_ENTRIES));
+        if named.len() > MAX_REPORT_ENTRIES {
+            named.sort_by_key(|entry| (entry.1.is_some_and(good), entry.0));
+            named.truncate(MAX_REPORT_ENTRIES);
+        }
+        let names: Vec<_> = named
+            .iter()
+            .map(|entry| self.players.at(entry.0).map(|p| p.name.clone()))
+            .collect();
+        let entries: Vec<_> = named
+            .iter()
+            .zip(&names)
+            .filter_map(|(entry, name)| {
+                Some(ReportEntry {
+                    player: name.as_deref()?,
+                    outcome: entry.1?,
+                    detail: entry.2.text(),
+                })
+            })
+            .collect();
+        let message = Message::GroupReport(GroupReport {
+            seq,
+            last: true,
+            counts,
+            omitted: omitted as u32,
+            entries: (&entries).into(),
+        });
+        let link = self.sessions.get(session).link;
+        self.control(link, &message);
+    }
+}
+
+/// Whose outcome, for which recipient.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient {
+    /// The sender's session.
+    pub from: u32,
+    /// The message.
+    pub id: MessageId,
+    /// It goes into a group report.
+    pub grouped: bool,
+    /// The recipient.
+    pub player: u32,
+}

@@ -1,0 +1,225 @@
+//! A send is accepted or answered: to one player, to a group, to those online [35, 36, 39].
+
+use crate::bus::codec::decode;
+use crate::bus::hub::Hub;
+use crate::bus::hub::directory::NONE;
+use crate::bus::hub::flow::Entered;
+use crate::bus::hub::line::Entry;
+use crate::bus::hub::receipts::{Detail, Recipient, Report};
+use crate::bus::hub::session::HeldSend;
+use crate::bus::message::{Message, MessageId, Number, Outcome, Policy, Scope, Send, Target};
+use std::sync::Arc;
+
+/// Names of nodes' own addresses begin so; a broadcast to players leaves them out.
+pub const NODE_PREFIX: &str = "node:";
+
+impl Hub {
+    pub(super) fn send(&mut self, session: u32, send: &Send<'_>) {
+        self.raise_low(session, send.low);
+        self.counters.sends += 1;
+        self.counters.resends += u64::from(send.resend);
+        if send.policy != Policy::MustDeliver {
+            return self.answer_send(session, send.seq, Outcome::Refused, Detail::Policy);
+        }
+        if send.deadline_ms != 0 {
+            return self.answer_send(session, send.seq, Outcome::Refused, Detail::Deadline);
+        }
+        let held = !self.sessions.get(session).held.is_empty();
+        if self.hold && (held || !matches!(send.target, Target::Player(_))) {
+            return self.keep_held(session, send);
+        }
+        self.accept(session, send);
+    }
+
+    fn answer_send(&mut self, session: u32, seq: u64, outcome: Outcome, detail: Detail) {
+        match outcome {
+            Outcome::Refused => self.counters.refused += 1,
+            Outcome::Busy => self.counters.busy += 1,
+            _ => {}
+        }
+        let link = self.sessions.get(session).link;
+        self.receipt(link, seq, outcome, detail);
+    }
+
+    /// Membership is not whole before the hold ends: a group send waits, and all of that sender behind it.
+    ///
+    /// Over the window nothing is kept and nothing answered: the node breaks its own window, so its link goes.
+    fn keep_held(&mut self, session: u32, send: &Send<'_>) {
+        let mut bytes = Vec::new();
+        if Message::Send(*send).encode(&mut bytes).is_err() {
+            return;
+        }
+        let entry = self.sessions.get_mut(session);
+        entry.held_bytes += bytes.len();
+        entry.held.push_back(HeldSend { bytes });
+        let over = entry.held.len() > self.config.window_messages as usize
+            || entry.held_bytes > 2 * self.config.window_bytes as usize;
+        if over {
+            let link = entry.link;
+            self.close_link(
+                link,
+                crate::bus::message::ErrorCode::Limit,
+                "more sends than the window",
+            );
+        }
+    }
+
+    /// The hold is over.
+    pub(super) fn send_held(&mut self, session: u32) {
+        let entry = self.sessions.get_mut(session);
+        entry.held_bytes = 0;
+        for held in std::mem::take(&mut entry.held) {
+            for message in decode(&held.bytes) {
+                if let Ok(Message::Send(send)) = message {
+                    self.accept(session, &send);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, session: u32, send: &Send<'_>) {
+        match send.target {
+            Target::Player(name) => self.send_player(session, send, name),
+            Target::Group(name) => {
+                let Some(group) = self.groups.find(name) else {
+                    return self.answer_send(
+                        session,
+                        send.seq,
+                        Outcome::Refused,
+                        Detail::UnknownGroup,
+                    );
+                };
+                let members: Vec<u32> = self.groups.members(group).collect();
+                self.send_many(session, send, &members, false);
+            }
+            Target::Broadcast(scope) => {
+                let online = self.online(scope);
+                self.send_many(session, send, &online, true);
+            }
+        }
+    }
+
+    /// Those who are hosted now, in order.
+    fn online(&self, scope: Scope) -> Vec<u32> {
+        let nodes = scope == Scope::Nodes;
+        let mut all: Vec<u32> = self
+            .sessions
+            .iter()
+            .flat_map(|session| session.players.iter().copied())
+            .collect();
+        all.retain(|at| self.players.get(*at).name.starts_with(NODE_PREFIX) == nodes);
+        all.sort_unstable();
+        all
+    }
+
+    fn entry(&self, session: u32, send: &Send<'_>, grouped: bool) -> Entry {
+        let sender = self.sessions.get(session);
+        let id = MessageId {
+            node_key: sender.node_key,
+            epoch: sender.epoch,
+            seq: send.seq,
+        };
+        Entry {
+            id,
+            from: session,
+            grouped,
+            content: send.content,
+            payload: Arc::from(send.payload),
+        }
+    }
+
+    fn send_player(&mut self, session: u32, send: &Send<'_>, name: &str) {
+        let Some(at) = self.players.intern(name, self.config.max_players) else {
+            return self.answer_send(session, send.seq, Outcome::Refused, Detail::Players);
+        };
+        if let Err(detail) = self.may_enter(session, at, send) {
+            self.mark_busy(session, at, send.seq);
+            self.slim(at);
+            return self.answer_send(session, send.seq, Outcome::Busy, detail);
+        }
+        self.clear_busy(session, at, send.seq);
+        let entry = self.entry(session, send, false);
+        let to = Recipient {
+            from: session,
+            id: entry.id,
+            grouped: false,
+            player: at,
+        };
+        match self.enter(at, entry.clone(), send.resend) {
+            Entered::Open => {}
+            Entered::Done(outcome, detail) => self.outcome(to, outcome, detail),
+            Entered::Live(link, number) => self.write_deliver(link, &entry, &[number]),
+        }
+    }
+
+    /// Whether no earlier message of the pair was `busy` [36], and there is room.
+    fn may_enter(&mut self, session: u32, at: u32, send: &Send<'_>) -> Result<(), Detail> {
+        if let Some(first) = self.sessions.get(session).busy.get(&at)
+            && send.seq > *first
+        {
+            return Err(Detail::BehindBusy);
+        }
+        self.room(at, send.payload.len())?;
+        Ok(())
+    }
+
+    /// Later messages of the pair wait for this one.
+    pub(super) fn mark_busy(&mut self, session: u32, at: u32, seq: u64) {
+        let first = self.sessions.get_mut(session).busy.entry(at).or_insert(seq);
+        *first = (*first).min(seq);
+    }
+
+    /// The message that was busy is back and accepted.
+    fn clear_busy(&mut self, session: u32, at: u32, seq: u64) {
+        let busy = &mut self.sessions.get_mut(session).busy;
+        if busy.get(&at) == Some(&seq) {
+            busy.remove(&at);
+        }
+    }
+
+    /// Each recipient's line is entered in the same step; one frame goes to each node [39].
+    fn send_many(&mut self, session: u32, send: &Send<'_>, recipients: &[u32], brief: bool) {
+        let blocked = recipients
+            .iter()
+            .find_map(|at| self.may_enter(session, *at, send).err());
+        if let Some(detail) = blocked {
+            // None of it is accepted: so for every recipient the later ones wait for it.
+            recipients
+                .iter()
+                .for_each(|at| self.mark_busy(session, *at, send.seq));
+            return self.answer_send(session, send.seq, Outcome::Busy, detail);
+        }
+        let entry = self.entry(session, send, true);
+        let report = Report::new(recipients.iter().copied(), brief);
+        self.sessions
+            .get_mut(session)
+            .reports
+            .insert(send.seq, report);
+        let mut live: Vec<(u32, Number)> = Vec::new();
+        for at in recipients {
+            self.clear_busy(session, *at, send.seq);
+            let to = Recipient {
+                from: session,
+                id: entry.id,
+                grouped: true,
+                player: *at,
+            };
+            match self.enter(*at, entry.clone(), send.resend) {
+                Entered::Open => {}
+                Entered::Done(outcome, detail) => self.outcome(to, outcome, detail),
+                Entered::Live(link, number) => live.push((link, number)),
+            }
+        }
+        live.sort_by_key(|(link, _)| *link);
+        for of_link in live.chunk_by(|a, b| a.0 == b.0) {
+            let numbers: Vec<Number> = of_link.iter().map(|(_, number)| *number).collect();
+            for targets in numbers.chunks(crate::limits::MAX_LIST_ITEMS) {
+                self.write_deliver(of_link[0].0, &entry, targets);
+            }
+        }
+        if recipients.is_empty() {
+            self.finish_report(session, send.seq);
+        }
+        debug_assert!(live.iter().all(|(link, _)| *link != NONE));
+    }
+}

@@ -1,0 +1,260 @@
+//! Links (one a connection) and sessions (one a node key, for as long as the hub lives).
+
+use crate::bus::hub::config::{Conn, Peer};
+use crate::bus::hub::directory::{FixedMap, NONE};
+use crate::bus::hub::outbound::Outbound;
+use crate::bus::hub::receipts::Report;
+use crate::bus::message::Mark;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Link {
+    /// The driver's name for it.
+    pub conn: Conn,
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// Its node, after hello; else `NONE`.
+    pub session: u32,
+    /// When bytes came last.
+    pub heard_ms: u64,
+    /// When bytes went out last.
+    pub sent_ms: u64,
+    /// What waits.
+    pub out: Outbound,
+    /// The driver takes frames.
+    pub writable: bool,
+    /// It is in the list of links with something to take.
+    pub ready: bool,
+    /// What is to be said to the driver when all is out.
+    pub closing: Option<crate::bus::hub::config::CloseReason>,
+    /// Players that wait for room in `out`.
+    pub stalled: VecDeque<u32>,
+}
+
+/// All links.
+#[derive(Debug, Default)]
+pub struct Links {
+    slots: Vec<Option<Link>>,
+    free: Vec<u32>,
+    by_conn: FixedMap<Conn, u32>,
+}
+
+impl Links {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.by_conn.len()
+    }
+
+    /// A new connection. False: that name is in use.
+    pub fn add(&mut self, now: u64, conn: Conn, peer: Peer) -> bool {
+        if self.by_conn.contains_key(&conn) {
+            return false;
+        }
+        let link = Link {
+            conn,
+            peer,
+            session: NONE,
+            heard_ms: now,
+            sent_ms: now,
+            out: Outbound::default(),
+            writable: true,
+            ready: false,
+            closing: None,
+            stalled: VecDeque::new(),
+        };
+        let at = match self.free.pop() {
+            Some(at) => at,
+            None => {
+                self.slots.push(None);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.slots[at as usize] = Some(link);
+        self.by_conn.insert(conn, at);
+        true
+    }
+
+    /// The link of a connection.
+    pub fn find(&self, conn: Conn) -> Option<u32> {
+        self.by_conn.get(&conn).copied()
+    }
+
+    /// The link at an index, if it is still there.
+    pub fn get(&self, at: u32) -> Option<&Link> {
+        self.slots.get(at as usize)?.as_ref()
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, at: u32) -> Option<&mut Link> {
+        self.slots.get_mut(at as usize)?.as_mut()
+    }
+
+    /// Forgets a link.
+    pub fn remove(&mut self, at: u32) -> Option<Link> {
+        let link = self.slots.get_mut(at as usize)?.take()?;
+        self.by_conn.remove(&link.conn);
+        self.free.push(at);
+        Some(link)
+    }
+
+    /// One above the highest index.
+    pub fn end(&self) -> u32 {
+        self.slots.len() as u32
+    }
+}
+
+/// A node. What is cleared with its link says so.
+#[derive(Debug)]
+pub struct Session {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its key.
+    pub node_key: u64,
+    /// Its highest epoch.
+    pub epoch: u64,
+    /// The epoch said bye.
+    pub over: bool,
+    /// The highest connection number of this epoch.
+    pub connection: u64,
+    /// Its link, or `NONE`.
+    pub link: u32,
+    /// Its smallest seq without final receipt in this epoch.
+    pub low: u64,
+    /// Services, of its last hello.
+    pub roles: Vec<Arc<str>>,
+    /// It has sent its `last` batch on this link.
+    pub registered: bool,
+    /// When its players are given up; none while linked or when they were.
+    pub grace_until: Option<u64>,
+    /// The roster says that it is linked.
+    pub linked: bool,
+    /// Players that it hosts.
+    pub players: Vec<u32>,
+    /// Reports of its group sends; cleared with the link.
+    pub reports: BTreeMap<u64, Report>,
+    /// First busy seq per player [36]; cleared with the link.
+    pub busy: BTreeMap<u32, u64>,
+    /// Sends that wait for the end of the hold, from the first group send on; cleared with the link.
+    pub held: VecDeque<HeldSend>,
+    /// Payload bytes in `held`.
+    pub held_bytes: usize,
+    /// Joins under way: request, and (operations left, all well); cleared with the link.
+    pub joins: BTreeMap<u64, (u32, bool)>,
+    /// It wants presence; cleared with the link.
+    pub presence: PresenceState,
+    /// Its requests under way: its number, the hub's; cleared with the link.
+    pub calls: BTreeMap<u64, u64>,
+    /// Calls that it is to answer; cleared with the link.
+    pub serving: BTreeSet<u64>,
+}
+
+/// A send that was read and is not accepted yet: lost with the link, as if it had not been read.
+#[derive(Debug, Clone)]
+pub struct HeldSend {
+    /// The message as it came.
+    pub bytes: Vec<u8>,
+}
+
+/// Where a subscriber stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PresenceState {
+    /// Not subscribed.
+    #[default]
+    Off,
+    /// Nodes below this index and no players are told.
+    Nodes(u32),
+    /// All nodes and players below this index are told.
+    Players(u32),
+    /// All is told; changes follow.
+    Current,
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    all: Vec<Session>,
+    by_key: FixedMap<u64, u32>,
+}
+
+impl Sessions {
+    /// The session of a key.
+    pub fn find(&self, node_key: u64) -> Option<u32> {
+        self.by_key.get(&node_key).copied()
+    }
+
+    /// Adds one for a key that has none.
+    pub fn add(&mut self, node_key: u64, name: Arc<str>) -> u32 {
+        let at = self.all.len() as u32;
+        self.by_key.insert(node_key, at);
+        self.all.push(Session {
+            name,
+            node_key,
+            epoch: 0,
+            over: false,
+            connection: 0,
+            link: NONE,
+            low: 0,
+            roles: Vec::new(),
+            registered: false,
+            grace_until: None,
+            linked: false,
+            players: Vec::new(),
+            reports: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            joins: BTreeMap::new(),
+            presence: PresenceState::Off,
+            calls: BTreeMap::new(),
+            serving: BTreeSet::new(),
+        });
+        at
+    }
+
+    /// A session.
+    pub fn get(&self, at: u32) -> &Session {
+        &self.all[at as usize]
+    }
+
+    /// A session, to change it.
+    pub fn get_mut(&mut self, at: u32) -> &mut Session {
+        &mut self.all[at as usize]
+    }
+
+    /// All, in the order of their first hello.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.all.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> u32 {
+        self.all.len() as u32
+    }
+
+    /// Whether its sender can't send again what a mark stands for [24]. `complete`: the roster was read, so
+    /// that a node that is not here is retired.
+    pub fn is_over(&self, mark: &Mark, complete: bool) -> bool {
+        let Some(at) = self.find(mark.node_key) else {
+            return complete;
+        };
+        let session = self.get(at);
+        session.epoch > mark.epoch
+            || (session.epoch == mark.epoch && (session.over || session.low > mark.seq))
+    }
+}
+
+impl Session {
+    /// What ends with its link.
+    pub fn clear_link(&mut self) {
+        self.link = NONE;
+        self.registered = false;
+        self.reports.clear();
+        self.busy.clear();
+        self.held.clear();
+        self.held_bytes = 0;
+        self.joins.clear();
+        self.presence = PresenceState::Off;
+    }
+}
