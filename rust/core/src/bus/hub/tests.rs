@@ -363,6 +363,9 @@ impl Node {
     }
 }
 
+/// Seq, counts by outcome, entries.
+pub type ReportSeen = (u64, [u32; 7], Vec<(String, Outcome)>);
+
 #[derive(Debug, Default, PartialEq)]
 pub struct Received {
     /// Binding, number, seq.
@@ -372,7 +375,7 @@ pub struct Received {
     pub dropped: Vec<(String, u64)>,
     pub logged_out: Vec<(String, u64)>,
     pub forgotten: Vec<Mark>,
-    pub reports: Vec<(u64, [u32; 7], Vec<(String, Outcome)>)>,
+    pub reports: Vec<ReportSeen>,
     pub error: Option<ErrorCode>,
     pub others: Vec<String>,
 }

@@ -314,7 +314,7 @@ fn slow_store_holds_no_live_player() {
     let mut seen = Vec::new();
     loop {
         let next = world.take(&host).delivered;
-        let Some(last) = next.iter().filter(|d| d.0 == binding).next_back().copied() else {
+        let Some(last) = next.iter().rfind(|d| d.0 == binding).copied() else {
             break;
         };
         seen.extend(next.iter().filter(|d| d.0 == binding).map(|d| d.2));
