@@ -18,6 +18,7 @@ from zmqgame_bus.limits import LINK_CLOSE_MS, LINK_FRAME_BYTES, LINK_QUEUE_FRAME
 
 __all__ = ["Link"]
 
+_NEVER_MS = 3_600_000
 _ENDS: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "the hub closed the connection",
     zmq.EVENT_CLOSED: "the hub does not listen",
@@ -58,11 +59,15 @@ class Link:
         self._loop.add_reader(self._fds[0], self._turn)
         self._loop.add_reader(self._fds[1], self._look)
         self._look_again()
+        # A descriptor speaks only after a look found nothing.
+        self._loop.call_soon(self._look)
 
     def _set_options(self, keys: NodeKeys | None) -> None:
         socket = self._socket
         socket.set(zmq.LINGER, 0)
-        socket.set(zmq.RECONNECT_IVL, -1)
+        # Not -1: then libzmq throws away, with the connection, what it has read and we have not: the hub's
+        # last words. This link is closed long before.
+        socket.set(zmq.RECONNECT_IVL, _NEVER_MS)
         socket.set(zmq.SNDHWM, LINK_QUEUE_FRAMES)
         socket.set(zmq.RCVHWM, LINK_QUEUE_FRAMES)
         socket.set(zmq.MAXMSGSIZE, LINK_FRAME_BYTES)
