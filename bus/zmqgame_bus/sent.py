@@ -32,7 +32,8 @@ class Sent:
     def __init__(self, on_receipt: Callable[[SentRecord], None] | None) -> None:
         self._on_receipt = on_receipt
         self._waiting: dict[int, _Waiting] = {}
-        self._for_room: deque[asyncio.Future[None]] = deque()
+        self._for_room: deque[asyncio.Event] = deque()
+        self._error: BusError | None = None
         self._next_receipt: asyncio.Future[None] | None = None
 
     async def room(self, take: Callable[[], int | None]) -> int:
@@ -41,24 +42,25 @@ class Sent:
             seq = take()
             if seq is not None:
                 return seq
-        while True:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._for_room.append(future)
-            try:
-                await future
+        turn = asyncio.Event()
+        self._for_room.append(turn)
+        try:
+            while True:
+                await turn.wait()
+                if self._error is not None:
+                    raise self._error
                 seq = take()
-            finally:
-                if future in self._for_room:
-                    self._for_room.remove(future)
-                self._wake()
-            if seq is not None:
-                return seq
+                if seq is not None:
+                    return seq
+                turn.clear()
+        finally:
+            self._for_room.remove(turn)
+            self._wake()
 
     def _wake(self) -> None:
-        while self._for_room and self._for_room[0].done():
-            self._for_room.popleft()
+        """Only the first of those that wait: the order in which they came is the order of their messages."""
         if self._for_room:
-            self._for_room[0].set_result(None)
+            self._for_room[0].set()
 
     def add(self, seq: int, kind: str, recipient: str, id: MessageId) -> _Waiting:
         """Note a message that was taken."""
@@ -126,8 +128,6 @@ class Sent:
                 waiting.future.set_exception(error)
                 waiting.future.exception()
         self._waiting.clear()
-        while self._for_room:
-            future = self._for_room.popleft()
-            if not future.done():
-                future.set_exception(error)
-                future.exception()
+        self._error = error
+        for turn in self._for_room:
+            turn.set()
