@@ -25,7 +25,8 @@ from zmqgame.stats.service import StatsService
 from zmqgame_bus.errors import DeadlineExceeded
 from zmqgame_bus.events import Emitter
 
-STEPS = ("before_plan", "after_plan", "half_inserted", "after_insert", "after_progress", "before_confirm")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.faults.stats import FAULTS
 
 
 @dataclass
@@ -101,7 +102,8 @@ async def serve_socket(path: Path, answer) -> None:
 async def stats(folder: Path, listen: str, step: str, flush_ms: str) -> None:
     DyingJournal.step = DyingWarehouse.step = step
     config = StatsConfig(listen=listen, flush_ms=int(flush_ms), batch_rows=200)
-    warehouse = DyingWarehouse("chdb", folder / "stats")
+    kind = FAULTS.get(step, DyingWarehouse)
+    warehouse = kind("chdb", folder / "stats")
     service = StatsService(
         config, warehouse, DyingJournal(folder / "stats" / "journal"), Sockets(folder, step)
     )

@@ -185,6 +185,25 @@ def test_a_source_killed_while_it_emits_has_in_rows_what_it_has_in_its_spool(wor
     assert audit.published == audit.rows > 0
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("drop", "published but not inserted"), ("repeat", "inserted more than once")]
+)
+def test_the_audit_finds_a_batch_that_stats_dropped_or_repeated(world, fault, reason):
+    world.start_stats(step=fault)
+    world.start_source("game-1")
+    total = 0
+    for _ in range(5):
+        world.emit("game-1", 30)
+        total += events(30)
+        world.wait_until(lambda expected=total: world.confirmed(expected))  # stats itself notices nothing
+    audit = world.audit()
+    assert not audit.holds
+    assert len(audit.reasons()) == 1
+    assert reason in audit.reasons()[0]
+    assert (audit.lost, audit.repeated) != (0, 0)
+    assert audit.published == total
+
+
 class LossyProxy(threading.Thread):
     """Stands between PUB and SUB and loses frames."""
 
