@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.resources import files
 
 import orjson
 import pyarrow as pa
 import pytest
-from zmqgame.stats.clickhouse import SqlRefused, Warehouse
+from zmqgame.stats.clickhouse import SqlRefused, Warehouse, insert_tables
 from zmqgame.stats.rows import to_tables
 from zmqgame_bus.records import RECORDS, Frame
 
@@ -136,3 +137,29 @@ print(len(names))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "1\n", done.stderr
+
+
+def test_every_report_answers(warehouse):
+    reports = sorted(files("zmqgame").joinpath("clickhouse", "reports").iterdir(), key=lambda item: item.name)
+    assert len(reports) >= 3
+    ada = {"match": "m1", "player": "ada", "car": "coupe", "place": 1, "time_ms": 12_801, "trap_kmh": 181.0}
+    match = {"server": "game-1", "players": 2}
+    bodies = [
+        ["finishes", 1, ada],
+        ["finishes", 2, {"match": "m1", "player": "bob", "car": "van", "place": 0}],
+        ["matches", 3, match | {"match": "m1", "event": "finished"}],
+        ["matches", 4, match | {"match": "m2", "event": "aborted", "reason": "server died"}],
+        ["sessions", 5, {"event": "login", "player": "ada", "server": "game-1"}],
+        ["messages", 6, {"kind": "unicast", "outcome": "delivered", "latency_ms": 0.4}],
+        ["ticks", 7, {"server": "game-1", "count": 500, "p99_us": 400, "late": 1}],
+    ]
+    frame = Frame(RECORDS, "game-1", 2, list(enumerate(map(orjson.dumps, bodies), 1)))
+    insert_tables(warehouse, to_tables([frame], warehouse.schemas), "reports")
+    answers = {item.name: orjson.loads(warehouse.sql(item.read_text(), "JSON"))["data"] for item in reports}
+    best = answers["cars.sql"][0]
+    assert (best["car"], int(best["wins"]), best["best_s"]) == ("coupe", 1, 12.801)
+    server = next(row for row in answers["servers.sql"] if row["server"] == "game-1")
+    assert (int(server["finished"]), int(server["aborted"])) == (1, 1)
+    assert server["commonest_reason"] == "server died"
+    assert (int(server["players"]), int(server["ticks"]), server["tick_p99_ms"]) == (1, 500, 0.4)
+    assert answers["messages.sql"][0]["p50_ms"] == 0.4
