@@ -278,43 +278,110 @@ impl Batch {
 
     /// Rows for the packets in `bytes`, which stand at `base` in the arena.
     fn decode(&mut self, connection: u64, bytes: &[u8], base: usize, limit: usize) -> Decoded {
-        let mut at = 0;
-        let before = self.len();
+        let (mut consumed, before) = (0, self.len());
+        self.reserve(likely_packets(bytes));
         let error = loop {
-            let rest = &bytes[at..];
-            let Some(prefix) = rest.first_chunk::<PREFIX_BYTES>() else {
-                break None;
-            };
-            let length = u32::from_le_bytes(*prefix) as usize;
-            if length < HEADER_BYTES || length > limit {
-                break Some(refuse_length(length, limit));
+            let mut rows = Rows::default();
+            let (piece, end) = rows.fill(&bytes[consumed..], base + consumed, limit);
+            consumed += piece;
+            self.append_rows(connection, &rows);
+            match end {
+                None => {}
+                Some(error) => break error,
             }
-            let Some(body) = rest.get(PREFIX_BYTES..PREFIX_BYTES + length) else {
-                break None;
-            };
-            let Some(head) = body.first_chunk::<HEADER_BYTES>() else {
-                break None;
-            };
-            match Header::check(head) {
-                Ok(header) => {
-                    let offset = base + at + PREFIX_BYTES + HEADER_BYTES;
-                    self.push_row(
-                        connection,
-                        header,
-                        offset as u32,
-                        (length - HEADER_BYTES) as u32,
-                    );
-                }
-                Err(error) => break Some(error),
-            }
-            at += PREFIX_BYTES + length;
         };
         Decoded {
-            consumed: at,
+            consumed,
             packets: self.len() - before,
             error,
         }
     }
+
+    fn reserve(&mut self, rows: usize) {
+        self.connection.reserve(rows);
+        self.kind.reserve(rows);
+        self.sequence.reserve(rows);
+        self.offset.reserve(rows);
+        self.length.reserve(rows);
+    }
+
+    fn append_rows(&mut self, connection: u64, rows: &Rows) {
+        let count = rows.count;
+        self.connection
+            .extend_from_slice(&[connection; ROWS_AT_A_TIME][..count]);
+        self.kind.extend_from_slice(&rows.kind[..count]);
+        self.sequence.extend_from_slice(&rows.sequence[..count]);
+        self.offset.extend_from_slice(&rows.offset[..count]);
+        self.length.extend_from_slice(&rows.length[..count]);
+    }
+}
+
+/// How many rows are gathered on the stack before they go into the columns: one check of each column's
+/// room for so many rows, and still only a few cache lines.
+const ROWS_AT_A_TIME: usize = 32;
+
+#[derive(Default)]
+struct Rows {
+    count: usize,
+    kind: [u8; ROWS_AT_A_TIME],
+    sequence: [u64; ROWS_AT_A_TIME],
+    offset: [u32; ROWS_AT_A_TIME],
+    length: [u32; ROWS_AT_A_TIME],
+}
+
+impl Rows {
+    /// Fills up with the packets at the front of `bytes`, which stand at `base`. Gives their bytes, and
+    /// what came after them: nothing known yet (`None`), or the end with or without an error.
+    #[inline]
+    fn fill(
+        &mut self,
+        bytes: &[u8],
+        base: usize,
+        limit: usize,
+    ) -> (usize, Option<Option<PacketError>>) {
+        let mut at = 0;
+        for row in 0..ROWS_AT_A_TIME {
+            self.count = row;
+            let rest = &bytes[at..];
+            let Some(head) = rest.first_chunk::<{ PREFIX_BYTES + HEADER_BYTES }>() else {
+                return (at, Some(refuse_prefix(rest, limit)));
+            };
+            let word = u128::from_le_bytes(*head);
+            let length = word as u32 as usize;
+            if length < HEADER_BYTES || length > limit {
+                return (at, Some(Some(refuse_length(length, limit))));
+            }
+            if rest.len() < PREFIX_BYTES + length {
+                return (at, Some(None));
+            }
+            let fields = (word >> 32) as u32;
+            if fields >= u32::from(FIRST_OWN_KIND) {
+                return (at, Some(Some(refuse_header(fields as u8, fields >> 8))));
+            }
+            self.kind[row] = fields as u8;
+            self.sequence[row] = (word >> 64) as u64;
+            self.offset[row] = (base + at + PREFIX_BYTES + HEADER_BYTES) as u32;
+            self.length[row] = (length - HEADER_BYTES) as u32;
+            at += PREFIX_BYTES + length;
+        }
+        self.count = ROWS_AT_A_TIME;
+        (at, None)
+    }
+}
+
+/// The first packet's length tells how many there may be; a guess that is wrong costs a growth.
+fn likely_packets(bytes: &[u8]) -> usize {
+    let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>() else {
+        return 0;
+    };
+    let length = (u32::from_le_bytes(*prefix) as usize).max(HEADER_BYTES);
+    bytes.len() / (PREFIX_BYTES + length)
+}
+
+/// Less than a header: is it already known that it can't become one?
+fn refuse_prefix(rest: &[u8], limit: usize) -> Option<PacketError> {
+    let length = u32::from_le_bytes(*rest.first_chunk::<PREFIX_BYTES>()?) as usize;
+    (length < HEADER_BYTES || length > limit).then(|| refuse_length(length, limit))
 }
 
 #[cold]
