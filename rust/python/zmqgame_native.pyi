@@ -246,6 +246,51 @@ class NodeCore:
     def end(self) -> None: ...
     def counters(self) -> dict[str, int]: ...
 
+# hub.rs
+
+@final
+class StoreBatch:
+    """Operations of one transaction, as `zmqgame_bus.mailbox` describes them."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def ops(self) -> list[tuple[Any, ...]]: ...
+    def __len__(self) -> int: ...
+
+@final
+class Hub:
+    """The hub on its own thread, running since it was made; one other thread runs its store batches.
+
+    Every method may be called from any thread. OSError: an endpoint can't be listened on, the text
+    names it and what to do.
+    """
+
+    def __init__(
+        self,
+        listen: Sequence[str],
+        *,
+        hub_epoch: int,
+        name: str = "hub",
+        heartbeat_ms: int = 1_000,
+        dead_ms: int = 3_000,
+        node_grace_ms: int = 5_000,
+        hub_grace_ms: int = 3_000,
+        handshake_ms: int = 5_000,
+        curve_secret_key: bytes | None = None,
+        allowed: Sequence[tuple[bytes, str, Sequence[str]]] = (),
+    ) -> None: ...
+    @property
+    def endpoints(self) -> list[str]: ...
+    def next_store_batch(self, timeout_ms: int) -> StoreBatch | None: ...
+    def complete(self, number: int, results: Sequence[tuple[Any, ...]]) -> None: ...
+    def fail(self, number: int, reason: str) -> None: ...
+    def counters(self) -> dict[str, int]: ...
+    def status(self) -> bytes: ...
+    def take_log(self) -> list[tuple[str, str, str, str]]: ...
+    def stop(self, drain_ms: int) -> None: ...
+    def wait(self, timeout_ms: int) -> str | None: ...
+
 # zmtp.rs
 
 class ZmtpRefused(Exception):

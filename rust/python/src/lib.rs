@@ -1,6 +1,7 @@
 //! The border to Python: thin classes over `zmqgame-core` and `zmqgame-reactor`.
 
 mod edge;
+mod hub;
 mod netcode;
 mod node;
 mod packet;
@@ -18,6 +19,7 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     packet::register(module)?;
     ring::register(module)?;
     edge::register(module)?;
+    hub::register(module)?;
     zmtp::register(module)?;
     netcode::register(module)?;
     race::register(module)?;

@@ -2,9 +2,11 @@
 //!
 //! [`server::Server`] owns the sockets and knows nothing of the bus; [`link::Link`] is one of its
 //! connections; [`hub::HubRouter`] is the hub of `zmqgame-core` behind the trait, and
-//! [`runner::HubRunner`] the thread that it lives on with the ways in and out for other threads.
+//! [`hub::HubRunner`] the thread that it lives on with the ways in and out for other threads.
 
 pub mod counters;
+pub mod hub;
 pub mod limits;
 pub mod link;
 pub mod server;
+pub mod store;

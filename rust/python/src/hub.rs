@@ -1,0 +1,337 @@
+//! `Hub` and `StoreBatch`: the hub on its own thread, its store on one of Python's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+use zmqgame_core::bus::hub::{Allowed, HubConfig};
+use zmqgame_core::bus::message::{Content, Mark, MessageId};
+use zmqgame_core::bus::store::{
+    RosterEntry, Row, StoreBatch as Batch, StoreDone, StoreError, StoreOp,
+};
+use zmqgame_core::zmtp::{Config, Role, SecretKey, Security};
+use zmqgame_reactor::bus::hub::HubRunner;
+use zmqgame_reactor::bus::store::Mismatch;
+
+use crate::zmtp::key;
+
+/// Adds this file's names to the module.
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Hub>()?;
+    module.add_class::<StoreBatch>()
+}
+
+/// The hub, running since it was made.
+#[pyclass(frozen)]
+struct Hub {
+    runner: HubRunner,
+}
+
+/// A key, the pattern of the names that it may have, and roles.
+type AllowedKey = (Vec<u8>, String, Vec<String>);
+
+#[pymethods]
+impl Hub {
+    #[new]
+    #[pyo3(signature = (listen, *, hub_epoch, name = "hub", heartbeat_ms = 1_000, dead_ms = 3_000,
+                        node_grace_ms = 5_000, hub_grace_ms = 3_000, handshake_ms = 5_000,
+                        curve_secret_key = None, allowed = vec![]))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of the Python class"
+    )]
+    fn new(
+        py: Python<'_>,
+        listen: Vec<String>,
+        hub_epoch: u32,
+        name: &str,
+        heartbeat_ms: u64,
+        dead_ms: u64,
+        node_grace_ms: u64,
+        hub_grace_ms: u64,
+        handshake_ms: u64,
+        curve_secret_key: Option<&[u8]>,
+        allowed: Vec<AllowedKey>,
+    ) -> PyResult<Self> {
+        if heartbeat_ms == 0 || dead_ms <= heartbeat_ms {
+            return Err(PyValueError::new_err(format!(
+                "dead_ms {dead_ms} must be above heartbeat_ms {heartbeat_ms}, and that above 0"
+            )));
+        }
+        let allowed = allowed
+            .into_iter()
+            .map(allowed_key)
+            .collect::<PyResult<Vec<_>>>()?;
+        let security = match curve_secret_key {
+            None if allowed.is_empty() => Security::Null,
+            None => return Err(PyValueError::new_err("allowed keys need curve_secret_key")),
+            Some(secret) => Security::CurveServer {
+                secret: SecretKey::new(key(secret, "curve_secret_key")?),
+                allowed: (!allowed.is_empty())
+                    .then(|| allowed.iter().map(|a| a.key).collect::<BTreeSet<_>>()),
+            },
+        };
+        let mut zmtp = Config::new(Role::Server, security);
+        zmtp.handshake_ms = handshake_ms;
+        let mut hash_seed = [0; 8];
+        zmqgame_reactor::random(&mut hash_seed)?;
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let config = HubConfig {
+            hub_epoch,
+            name: name.into(),
+            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+            hash_seed: u64::from_le_bytes(hash_seed),
+            heartbeat_ms,
+            dead_ms,
+            node_grace_ms,
+            hub_grace_ms,
+            allowed,
+            ..HubConfig::default()
+        };
+        let runner = py.detach(|| HubRunner::start(config, zmtp, &listen));
+        let runner = runner.map_err(|error| {
+            let text = error.to_string();
+            match error.kind() {
+                std::io::ErrorKind::InvalidInput => PyValueError::new_err(text),
+                _ => PyOSError::new_err(text),
+            }
+        })?;
+        Ok(Self { runner })
+    }
+
+    #[getter]
+    fn endpoints(&self) -> Vec<String> {
+        self.runner.endpoints().to_vec()
+    }
+
+    fn next_store_batch(&self, py: Python<'_>, timeout_ms: u64) -> Option<StoreBatch> {
+        let batch = py.detach(|| self.runner.store().next(Duration::from_millis(timeout_ms)))?;
+        Some(StoreBatch(batch))
+    }
+
+    fn complete(&self, number: u64, results: Vec<Bound<'_, PyTuple>>) -> PyResult<()> {
+        let done = results
+            .iter()
+            .map(store_done)
+            .collect::<PyResult<Vec<_>>>()?;
+        self.finish(number, Ok(done))
+    }
+
+    fn fail(&self, number: u64, reason: String) -> PyResult<()> {
+        self.finish(number, Err(StoreError { reason }))
+    }
+
+    fn counters(&self, py: Python<'_>) -> BTreeMap<String, u64> {
+        py.detach(|| self.runner.counters().into_iter().collect())
+    }
+
+    fn status(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
+        let status = py.detach(|| self.runner.status());
+        let status = status.ok_or_else(|| PyRuntimeError::new_err("the hub has ended"))?;
+        Ok(PyBytes::new(py, status.as_bytes()).unbind())
+    }
+
+    /// Log lines since the last call: event, kind, address, text.
+    fn take_log(&self) -> Vec<(&'static str, &'static str, String, String)> {
+        let lines = self.runner.take_log().into_iter();
+        lines
+            .map(|line| (line.event, line.kind, line.address, line.text))
+            .collect()
+    }
+
+    fn stop(&self, drain_ms: u64) {
+        self.runner.stop(drain_ms);
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_ms: u64) -> Option<String> {
+        py.detach(|| self.runner.wait(Duration::from_millis(timeout_ms)))
+    }
+}
+
+impl Hub {
+    fn finish(&self, number: u64, result: Result<Vec<StoreDone>, StoreError>) -> PyResult<()> {
+        self.runner
+            .store()
+            .finish(number, result)
+            .map_err(|mismatch| {
+                PyValueError::new_err(match mismatch {
+                    Mismatch::Number(number) => format!("batch {number} is not under way"),
+                    Mismatch::Length {
+                        operations,
+                        results,
+                    } => {
+                        format!("{results} results for {operations} operations")
+                    }
+                })
+            })
+    }
+}
+
+fn allowed_key((bytes, names, roles): AllowedKey) -> PyResult<Allowed> {
+    let key = key(&bytes, "an allowed key")?;
+    Ok(Allowed { key, names, roles })
+}
+
+/// Operations of one transaction.
+#[pyclass(frozen)]
+struct StoreBatch(Batch);
+
+#[pymethods]
+impl StoreBatch {
+    #[getter]
+    fn number(&self) -> u64 {
+        self.0.number
+    }
+
+    #[getter]
+    fn ops<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        self.0.ops.iter().map(|op| operation(py, op)).collect()
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.ops.len()
+    }
+}
+
+fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>> {
+    match op {
+        StoreOp::Open { hub_epoch, unix_ms } => ("open", hub_epoch, unix_ms).into_pyobject(py),
+        StoreOp::Append {
+            player,
+            id,
+            deadline_ms,
+            content,
+            payload,
+        } => {
+            let payload = PyBytes::new(py, payload);
+            let content = *content as u8;
+            let MessageId {
+                node_key,
+                epoch,
+                seq,
+            } = id;
+            (
+                "append",
+                &**player,
+                node_key,
+                epoch,
+                seq,
+                deadline_ms,
+                content,
+                payload,
+            )
+                .into_pyobject(py)
+        }
+        StoreOp::Read {
+            player,
+            after_row,
+            limit,
+        } => ("read", &**player, after_row, limit).into_pyobject(py),
+        StoreOp::Accepted { player } => ("accepted", &**player).into_pyobject(py),
+        StoreOp::Settle { player, up_to } => ("settle", &**player, up_to).into_pyobject(py),
+        StoreOp::Logout { player, cursor } => {
+            let cursor: Vec<_> = cursor
+                .iter()
+                .map(|m| (m.node_key, m.epoch, m.seq))
+                .collect();
+            ("logout", &**player, cursor).into_pyobject(py)
+        }
+        StoreOp::Trim {
+            player,
+            sender,
+            epoch,
+            seq,
+        } => ("trim", &**player, sender, epoch, seq).into_pyobject(py),
+        StoreOp::Know { player } => ("know", &**player).into_pyobject(py),
+        StoreOp::Join { group, player } => ("join", &**group, &**player).into_pyobject(py),
+        StoreOp::Leave { group, player } => ("leave", &**group, &**player).into_pyobject(py),
+        StoreOp::Roster { entry } => (
+            "roster",
+            entry.node_key,
+            &*entry.name,
+            entry.epoch,
+            entry.linked,
+        )
+            .into_pyobject(py),
+    }
+}
+
+type RowTuple<'a> = (u64, u64, u64, u64, u64, u8, &'a [u8]);
+
+fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
+    let name: String = result.get_item(0)?.extract()?;
+    match name.as_str() {
+        "appended" => Ok(StoreDone::Appended),
+        "unknown_player" => Ok(StoreDone::UnknownPlayer),
+        "full" => Ok(StoreDone::Full),
+        "done" => Ok(StoreDone::Done),
+        "rows" => {
+            let items = result.get_item(1)?;
+            let rows = items
+                .try_iter()?
+                .map(|item| row(&item?))
+                .collect::<PyResult<Vec<_>>>()?;
+            let end = result.get_item(2)?.extract()?;
+            Ok(StoreDone::Rows { rows, end })
+        }
+        "marks" => {
+            let marks: Vec<(u64, u64, u64)> = result.get_item(1)?.extract()?;
+            let marks = marks.into_iter().map(|(node_key, epoch, seq)| Mark {
+                node_key,
+                epoch,
+                seq,
+            });
+            Ok(StoreDone::Marks {
+                marks: marks.collect(),
+            })
+        }
+        "opened" => {
+            let roster: Vec<(u64, String, u64, bool)> = result.get_item(2)?.extract()?;
+            let groups: Vec<(String, String)> = result.get_item(3)?.extract()?;
+            let entry = |(node_key, name, epoch, linked): (u64, String, u64, bool)| RosterEntry {
+                node_key,
+                name: name.into(),
+                epoch,
+                linked,
+            };
+            Ok(StoreDone::Opened {
+                hub_epoch_highest: result.get_item(1)?.extract()?,
+                roster: roster.into_iter().map(entry).collect(),
+                groups: groups
+                    .into_iter()
+                    .map(|(group, player)| (group.into(), player.into()))
+                    .collect(),
+            })
+        }
+        other => Err(PyValueError::new_err(format!(
+            "a store has no result {other:?}"
+        ))),
+    }
+}
+
+fn row(item: &Bound<'_, PyAny>) -> PyResult<Row> {
+    let (row, node_key, epoch, seq, deadline_ms, content, payload): RowTuple<'_> =
+        item.extract()?;
+    let content = match content {
+        0 => Content::Bytes,
+        1 => Content::Text,
+        2 => Content::Json,
+        other => return Err(PyValueError::new_err(format!("a row with content {other}"))),
+    };
+    Ok(Row {
+        row,
+        id: MessageId {
+            node_key,
+            epoch,
+            seq,
+        },
+        deadline_ms,
+        content,
+        payload: Arc::from(payload),
+    })
+}
