@@ -95,7 +95,7 @@ class Stage:
         self.spools = self.folder / "spool"
         self.logs = self.folder / "logs"
         self.bot_logs = self.folder / "bots" / "handled"
-        self.mailbox = self.folder / "hub" / "mailbox.sqlite"
+        self.mailbox = self.folder / "hub" / "mailbox.db"
         self._settings = settings or {}
         self._commands = commands or {}
         self._extra = list(extra)
@@ -105,6 +105,7 @@ class Stage:
         tables: dict[str, dict[str, object]] = {
             "bus": {"hub": self.addresses.hub},
             "hub": {"listen": self.addresses.hub},
+            "mailbox": {"url": f"sqlite:{self.mailbox}"},
             "events": {"publish": self.addresses.events, "spool_dir": str(self.spools)},
             "stats": {"listen": self.addresses.events},
         }
