@@ -20,12 +20,13 @@ import click
 import orjson
 from zmqgame_bus.errors import BusError, StartError, ZmqgameError
 from zmqgame_bus.events import Emitter
+from zmqgame_bus.messages import MessageId
 from zmqgame_bus.node import Node
 
 from zmqgame.cli import evidence
 from zmqgame.cli.context import DONE, EXIT_CODES, FAILED, Context, finish, print_json, request, run
 from zmqgame.cli.operators import Operators
-from zmqgame.cli.proof import Evidence, Verdict, judge
+from zmqgame.cli.proof import Evidence, Sent, Verdict, judge
 from zmqgame.cli.stage import Addresses, Stage, free_addresses
 from zmqgame.cli.supervise import Supervisor
 from zmqgame.cli.view import Board, Screen
@@ -189,6 +190,7 @@ class Demo:
         if not await emitter.drain(SETTLE_S):
             self.problems.append("stats did not confirm the operators' events")
         published, inserted = await self._events()
+        sent = operators.sent + await self._sent_by_services()
         await self._results()
         self.problems += operators.problems
         for name in ("stats", "hub"):
@@ -197,13 +199,25 @@ class Demo:
                 self.problems.append(f"{name} ended with code {code} after SIGTERM")
         return judge(
             Evidence(
-                sent=operators.sent,
+                sent=sent,
                 handled=list(evidence.handled(self.stage.bot_logs)),
                 mailbox=evidence.mailbox(self.stage.mailbox),
                 published=published,
                 inserted=inserted,
             )
         )
+
+    async def _sent_by_services(self) -> list[Sent]:
+        """Receipts that manager and games hold for what they wrote to players, as they wrote them down."""
+        rows = await self._sql(
+            "SELECT id, recipient, outcome FROM messages WHERE source != 'operators' AND kind = 'unicast'"
+        )
+        players = set(self.players)
+        return [
+            Sent(MessageId.parse(row["id"]).numbers(), "unicast", {row["recipient"]: row["outcome"]})
+            for row in rows
+            if row["recipient"] in players
+        ]
 
     async def _events(self) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], Any]]:
         """Numbers of the spools and rows of ClickHouse, once they agree or have had their time.
