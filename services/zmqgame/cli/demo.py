@@ -108,14 +108,10 @@ class Demo:
     async def _start(self) -> None:
         await self.supervisor.start(self.stage.hub())
         self.screen.say(f"hub      ready  {self.addresses.hub}   mailbox sqlite")
-        await self.supervisor.start(self.stage.stats())
-        self.screen.say(f"stats    ready  chDB, {self.stage.folder / 'stats'}")
-        await self.supervisor.start(self.stage.manager())
-        self.screen.say("manager  ready")
-        for spec in self.stage.games():
-            await self.supervisor.start(spec)
-            tcp, udp = self.addresses.games[spec.name]
-            self.screen.say(f"{spec.name:<8} ready  ws://{tcp}  udp://{udp}")
+        await self.supervisor.start_all([self.stage.stats(), self.stage.manager(), *self.stage.games()])
+        for name, (tcp, udp) in self.addresses.games.items():
+            self.screen.say(f"{name:<8} ready  ws://{tcp}  udp://{udp}")
+        self.screen.say(f"manager  ready, stats ready (chDB, {self.stage.folder / 'stats'})")
         await self.supervisor.start(self.stage.bots(self.options.players, PREFIX))
         self.screen.say(f"bots     ready  {self.options.players} players")
 

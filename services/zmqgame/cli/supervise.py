@@ -166,6 +166,12 @@ class Supervisor:
         self._keepers[spec.name] = asyncio.create_task(self._keep(child))
         return child
 
+    async def start_all(self, specs: Sequence[Spec]) -> None:
+        """Start several at once; the first failure is raised when all have an answer."""
+        for result in await asyncio.gather(*map(self.start, specs), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
     def kill(self, name: str) -> None:
         """kill -9 of a child; it is restarted like any other that dies."""
         self.children[name].kill()

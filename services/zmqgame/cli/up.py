@@ -98,14 +98,11 @@ async def _up(stage: Stage, players: int) -> int:
 async def _start(stage: Stage, supervisor: Supervisor, players: int) -> None:
     await supervisor.start(stage.hub())
     print(f"hub      ready  {stage.addresses.hub}   mailbox sqlite", flush=True)
-    await supervisor.start(stage.stats())
+    await supervisor.start_all([stage.stats(), stage.manager(), *stage.games()])
     print(f"stats    ready  {stage.addresses.events}   chDB in {stage.folder / 'stats'}", flush=True)
-    await supervisor.start(stage.manager())
     print("manager  ready", flush=True)
-    for spec in stage.games():
-        await supervisor.start(spec)
-        tcp, udp = stage.addresses.games[spec.name]
-        print(f"{spec.name:<8} ready  ws://{tcp}  udp://{udp}", flush=True)
+    for name, (tcp, udp) in stage.addresses.games.items():
+        print(f"{name:<8} ready  ws://{tcp}  udp://{udp}", flush=True)
     if players:
         await supervisor.start(stage.bots(players, "bot-"))
         print(f"bots     ready  {players} players", flush=True)
