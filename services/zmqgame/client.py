@@ -344,6 +344,8 @@ class Client:
 
     def _frame(self, kind: int, number: int, payload: bytes) -> None:
         held = self._held
+        if self._leaving:
+            return  # the server may have our cursor already: what is handled now, the next session gets again
         if number <= held.last_frame:
             self.counters["repeated_frames"] += 1
             self._send(ToServer.ACK, held.last_frame)

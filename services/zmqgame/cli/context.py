@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -110,7 +111,8 @@ def exit_code(error: ZmqgameError) -> int:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine."""
+    """Run a command's coroutine. What its node logs is no output of the command."""
+    logging.getLogger().addHandler(logging.NullHandler())
     return asyncio.run(work)
 
 

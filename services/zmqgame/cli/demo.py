@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ import click
 import orjson
 from zmqgame_bus.errors import BusError, StartError, ZmqgameError
 from zmqgame_bus.events import Emitter
+from zmqgame_bus.logs import JsonFormatter
 from zmqgame_bus.messages import MessageId
 from zmqgame_bus.node import Node
 
@@ -84,6 +86,7 @@ class Demo:
     async def run(self) -> Verdict:
         """Everything, from the first process to the proof."""
         self.stage.prepare()
+        self._log()
         try:
             await self._start()
             emitter = Emitter("operators", spool_dir=self.stage.spools, publish=self.addresses.events)
@@ -102,6 +105,13 @@ class Demo:
                     emitter.close()
         finally:
             await self.supervisor.stop()
+
+    def _log(self) -> None:
+        """What the operators' nodes log goes beside the services' logs."""
+        self.stage.logs.mkdir(exist_ok=True)
+        handler = logging.FileHandler(self.stage.logs / "demo.log")
+        handler.setFormatter(JsonFormatter("demo"))
+        logging.getLogger().addHandler(handler)
 
     # -- the walk --------------------------------------------------------------------------------------------
 
@@ -196,7 +206,10 @@ class Demo:
         return judge(
             Evidence(
                 sent=sent,
-                handled=list(evidence.handled(self.stage.bot_logs)),
+                handled=[
+                    *evidence.handled(self.stage.bot_logs),
+                    *evidence.handled_by_manager(self.stage.folder / "manager" / "manager.sqlite"),
+                ],
                 mailbox=evidence.mailbox(self.stage.mailbox),
                 published=published,
                 inserted=inserted,

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+from zmqgame_bus.messages import MessageId
 from zmqgame_bus.spool import scan
 
 from zmqgame.cli.proof import Events, Handled, Id
 
-__all__ = ["handled", "inserted_query", "inserted_rows", "mailbox", "published"]
+__all__ = ["handled", "handled_by_manager", "inserted_query", "inserted_rows", "mailbox", "published"]
 
 TABLES = ("sessions", "matches", "finishes", "messages", "ticks")
 _SIGN = 1 << 63
@@ -30,6 +32,16 @@ def handled(logs: Path) -> Iterator[Handled]:
             if line.endswith("\n"):
                 key, epoch, seq = line.split()[0].split("/")
                 yield Handled(log.stem, (int(key, 16), int(epoch), int(seq)))
+
+
+def handled_by_manager(log: Path) -> Iterator[Handled]:
+    """What is sent to everybody reaches the manager's address too, which notes it in its event log."""
+    if log.exists():
+        with sqlite3.connect(f"file:{log}?mode=ro", uri=True) as connection:
+            rows = connection.execute("select body from entries where event = 'OtherMessage'").fetchall()
+        connection.close()
+        for (body,) in rows:
+            yield Handled("manager", MessageId.parse(orjson.loads(body)["id"]).numbers())
 
 
 def published(spools: Path) -> dict[tuple[str, int], int]:

@@ -234,7 +234,8 @@ class Manager:
                     raise Refused("malformed", f"type {values.get('type')!r}")
                 self._finished(_name(values, "match"), values)
             except Refused as error:
-                log.warning("message %s is not one for the manager: %s", message.id, error)
+                self._log.add("OtherMessage", {"id": str(message.id), "why": str(error)[:200]})
+                log.info("message %s is not one for the manager: %s", message.id, error)
 
     # --- matches
 
