@@ -12,6 +12,7 @@
 //! | a token connects once; used again it is ignored | keys come from the token and sequences start at 0, so a second session would repeat nonces and accept the first one's packets |
 //! | the challenge carries the token's authentication tag in its padding | a challenge received at one address can't answer for another |
 //! | a token without time-out gets [`limits::MAX_TIMEOUT_MS`] | a crashed client would hold its slot for ever |
+//! | a server numbers from a random place, not from 0 | after a restart it knows no used tokens, and must not repeat nonces with one that comes again |
 //! | wrong lengths are refused before the decryption | the same outcome, for less work |
 
 /// The client's side of a session.

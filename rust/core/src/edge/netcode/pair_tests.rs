@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::client::{Client, State};
 use super::limits::{MAX_PAYLOAD_BYTES, REQUEST_BYTES, TOKEN_BYTES};
+use super::packet::Header;
 use super::server::{
     Ended, Event, Received, Refusal, SendError, Server, ServerConfig, ServerEntropy,
 };
@@ -495,6 +496,37 @@ fn a_challenge_answers_for_its_own_token_only() {
         .handle_datagram(200, client_address(1), &mut response);
     assert_eq!(received, Received::Refused(Refusal::Seal));
     assert_eq!(world.server.connected(), 0);
+}
+
+#[test]
+fn a_restarted_server_does_not_repeat_numbers_with_a_token_that_comes_again() {
+    let numbers = |salt: u64| {
+        let config = ServerConfig::new(PROTOCOL_ID, PRIVATE_KEY, server_address(), 4);
+        let entropy = ServerEntropy::from_bytes(&Random(salt).bytes());
+        let mut world = world(1);
+        world.server = Server::new(config, &entropy, 0, UNIX_S * 1000);
+        let mut seen = Vec::new();
+        for _ in 0..5 {
+            world.step();
+            let sealed = world
+                .wire
+                .iter()
+                .filter(|(from, _, _)| *from == server_address());
+            seen.extend(sealed.map(|(_, _, bytes)| Header::read(bytes).unwrap().sequence));
+        }
+        assert_eq!(world.clients[0].state(), State::Connected);
+        seen
+    };
+    // The challenge and the first packet of the session; what follows counts on from there.
+    let (first, second) = (numbers(1), numbers(2));
+    assert!(first.len() >= 2 && second.len() >= 2);
+    for number in first {
+        assert!(
+            second
+                .iter()
+                .all(|other| other.abs_diff(number) > 1_000_000)
+        );
+    }
 }
 
 #[test]

@@ -9,8 +9,8 @@
 //!
 //! Invariants: an answer is smaller than what it answers; at most one decryption fails for one
 //! datagram; nothing is kept for an address that has not shown a good token; the server's packets
-//! outside a session (challenge, denied) are numbered from 2^63, those of a session from 0, so no
-//! number is used twice with the session's key.
+//! outside a session (challenge, denied) are numbered above 2^63, those of a session far below, so
+//! no number is used twice with the session's key.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -71,8 +71,9 @@ impl ServerConfig {
 pub struct ServerEntropy {
     /// Seals challenges.
     pub challenge_key: Key,
-    /// Where numbers outside sessions start, in the lower quarter above 2^63: a server that was
-    /// restarted does not number the same tokens' packets the same way again.
+    /// Where packets' numbers start: those of sessions somewhere below 2^39 (five bytes), those
+    /// outside sessions in the lower half above 2^63. A server that is restarted knows no used
+    /// tokens; so it does not number the packets of one that comes again the same way.
     pub sequence: u64,
     /// Secret of the hash tables.
     pub hash_keys: [u64; 2],
@@ -130,6 +131,7 @@ pub struct Server {
     challenge_key: PacketKey,
     next_challenge: u64,
     next_global: u64,
+    first_sequence: u64,
     /// Unix time minus the driver's time.
     unix_offset_ms: i128,
     peers: HashMap<SocketAddr, Peer, Keyed>,
@@ -157,6 +159,7 @@ impl Server {
             challenge_key: PacketKey::new(&entropy.challenge_key),
             next_challenge: 0,
             next_global: 1 << 63 | entropy.sequence >> 2,
+            first_sequence: entropy.sequence % (1 << 39),
             unix_offset_ms: 0,
             peers: HashMap::with_hasher(hash.clone()),
             ids: HashMap::with_hasher(hash.clone()),
@@ -412,7 +415,7 @@ impl Server {
             timeout_ms: pending.timeout_ms,
             received_ms: now_ms,
             sent_ms: now_ms,
-            next_sequence: 0,
+            next_sequence: self.first_sequence,
             window: ReplayWindow::default(),
             confirmed: false,
         };
