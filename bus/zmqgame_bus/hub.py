@@ -1,0 +1,216 @@
+"""The `zmqgame-hub` process: configuration, hub epoch, mailbox and its thread around the native hub.
+
+The hub's loop is Rust and runs no Python. One thread here waits for store batches without the GIL, runs each
+in the mailbox and gives it back; only then does the hub confirm anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from zmqgame_native import Hub
+
+from zmqgame_bus.epoch import keep_highest, read
+from zmqgame_bus.errors import AddressRefused, Replaced, StoreUnavailable, ZmqgameError, binding
+from zmqgame_bus.events import PlainNotLoopback, refuse_plain
+from zmqgame_bus.keys import Keyring
+from zmqgame_bus.mailbox import Mailbox, Operation, open_mailbox
+from zmqgame_bus.process import Process, run
+from zmqgame_bus.tables import HubConfig, MailboxConfig
+
+__all__ = ["main"]
+
+_EPOCH_ZERO_S: Final = 1_767_225_600
+"""2026-01-01 UTC: hub epochs count seconds from here, so that they fit in 32 bits for 136 years."""
+_BATCH_WAIT_MS: Final = 500
+_ORDINARY: Final = ("disconnected", "closed_by_hub")
+"""Ends of links that say nothing about who was at the other end."""
+_LOOK_S: Final = 0.1
+_STATUS_EVERY: Final = 10
+"""A status line a second."""
+
+
+def main() -> int:
+    """Run `zmqgame-hub`."""
+    return run("hub", serve)
+
+
+async def serve(process: Process) -> None:
+    """Open the mailbox, take an epoch, accept nodes until told to stop."""
+    config = process.config.table(HubConfig)
+    keyring = Keyring(process.config)
+    if not keyring.curve:
+        _refuse_open_addresses(config.listen)
+    mailbox = await _open_mailbox(process)
+    if mailbox is None:
+        return
+    try:
+        epoch = await asyncio.to_thread(_take_epoch, process.state_dir / "hub.epoch", mailbox)
+        with binding(config.listen, key="hub.listen"):
+            hub = _start(config, keyring, process.name, epoch)
+        try:
+            await _serve(process, config, hub, mailbox, epoch)
+        finally:
+            hub.stop(0)
+    finally:
+        await asyncio.to_thread(mailbox.close)
+
+
+def _refuse_open_addresses(listen: str) -> None:
+    try:
+        refuse_plain(listen)
+    except PlainNotLoopback as error:
+        hint = "set security.curve = true and make keys with `zmqgame-cli keys new`, or listen on 127.0.0.1"
+        raise AddressRefused(
+            f"hub.listen {listen} is reachable from other machines without CURVE", hint=hint
+        ) from error
+
+
+def _start(config: HubConfig, keyring: Keyring, name: str, epoch: int) -> Hub:
+    allowed = keyring.allowed() if keyring.curve else []
+    return Hub(
+        [config.listen],
+        hub_epoch=epoch,
+        name=name,
+        heartbeat_ms=config.heartbeat_ms,
+        dead_ms=config.dead_ms,
+        node_grace_ms=config.node_grace_ms,
+        hub_grace_ms=config.hub_grace_ms,
+        curve_secret_key=keyring.pair().secret if keyring.curve else None,
+        allowed=[(each.public, each.pattern, list(each.roles)) for each in allowed],
+    )
+
+
+async def _open_mailbox(process: Process) -> Mailbox | None:
+    """Open the store; None when told to stop while another process holds it."""
+    config = process.config.table(MailboxConfig)
+    deadline = time.monotonic() + config.wait_s
+    told = threading.Event()
+    url = config.url
+    if url.startswith("sqlite:") and not url.removeprefix("sqlite:").startswith("/"):
+        url = f"sqlite:{process.state_dir / url.removeprefix('sqlite:')}"
+
+    def on_wait(reason: str) -> bool:
+        if not told.is_set():
+            told.set()
+            process.log.warning("waiting: %s", reason)
+        return time.monotonic() < deadline and not process.stop.is_set()
+
+    try:
+        return await asyncio.to_thread(
+            open_mailbox, url, durability=config.durability, max_bytes=config.max_bytes, on_wait=on_wait
+        )
+    except ZmqgameError:
+        if process.stop.is_set():
+            return None
+        raise
+
+
+def _take_epoch(path: Path, mailbox: Mailbox) -> int:
+    """Take an epoch above every one before, synced before the first connection is accepted [41]."""
+    epoch = max(mailbox.highest_epoch() + 1, read(path) + 1, int(time.time()) - _EPOCH_ZERO_S)
+    keep_highest(path, epoch)
+    return epoch
+
+
+async def _serve(process: Process, config: HubConfig, hub: Hub, mailbox: Mailbox, epoch: int) -> None:
+    keeper = StoreKeeper(hub, mailbox, process.log)
+    keeper.start()
+    try:
+        await process.ready(f"epoch {epoch} on {', '.join(hub.endpoints)}", {"hub": hub.endpoints[0]})
+        await _watch(process, hub, keeper)
+        await asyncio.to_thread(hub.stop, config.drain_ms)
+        why = await asyncio.to_thread(hub.wait, config.drain_ms + 1_000)
+        process.log.info("hub ended: %s", why or "not drained in time", extra={"counters": hub.counters()})
+    finally:
+        hub.stop(0)
+        await asyncio.to_thread(keeper.join)
+
+
+async def _watch(process: Process, hub: Hub, keeper: StoreKeeper) -> None:
+    """Until told to stop: end the process when hub or store have ended, show what goes on."""
+    turn = 0
+    while not process.stop.is_set():
+        why = hub.wait(0)
+        if keeper.error is not None:
+            raise keeper.error
+        if why is not None:
+            # A broken invariant is cured by a new start; another hub in our place is not.
+            raise ZmqgameError(why) if why.startswith("the hub's loop broke") else Replaced(why)
+        _log_links(process.log, hub)
+        if turn % _STATUS_EVERY == 0:
+            status = orjson.loads(await asyncio.to_thread(hub.status))
+            process.status(_status(status, keeper))
+        turn += 1
+        try:
+            await asyncio.wait_for(process.stop.wait(), _LOOK_S)
+        except TimeoutError:
+            continue
+
+
+def _log_links(log: logging.Logger, hub: Hub) -> None:
+    """What the hub's loop noted about links; it keeps a bounded number and counts the rest."""
+    for event, kind, address, text in hub.take_log():
+        level = logging.INFO if kind in _ORDINARY else logging.WARNING
+        log.log(level, "link %s: %s", event, text, extra={"kind": kind, "peer": address})
+
+
+def _status(status: dict[str, Any], keeper: StoreKeeper) -> str:
+    nodes, players = status["nodes_linked"], status["players_online"]
+    text = f"{nodes} nodes, {players} players online, {status['counters']['messages_in']} messages"
+    return f"{text}; {keeper.trouble}" if keeper.trouble else text
+
+
+class StoreKeeper:
+    """The thread between the hub and its mailbox."""
+
+    def __init__(self, hub: Hub, mailbox: Mailbox, log: logging.Logger) -> None:
+        self._hub = hub
+        self._mailbox = mailbox
+        self._log = log
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self.trouble = ""
+        """Why the last batch failed; empty when it did not."""
+        self.error: BaseException | None = None
+        """Why the thread ended before the hub did."""
+
+    def start(self) -> None:
+        """Begin to take batches."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for the end of the batch under way, after the hub has stopped."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._hub.wait(0) is None:
+                batch = self._hub.next_store_batch(_BATCH_WAIT_MS)
+                if batch is not None:
+                    self._do(batch.number, batch.ops)
+        except BaseException as error:
+            self.error = error
+
+    def _do(self, number: int, operations: list[Operation]) -> None:
+        try:
+            results = self._mailbox.run(operations)
+        except StoreUnavailable as error:
+            if not self.trouble:
+                self._log.error("nothing is confirmed as stored: %s", error)
+            self.trouble = str(error)
+            self._hub.fail(number, str(error))
+            return
+        if self.trouble:
+            self._log.info("the mailbox works again")
+            self.trouble = ""
+        self._hub.complete(number, results)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,124 @@
+"""Hub and nodes as real processes for tests of the bus: loopback, ephemeral ports, kill -9, deadlines."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from zmqgame_bus.messages import Delivery, MessageId
+
+DEADLINE_S = 20.0
+
+
+async def until(condition: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline_s} s: {what or condition}")
+        await asyncio.sleep(0.005)
+
+
+class HubProcess:
+    """`zmqgame-hub`, that can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.address = "tcp://127.0.0.1:0"
+        self.log = folder / "hub.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "HubProcess":
+        read_fd, write_fd = os.pipe()
+        argv = [sys.executable, "-m", "zmqgame_bus.hub", "--state-dir", str(self.folder)]
+        argv += ["--ready-fd", str(write_fd), "--set", f"hub.listen={self.address}"]
+        for setting in self.settings:
+            argv += ["--set", setting]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(argv, pass_fds=[write_fd], stdout=log, stderr=log)
+        os.close(write_fd)
+        with os.fdopen(read_fd) as ready:
+            line = ready.readline()
+        if not line:
+            raise AssertionError(f"the hub did not start:\n{self.log.read_text()}")
+        self.address = json.loads(line)["ready"]["hub"]
+        return self
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+
+    def terminate(self) -> int:
+        self.signal(signal.SIGTERM)
+        assert self.process is not None
+        return self.process.wait(DEADLINE_S)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.kill()
+
+
+class Client:
+    """What a game server's client is to the bus: a cursor, and what it handled, in order."""
+
+    def __init__(self) -> None:
+        self.login = 0
+        self.cursor: dict[int, MessageId] = {}
+        self.handled: list[tuple[MessageId, bytes]] = []
+
+    def handle(self, delivery: Delivery) -> None:
+        """Handle once: what is at or below the cursor was handled."""
+        mark = self.cursor.get(delivery.id.node_key)
+        if mark is None or delivery.id > mark:
+            self.cursor[delivery.id.node_key] = delivery.id
+            self.handled.append((delivery.id, delivery.payload))
+
+
+class Host:
+    """A player handler that gives messages to clients and acks what they handled."""
+
+    def __init__(self, node: object, *, ack: bool = True) -> None:
+        self.node = node
+        self.ack = ack
+        self.clients: dict[str, Client] = {}
+        self.waiting: list[Delivery] = []
+        self.dropped_players: list[str] = []
+        node.set_player_handler(self)
+
+    async def attach(self, player: str, client: Client) -> None:
+        self.clients[player] = client
+        attached = await self.node.attach(player, login=client.login, cursor=client.cursor.values())
+        client.login = attached.login
+        self.delivered(attached.pending)
+
+    def bound(self, player: str, login: int) -> None:
+        self.clients[player].login = login
+
+    def delivered(self, deliveries: list[Delivery]) -> None:
+        if not self.ack:
+            self.waiting += deliveries
+            return
+        for delivery in deliveries:
+            self.clients[delivery.player].handle(delivery)
+            self.node.handled(delivery.player, delivery.id)
+
+    def dropped(self, player: str, why: str) -> None:
+        self.dropped_players.append(player)
+
+    def forget(self, player: str, up_to: MessageId) -> None:
+        client = self.clients[player]
+        mark = client.cursor.get(up_to.node_key)
+        if mark is not None and mark <= up_to:
+            del client.cursor[up_to.node_key]
