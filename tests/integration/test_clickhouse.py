@@ -9,6 +9,7 @@ from importlib.resources import files
 import orjson
 import pyarrow as pa
 import pytest
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from zmqgame.stats.clickhouse import SqlRefused, Warehouse, insert_tables
 from zmqgame.stats.rows import to_tables
 from zmqgame_bus.records import RECORDS, Frame
@@ -117,6 +118,13 @@ def test_a_failed_query_leaves_nothing_in_the_next_answer(warehouse):
 )
 def test_reading_is_allowed(warehouse, query):
     assert warehouse.sql(query, "TSVWithNames")
+
+
+def test_after_an_insert_that_failed_the_next_one_works(warehouse):
+    with pytest.raises(ClickHouseError):
+        warehouse.insert("no_such_table", finishes(warehouse, 1, 3), "failed")
+    warehouse.insert("finishes", finishes(warehouse, 1, 3), "after the failed one")
+    assert count(warehouse) == 3
 
 
 def test_an_unknown_format_is_refused(warehouse):

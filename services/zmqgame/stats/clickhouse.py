@@ -75,7 +75,7 @@ class Warehouse:
         self._reading = threading.Lock()
         self._reader: Any = None
         try:
-            self._writer = self._connect(None)
+            self._writer: Any = self._connect(None)
             self._writer.command(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
             self._writer.close()
             self._writer = self._connect(DATABASE)
@@ -99,9 +99,14 @@ class Warehouse:
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Insert one batch; a batch whose token was seen before changes nothing."""
-        self._writer.insert_arrow(
-            table, rows, settings={"insert_deduplication_token": token, "insert_deduplicate": 1}
-        )
+        settings = {"insert_deduplication_token": token, "insert_deduplicate": 1}
+        try:
+            if self._writer is None:
+                self._writer = self._connect(DATABASE)
+            self._writer.insert_arrow(table, rows, settings=settings)
+        except ClickHouseError:
+            self._drop_writer()
+            raise
 
     def rows(self, query: str) -> Sequence[tuple[Any, ...]]:
         """Rows of a query of our own."""
@@ -131,7 +136,7 @@ class Warehouse:
         """Close it; then another process may open the path."""
         with self._reading:
             self._drop_reader()
-        self._writer.close()
+        self._drop_writer()
         self._unlock()
 
     def _execute(self, statement: str) -> None:
@@ -154,6 +159,12 @@ class Warehouse:
         if reader is not None:
             with contextlib.suppress(ClickHouseError):
                 reader.close()
+
+    def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(ClickHouseError):
+                writer.close()
 
     def _unlock(self) -> None:
         if self._lock_fd >= 0:

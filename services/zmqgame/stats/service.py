@@ -352,6 +352,12 @@ class StatsService:
         """The handler of the service `stats` on the bus."""
         return await self.answer(orjson.loads(request.payload))
 
+    def summary(self) -> str:
+        """The status in one line."""
+        collector = self.collector
+        text = f"{collector.counters['rows']} rows inserted, {collector.waiting_rows} events wait"
+        return f"{text}; {self.error}" if self.error else text
+
     def status(self) -> dict[str, Any]:
         """What each source published as far as stats knows, what is inserted, and what waits."""
         return {

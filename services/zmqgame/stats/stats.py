@@ -18,6 +18,7 @@ from zmqgame.stats.config import StatsConfig
 from zmqgame.stats.journal import Journal
 from zmqgame.stats.service import StatsService
 
+STATUS_S = 5.0
 HUB_WAIT_S = 2.0
 """Events are taken without a hub too: only gaps, confirmations and SQL need it."""
 
@@ -54,10 +55,21 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
             await node.start(timeout_s=HUB_WAIT_S)
         status = f"listening on {endpoint}" if node.up else f"listening on {endpoint}, waiting for the hub"
         await process.ready(status, {"stats": endpoint, "clickhouse": warehouse.name})
-        await service.run(process.stop)
+        telling = asyncio.create_task(_tell(process, service))
+        try:
+            await service.run(process.stop)
+        finally:
+            telling.cancel()
     finally:
         service.close()
         await node.close()
+
+
+async def _tell(process: Process, service: StatsService) -> None:
+    """One line for `systemctl status`, every few seconds."""
+    while True:
+        await asyncio.sleep(STATUS_S)
+        process.status(service.summary())
 
 
 def main() -> int:
