@@ -31,6 +31,8 @@ from zmqgame.play.rules import Refused
 log = logging.getLogger(__name__)
 
 STEP_S = 0.2
+PROBE_S = 1.0  # how long a game server that a client could not reach may take to answer
+HUB_AWAY_MS = 10_000  # a hub that restarts: until its nodes have noticed and are back
 SEND_TIMEOUT_S = 30.0
 
 
@@ -68,6 +70,7 @@ class Manager:
         self._emitter = emitter
         self._secret = secret
         self._netcode_key = netcode_key
+        self._probed: set[str] = set()
         self._up_since_ms = now_ms()
         self._down: dict[str, int] = {}  # servers that left the bus: until when they may come back
         self._tasks: set[asyncio.Task[None]] = set()
@@ -89,10 +92,12 @@ class Manager:
 
     def _token(self, values: Mapping[str, Any]) -> dict[str, Any]:
         player = _name(values, "player")
+        avoid = str(values.get("avoid", ""))
+        self._suspect(avoid)
         session = protocol.u64(values.get("session", 0)) or tokens.new_session()
         server = self._server_of_match(player)
-        if server is None or server.name == values.get("avoid"):
-            server = self.servers.for_player(now_ms(), str(values.get("avoid", "")))
+        if server is None or server.name == avoid:
+            server = self.servers.for_player(now_ms(), avoid)
         return {
             "ok": True,
             "player": player,
@@ -109,6 +114,27 @@ class Manager:
             "token": tokens.sign(self._secret, player, session, valid_s),
             "connect_token": b64encode(connect).decode(),
         }
+
+    def _suspect(self, name: str) -> None:
+        """A client could not reach this server: ask it, which is quicker than the bus's own patience."""
+        server = self.servers.by_name.get(name)
+        if server is not None and server.up and name not in self._down and name not in self._probed:
+            self._probed.add(name)
+            self._start(self._probe(server))
+
+    async def _probe(self, server: Server) -> None:
+        try:
+            await self._node.request(f"game:{server.name}", {"op": "status"}, timeout_s=PROBE_S)
+        except (BusError, TimeoutError) as error:
+            log.warning("game server %s does not answer: %s", server.name, error)
+            self._gone(server)
+        finally:
+            self._probed.discard(server.name)
+
+    def _gone(self, server: Server) -> None:
+        """Nobody is sent there; its matches abort unless it reports again soon."""
+        server.up = False
+        self._down.setdefault(server.name, now_ms() + self.config.down_ms)
 
     def _server_of_match(self, player: str) -> Server | None:
         match = self.open.get(self.playing.get(player, ""))
@@ -205,7 +231,7 @@ class Manager:
         """Servers that report nothing although the bus is there: whatever presence says, they are gone."""
         if not self._node.up:
             self._up_since_ms = now
-        patience_ms = self.config.stale_ms + self.config.down_ms
+        patience_ms = self.config.stale_ms + self.config.down_ms + HUB_AWAY_MS
         if now - self._up_since_ms < patience_ms:
             return set()
         servers = {match.server for match in self.open.values()}
@@ -215,12 +241,13 @@ class Manager:
     async def watch(self) -> None:
         """Game servers that leave the bus."""
         async for event in self._node.presence():
+            if event.snapshot:  # the hub is back: everybody's silence begins to count now
+                self._up_since_ms = now_ms()
             if event.name not in self.servers.by_name:
                 continue
             server = self.servers.by_name[event.name]
             if event.kind == "node_down":
-                server.up = False
-                self._down[event.name] = now_ms() + self.config.down_ms
+                self._gone(server)
                 log.warning("game server %s left the bus", event.name)
             elif event.kind == "node_up":
                 server.up = True
