@@ -216,6 +216,43 @@ def test_bytes_one_at_a_time(hub: Hub) -> None:
     assert hub.counters()["hellos"] == 1
 
 
+def test_a_peer_of_zmtp_3_0(hub: Hub) -> None:
+    body = hello("older")
+    with raw(hub) as older:
+        older.sendall(greeting()[:11] + b"\x00" + greeting()[12:] + READY + bytes([0, len(body)]) + body)
+        data = b""
+        while b"ROUTER" not in data or len(data) < 64 + 40 + 10:
+            data += older.recv(65_536)
+    assert hub.counters()["hellos"] == 1
+
+
+def test_ipv6(context: zmq.Context, tmp_path: Path) -> None:
+    with running_hub(tmp_path, listen=["tcp://[::1]:0"]) as hub:
+        context.ipv6 = True
+        node = RawNode(context, hub, "six")
+        node.expect(WELCOME)
+        node.round_trip()
+
+
+def test_many_curve_nodes_while_strangers_shout(context: zmq.Context, tmp_path: Path) -> None:
+    server_public, server_secret = curve_keypair()
+    with running_hub(tmp_path, curve_secret_key=server_secret) as hub:
+        noise = [raw(hub) for _ in range(40)]
+        nodes = []
+        for number in range(40):
+            noise[number].sendall(BAD_BYTES["not_zmtp"] if number % 2 else bytes([0xFF]) + bytes(200))
+            public, secret = zmq.curve_keypair()
+            keys = {"publickey": public, "secretkey": secret, "serverkey": z85.encode(server_public)}
+            nodes.append(RawNode(context, hub, f"node-{number}", **keys))
+        for node in nodes:
+            node.expect(WELCOME)
+            node.round_trip()
+        wait_closed(hub, "not_zmtp", 40)
+        assert hub.counters()["link_established"] == 40
+        for connection in noise:
+            connection.close()
+
+
 def test_a_flood_of_silent_connections_leaves_room_for_a_node(context: zmq.Context, hub: Hub) -> None:
     flood = [raw(hub) for _ in range(300)]
     node = RawNode(context, hub, "honest")
