@@ -34,13 +34,13 @@ NAMED = {
 
 def demo(tmp_path, **faults):
     commands = {name: [sys.executable, str(FAULTS / program)] for name, program in faults.items()}
-    options = Options(players=8, seconds=12, commands=commands)
+    options = Options(players=8, seconds=20, commands=commands)
     return asyncio.run(perform(tmp_path / "demo", options, Screen(Board())))
 
 
 def test_the_demo_holds_and_says_so(tmp_path):
     program = Path(sys.executable).with_name("zmqgame-cli")
-    words = [program, "demo", "--players", "8", "--seconds", "14", "--json", "--keep", tmp_path / "kept"]
+    words = [program, "demo", "--players", "8", "--seconds", "20", "--json", "--keep", tmp_path / "kept"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -54,7 +54,7 @@ def test_every_table_is_known(installed, tmp_path):
 
 
 def test_the_demo_runs_from_wheels(installed, tmp_path):
-    words = ("zmqgame-cli", "demo", "--players", "8", "--seconds", "12", "--json")
+    words = ("zmqgame-cli", "demo", "--players", "8", "--seconds", "20", "--json")
     done = run(installed, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import click
 import orjson
-from zmqgame_bus.errors import BusError, StartError, ZmqgameError
+from zmqgame_bus.errors import BusError, RequestError, StartError, ZmqgameError
 from zmqgame_bus.events import Emitter
 from zmqgame_bus.logs import JsonFormatter
 from zmqgame_bus.messages import MessageId
@@ -150,17 +150,29 @@ class Demo:
             await sending
 
     async def _take_away(self, players: Sequence[str], operators: Operators) -> None:
-        await self._ask("bots", {"op": "leave", "players": list(players)}, BACK_S)
+        await self._tell_bots({"op": "leave", "players": list(players)})
         operators.write_to(players)
         self.screen.event(f"{len(players)} players log out; messages to them wait in the mailbox")
 
     async def _bring_back(self, players: Sequence[str]) -> None:
-        await self._ask("bots", {"op": "login", "players": list(players)}, BACK_S)
+        await self._tell_bots({"op": "login", "players": list(players)})
         self.screen.event(f"{len(players)} players are back and get what waited for them")
 
     async def _quiet(self) -> None:
-        await self._ask("bots", {"op": "quiet"}, BACK_S)
+        await self._tell_bots({"op": "quiet"})
         self.screen.event("no new races; those under way end")
+
+    async def _tell_bots(self, body: dict[str, Any]) -> None:
+        """What bots are told may be repeated, so a hub that is on its way back is no reason to give up."""
+        until = time.monotonic() + BACK_S
+        while True:
+            try:
+                await self._ask("bots", body, BACK_S)
+                return
+            except RequestError:
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def _kill(self, name: str) -> None:
         child = self.supervisor.children[name]

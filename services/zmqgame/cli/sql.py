@@ -16,14 +16,19 @@ EPILOG = f"""\b
 Examples:
   zmqgame-cli sql 'select player, car, time_ms from finishes order by time_ms limit 5'
   zmqgame-cli sql 'select car, count(), quantile(0.5)(time_ms) from finishes group by car'
-  zmqgame-cli sql --format CSV 'select * from sessions' > sessions.csv
+  zmqgame-cli sql --format CSVWithNames 'select * from sessions' > sessions.csv
 
 {EXIT_CODES}"""
 
 
 @click.command(epilog=EPILOG)
 @click.argument("query", required=False)
-@click.option("--format", "output", metavar="NAME", help="Any output format of ClickHouse, passed through.")
+@click.option(
+    "--format",
+    "output",
+    metavar="NAME",
+    help="CSVWithNames, Markdown, JSONEachRow ...",
+)
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, metavar="S"
 )
