@@ -189,7 +189,7 @@ class Edge:
     def connections(self) -> int:
         """How many connections there are."""
     def counters(self) -> dict[str, int]:
-        """Return the counters by name."""
+        """Return the counters by name; those that end with `_now` are gauges, the others only grow."""
     def stop(self, drain_ms: int = 1_000) -> None:
         """Take nothing in any more, send what is queued, close everything; wait at most `drain_ms`."""
 

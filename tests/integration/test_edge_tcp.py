@@ -77,6 +77,7 @@ def test_random_sizes_and_splits_echo_byte_exact(loops: int) -> None:
             thread.join(60)
         done.set()
         threads[0].join()
+        until(lambda: edge.counters()["outbound_bytes_now"] == 0, "no bytes stay charged")
         assert results == [[stream] for stream in streams]
 
 
@@ -156,6 +157,7 @@ def test_a_slow_reader_is_closed_at_its_bound_and_others_are_not() -> None:
         assert edge.send([(slow_id, 9, 0, b"")]) == 1
         counters = edge.counters()
         assert counters["closed_full"] == counters["refused_full"] == 1
+        until(lambda: edge.counters()["outbound_bytes_now"] == 0, "no bytes stay charged")
         assert [sequence for _, sequence, _ in parse(bytes(received))] == list(range(sent))
 
 
@@ -201,6 +203,7 @@ def test_close_lets_the_client_read_what_was_sent_before() -> None:
         assert consumer.close_reason(connection) == "closed by the server: kicked"
         client.close()
         until(lambda: edge.connections == 0, "the closed connection is let go")
+        assert edge.counters()["outbound_bytes_now"] == 0
 
 
 def test_stop_drains_what_is_queued() -> None:

@@ -138,7 +138,10 @@ impl Edge {
     }
 
     fn counters(&self) -> BTreeMap<&'static str, u64> {
-        self.0.counters().snapshot().into_iter().collect()
+        let mut all: BTreeMap<_, _> = self.0.counters().snapshot().into_iter().collect();
+        all.insert("connections_now", self.0.connections() as u64);
+        all.insert("outbound_bytes_now", self.0.outbound_bytes() as u64);
+        all
     }
 
     #[pyo3(signature = (drain_ms = 1_000))]

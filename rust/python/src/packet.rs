@@ -8,7 +8,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyMemoryView, PyTuple};
+use pyo3::types::{PyBytes, PyInt, PyList, PyMemoryView, PyTuple};
 use zmqgame_core::stream::packet::Batch;
 
 create_exception!(
@@ -121,15 +121,40 @@ impl PacketBatch {
     }
 
     fn row<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let connection = self.batch.connection[index].into_pyobject(py)?;
+        self.row_of(py, index, connection)
+    }
+
+    fn row_of<'py>(
+        &self,
+        py: Python<'py>,
+        index: usize,
+        connection: Bound<'py, PyInt>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let batch = &self.batch;
         let payload = PyBytes::new(py, batch.payload(index));
         (
-            batch.connection[index],
+            connection,
             batch.kind[index],
             batch.sequence[index],
             payload,
         )
             .into_pyobject(py)
+    }
+
+    /// All rows. One client's packets mostly stand together: their connection is one Python number.
+    fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let mut rows = Vec::with_capacity(self.batch.len());
+        let mut last: Option<(u64, Bound<'py, PyInt>)> = None;
+        for (index, &connection) in self.batch.connection.iter().enumerate() {
+            let number = match last {
+                Some((known, number)) if known == connection => number,
+                _ => connection.into_pyobject(py)?,
+            };
+            rows.push(self.row_of(py, index, number.clone())?);
+            last = Some((connection, number));
+        }
+        Ok(rows)
     }
 }
 
@@ -188,10 +213,7 @@ impl PacketBatch {
     }
 
     fn packets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let rows = (0..self.batch.len())
-            .map(|index| self.row(py, index))
-            .collect::<PyResult<Vec<_>>>()?;
-        PyList::new(py, rows)
+        PyList::new(py, self.rows(py)?)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -236,6 +236,12 @@ impl Edge {
         self.shared.live.load(Ordering::Acquire)
     }
 
+    /// How many bytes are charged to all connections: queued, or being handed to a loop.
+    #[must_use]
+    pub fn outbound_bytes(&self) -> usize {
+        self.shared.outbound_bytes.load(Ordering::Acquire)
+    }
+
     /// The counters.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -197,3 +197,117 @@ impl WebSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIMIT: usize = 300;
+
+    fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+        let mut out = vec![first];
+        if payload.len() < 126 {
+            out.push(0x80 | payload.len() as u8);
+        } else {
+            out.push(0x80 | 126);
+            out.extend((payload.len() as u16).to_be_bytes());
+        }
+        out.extend(mask);
+        out.extend(
+            payload
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(byte, mask)| byte ^ mask),
+        );
+        out
+    }
+
+    /// What came, and how it ended.
+    fn feed(bytes: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, Option<CloseReason>) {
+        let mut websocket = WebSocket::new(LIMIT);
+        let mut output = RingBuffer::new(1 << 20);
+        let (mut messages, mut at) = (Vec::new(), 0);
+        for cut in cuts.iter().copied().chain([bytes.len()]) {
+            let end = cut.min(bytes.len()).max(at);
+            let fed = websocket.feed(&bytes[at..end], &mut output, |message| {
+                messages.push(message.to_vec());
+                Ok(())
+            });
+            if let Err(reason) = fed {
+                return (messages, Some(reason));
+            }
+            at = end;
+        }
+        (messages, None)
+    }
+
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![4 => Just(0x82_u8), 1 => Just(0x02), 1 => Just(0x80), 1 => Just(0x89), 1 => any::<u8>()];
+        let one = (
+            first,
+            proptest::collection::vec(any::<u8>(), 0..LIMIT + 50),
+            any::<[u8; 4]>(),
+        )
+            .prop_map(|(first, payload, mask)| frame(first, &payload, mask));
+        (
+            proptest::collection::vec(one, 0..6),
+            proptest::collection::vec(any::<u8>(), 0..20),
+        )
+            .prop_map(|(frames, rest)| {
+                let mut bytes = frames.concat();
+                bytes.extend(rest);
+                bytes
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_split_give_the_same_messages(
+            bytes in stream(),
+            mut cuts in proptest::collection::vec(0_usize..1500, 0..10),
+        ) {
+            cuts.sort_unstable();
+            let (whole, end) = feed(&bytes, &[]);
+            let each: Vec<usize> = (0..bytes.len()).collect();
+            for cuts in [cuts, each] {
+                let (messages, cut_end) = feed(&bytes, &cuts);
+                prop_assert_eq!(&messages, &whole);
+                prop_assert_eq!(cut_end.is_some(), end.is_some());
+            }
+        }
+
+        #[test]
+        fn any_request_is_taken_or_refused_and_never_kept_beyond_its_limit(
+            bytes in "(GET / HTTP/1.1\r\n)?([A-Za-z]{1,10}: [ -~]{0,40}\r\n){0,5}(\r\n)?",
+        ) {
+            let answered = read_request(bytes.as_bytes(), 0);
+            if let Ok(Some((_, size))) = answered {
+                prop_assert!(size <= bytes.len());
+            }
+            let long = vec![b'a'; REQUEST_HEAD_BYTES + 1];
+            prop_assert!(read_request(&long, 0).is_err());
+        }
+    }
+
+    #[test]
+    fn a_request_is_accepted_as_in_the_standard() {
+        let request =
+            b"GET /chat HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nrest";
+        let (answer, size) = read_request(request, 0).unwrap().unwrap();
+        assert_eq!(size, request.len() - 4);
+        let answer = String::from_utf8(answer).unwrap().to_lowercase();
+        assert!(answer.starts_with("http/1.1 101"), "{answer}");
+        assert!(answer.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{answer}");
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let mut output = RingBuffer::new(1 << 20);
+        WebSocket::new(LIMIT).close(&CloseReason::Handler("\u{20ac}".repeat(60)), &mut output);
+        let frame = output.contiguous();
+        assert!(frame.len() <= 127);
+        assert!(std::str::from_utf8(&frame[4..]).is_ok());
+    }
+}
