@@ -23,6 +23,7 @@ MAX_EVENT_BYTES = 60_000  # an event or snapshot must fit into one client packet
 MAX_RECORD_ENTRIES = 1_000_000  # input changes and actions of one match; over it the record is marked cut
 MAX_CATCH_UP_TICKS = 5  # after a stall: more would make the stall longer; the rest is skipped and counted
 TICK_WINDOW = 500  # ticks in one percentile: ten seconds of 50 Hz
+MAX_MATCH_CONFIG_BYTES = 65_536  # goes to a game server with each match; a longer one is refused at start
 MAX_QUEUE = 100_000  # tickets in the manager's queue; over it `queue` is refused
 MAX_SERVERS = 4_096  # game servers a manager knows; over it a new one is refused
 MAX_OPEN_MATCHES = 65_536  # matches a manager follows; over it none is made until some end

@@ -225,6 +225,40 @@ async def test_messages_over_lost_connections_and_offline(tmp_path):
         assert [payload for _, payload in again.messages] == ["while you were away"]
 
 
+async def test_after_the_grace_time_the_player_is_logged_out(tmp_path):
+    settings = {**QUICK, "game.grace_s": 0.5}
+    async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
+        player = Player(studio, "ann")
+        async with player.client as client:
+            await asyncio.wait_for(client.online.wait(), 10)
+            assert (await studio.unicast("ann", "here", timeout_s=10)).outcome == "delivered"
+        receipt = await studio.unicast("ann", "gone", timeout_s=20)
+        assert receipt.outcome == "stored"
+        assert (await studio.request("game:game-1", {"op": "status"})).json()["players"] == 0
+
+
+async def test_a_manager_that_is_killed_forgets_nobody_who_queues(tmp_path):
+    settings = {**QUICK, "manager.match_size": 2, "manager.patience_ms": 60_000}
+    async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
+        first, second = Player(studio, "ann"), Player(studio, "bob")
+        async with first.client, second.client:
+            await asyncio.wait_for(
+                asyncio.gather(first.client.online.wait(), second.client.online.wait()), 20
+            )
+            await first.client.action("queue", car="pebble")
+            await until(lambda: [each for each in first.events if each["type"] == "queued"], "queued")
+            running.kill("manager")
+            await running.start("manager")
+            await second.client.action("queue", car="pebble")
+            both = lambda: all(state_of(player) for player in (first, second))  # noqa: E731
+            await until(both, "they are in a match", 20)
+            assert state_of(first)["match"] == state_of(second)["match"]
+
+
+def state_of(player):
+    return next((event for event in reversed(player.events) if event["type"] == "state"), None)
+
+
 async def test_actions_that_can_not_be_done(tmp_path):
     async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
         player = Player(studio, "ann")

@@ -69,9 +69,9 @@ class Demo:
         self.screen = screen
         self.board = screen.board
         self.addresses: Addresses = free_addresses(GAMES)
-        settings = {
+        settings: dict[str, Mapping[str, object]] = {
             "game": {"cutscene_ms": 500, "countdown_ms": 1000},
-            "manager": {"patience_ms": 2000},
+            "manager": {"patience_ms": 2000, "match_config": '{"distance_m": 201.168}'},
             **options.settings,
         }
         self.stage = Stage(folder, self.addresses, settings=settings, commands=options.commands)

@@ -50,6 +50,11 @@ class ManagerConfig:
         reason="players of its matches wait for so long",
         help="How long a server that left the bus may take to come back; then its matches abort.",
     )
+    match_config: str = key(
+        "{}",
+        unit="JSON",
+        help="What each match's rules get as their config; the drag race knows distance_m.",
+    )
     match_limit_s: int = key(
         4_000,
         unit="s",

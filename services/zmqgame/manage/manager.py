@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from zmqgame_bus.errors import BusError
+from zmqgame_bus.errors import BusError, ConfigError, Problem
 from zmqgame_bus.events import Emitter, open_emitter
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.messages import Request
@@ -61,6 +61,7 @@ class Manager:
     ) -> None:
         self.instance = time.time_ns() // 1_000
         self.config = config
+        self.match_config = read_match_config(config.match_config)
         self.queue = Queue(config.match_size, config.match_fewest, config.patience_ms)
         self.servers = Servers(config.stale_ms)
         self.open: dict[str, Open] = {}
@@ -284,7 +285,7 @@ class Manager:
             "match": match,
             "players": players,
             "seed": secrets.randbits(53),
-            "config": {},
+            "config": self.match_config,
         }
         self._start(self._create(match, server, tickets, request))
 
@@ -361,6 +362,14 @@ class Manager:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a task failed", exc_info=task.exception())
+
+
+def read_match_config(text: str) -> Mapping[str, Any]:
+    """The configuration's JSON object; anything else is an error that names the key."""
+    try:
+        return protocol.read_object(text.encode(), limits.MAX_MATCH_CONFIG_BYTES)
+    except Refused as error:
+        raise ConfigError([Problem("manager.match_config", "manager.match_config", str(error))]) from error
 
 
 def _name(values: Mapping[str, Any], key: str) -> str:

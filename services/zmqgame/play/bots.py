@@ -61,6 +61,7 @@ class Bot:
         self._random = random.Random(seed)
         self._config = config
         self._car = ""
+        self._ready_for = ""
         self._driver: Driver | None = None
         self._running_since = 0.0
         self._tick_hz = 50
@@ -138,7 +139,9 @@ class Bot:
     def _state(self, event: dict[str, Any]) -> None:
         self.match, self.state = event["match"], event["state"]
         if self.state in ("waiting", "ready"):
-            self._start(self._ready(self.match))
+            if self._ready_for != self.match:
+                self._ready_for = self.match
+                self._start(self._ready(self.match))
         elif self.state == "running":
             self._tick_hz = event["tick_hz"]
             self._running_since = time.monotonic() - event["frame"] / self._tick_hz
