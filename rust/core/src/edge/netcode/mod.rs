@@ -47,6 +47,8 @@ pub type Key = [u8; limits::KEY_BYTES];
 pub const VERSION: [u8; 13] = *b"NETCODE 1.02\0";
 
 #[cfg(test)]
+mod chaos_tests;
+#[cfg(test)]
 mod pair_tests;
 #[cfg(test)]
 mod vector_tests;
