@@ -1,1 +1,207 @@
+//! Requests, replies, deadlines, cancellation, queries.
 
+use super::*;
+
+fn ask(world: &mut World, node: &Node, call: u64, service: &str) {
+    let content = Content::Text;
+    world.say(
+        node,
+        &Message::Request {
+            call,
+            deadline_ms: 1_000,
+            service,
+            content,
+            payload: b"hi",
+        },
+    );
+}
+
+fn call_of(received: &Received) -> u64 {
+    let call = received
+        .others
+        .iter()
+        .find(|other| other.starts_with("Call"))
+        .expect("a call");
+    call["Call { call: ".len()..]
+        .split(',')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn pair() -> (World, Node, Node) {
+    let mut world = World::new();
+    let (caller, server) = (world.node("caller", 1), world.node("server", 1));
+    world.take(&caller);
+    world.take(&server);
+    (world, caller, server)
+}
+
+/// `echo` is served by both nodes; asks until the call is at the server.
+fn call_at(world: &mut World, caller: &Node, server: &Node, number: u64) -> u64 {
+    for number in [number, number + 1] {
+        ask(world, caller, number, "echo");
+    }
+    world.take(caller);
+    call_of(&world.take(server))
+}
+
+#[test]
+fn a_reply_reaches_the_caller_once() {
+    let (mut world, caller, server) = pair();
+    let call = call_at(&mut world, &caller, &server, 5);
+    for _ in 0..2 {
+        world.say(
+            &server,
+            &Message::Reply {
+                call,
+                ok: true,
+                content: Content::Json,
+                payload: b"{}",
+            },
+        );
+    }
+    let answers = world.take(&caller).others;
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert!(answers[0].contains("status: Ok, content: Json"));
+}
+
+#[test]
+fn nodes_of_a_service_take_turns() {
+    let (mut world, caller, server) = pair();
+    for number in 0..10 {
+        ask(&mut world, &caller, number, "echo");
+    }
+    assert_eq!(
+        (
+            world.take(&caller).others.len(),
+            world.take(&server).others.len()
+        ),
+        (5, 5)
+    );
+}
+
+#[test]
+fn no_such_service_is_said_at_once() {
+    let (mut world, caller, _) = pair();
+    ask(&mut world, &caller, 5, "nothing");
+    assert!(world.take(&caller).others[0].contains("NoSuchService"));
+}
+
+#[test]
+fn a_deadline_ends_the_call_on_both_sides() {
+    let (mut world, caller, server) = pair();
+    let call = call_at(&mut world, &caller, &server, 5);
+    world.pass(1_000);
+    assert_eq!(
+        world
+            .take(&caller)
+            .others
+            .iter()
+            .filter(|other| other.contains("Deadline"))
+            .count(),
+        2
+    );
+    assert!(
+        world
+            .take(&server)
+            .others
+            .contains(&format!("Cancelled {{ call: {call} }}"))
+    );
+    world.say(
+        &server,
+        &Message::Reply {
+            call,
+            ok: true,
+            content: Content::Bytes,
+            payload: b"late",
+        },
+    );
+    assert_eq!(
+        world
+            .take(&caller)
+            .others
+            .iter()
+            .filter(|other| other.starts_with("Answer"))
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn on_any_doubt_the_answer_is_unknown() {
+    let (mut world, caller, server) = pair();
+    call_at(&mut world, &caller, &server, 5);
+    world.drop_link(&server);
+    assert_eq!(
+        world
+            .take(&caller)
+            .others
+            .iter()
+            .filter(|other| other.contains("status: Unknown"))
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_caller_that_is_gone_or_cancels_is_not_waited_for() {
+    let (mut world, caller, server) = pair();
+    let call = call_at(&mut world, &caller, &server, 5);
+    world.drop_link(&caller);
+    assert!(
+        world
+            .take(&server)
+            .others
+            .contains(&format!("Cancelled {{ call: {call} }}"))
+    );
+    let caller = world.node("caller", 1);
+    call_at(&mut world, &caller, &server, 5);
+    world.say(&caller, &Message::Cancel { call: 5 });
+    world.say(&caller, &Message::Cancel { call: 6 });
+    assert_eq!(
+        world
+            .take(&caller)
+            .others
+            .iter()
+            .filter(|other| other.contains("status: Cancelled"))
+            .count(),
+        2
+    );
+    assert!(world.hub.calls.next_deadline().is_none());
+}
+
+#[test]
+fn queries_answer_in_json() {
+    let (mut world, caller, server) = pair();
+    world.login(&server, "al\"ice");
+    world.login(&server, "bob");
+    let mut json = |what, argument| {
+        world.say(
+            &caller,
+            &Message::Query {
+                call: 9,
+                what,
+                argument,
+            },
+        );
+        let bytes = world.received.remove(&caller.conn).unwrap();
+        let answer = decode(&bytes).find_map(|message| match message {
+            Ok(Message::Answer { payload, .. }) => {
+                Some(String::from_utf8(payload.to_vec()).unwrap())
+            }
+            _ => None,
+        });
+        answer.unwrap()
+    };
+    let status = json(1, "");
+    assert!(
+        status.contains(r#""players_online":2"#) && status.contains(r#""hub_epoch":1"#),
+        "{status}"
+    );
+    assert!(json(2, "").contains(r#""name":"server""#));
+    assert_eq!(json(3, "5 al").matches("phase").count(), 1);
+    assert_eq!(json(3, "").matches(r#""phase":"live""#).count(), 2);
+    assert_eq!(json(9, ""), "no such query");
+}
