@@ -30,11 +30,10 @@ from zmqgame_bus.calls import Calls
 from zmqgame_bus.epoch import next_epoch
 from zmqgame_bus.errors import AddressLost, BusError, CannotReachHub, Refused
 from zmqgame_bus.keys import NodeKeys
-from zmqgame_bus.limits import INBOX_MESSAGES, PRESENCE_EVENTS
+from zmqgame_bus.limits import INBOX_MESSAGES
 from zmqgame_bus.link import Link
 from zmqgame_bus.messages import (
     OUTCOMES,
-    PRESENCE,
     Attached,
     Cursor,
     Delivery,
@@ -50,6 +49,7 @@ from zmqgame_bus.messages import (
     SentRecord,
     encode,
 )
+from zmqgame_bus.presence import PresenceReader
 from zmqgame_bus.sent import Sent
 
 __all__ = ["Node"]
@@ -110,7 +110,7 @@ class Node:
         self._inbox: deque[Message | BusError] = deque()
         self._inbox_filled = asyncio.Event()
         self._open_message: Message | None = None
-        self._presence: list[_PresenceReader] = []
+        self._presence: list[PresenceReader] = []
         self._deliveries: list[Delivery] = []
 
     # --- life ---------------------------------------------------------------------------------------
@@ -447,8 +447,8 @@ class Node:
     # --- presence -----------------------------------------------------------------------------------
 
     async def presence(self) -> AsyncIterator[PresenceEvent]:
-        """Who is there (a snapshot), then who comes and goes; after a pause of the hub a new snapshot."""
-        reader = _PresenceReader()
+        """Who is there (a snapshot), then who comes and goes; after a pause of the hub, again."""
+        reader = PresenceReader()
         self._presence.append(reader)
         self._check().subscribe(_SUBSCRIBE_PRESENCE)
         self._flush_soon()
@@ -629,10 +629,8 @@ class Node:
             self._handler.forget(player, MessageId(*number))
 
     def _event_presence(self, snapshot: bool, entries: list[tuple[int, str, str]]) -> None:
-        overflow = False
-        for reader in self._presence:
-            overflow |= not reader.put([PresenceEvent(PRESENCE[k], n, w, snapshot) for k, n, w in entries])
-        if overflow and self._core is not None:
+        slow = [reader for reader in self._presence if not reader.put(snapshot, entries)]
+        if slow and self._core is not None:
             self._core.subscribe(_SUBSCRIBE_PRESENCE)
 
     def _event_call(
@@ -667,23 +665,6 @@ class _Messages:
 
     async def __anext__(self) -> Message:
         return await self._node._next_message()
-
-
-class _PresenceReader:
-    """One reader of the presence stream."""
-
-    def __init__(self) -> None:
-        self.events: deque[PresenceEvent] = deque()
-        self.filled = asyncio.Event()
-
-    def put(self, events: list[PresenceEvent]) -> bool:
-        """Append; False: too many wait, a new snapshot is needed."""
-        fits = len(self.events) + len(events) <= PRESENCE_EVENTS
-        if not fits:
-            self.events.clear()
-        self.events.extend(events if fits else events[-PRESENCE_EVENTS:])
-        self.filled.set()
-        return fits
 
 
 _EVENTS: dict[str, Callable[..., None]] = {

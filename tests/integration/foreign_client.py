@@ -111,7 +111,7 @@ class Foreign:
                 self.inbox.append((kind, flags, fields))
 
     def hello(self) -> int:
-        numbers = struct.pack("<HHQQQIQQ", 1, 1, node_key(self.name), self.epoch, self.epoch, 0, self.seq, 0)
+        numbers = struct.pack("<HHQQQIQQ", 1, 1, node_key(self.name), self.epoch, 1, 0, self.seq, 0)
         self.write(message(HELLO, numbers + text(self.name) + struct.pack("<I", 0)))
         _, fields = self.next(WELCOME)
         version, hub_epoch, *_ = fields.take("HIIIIIII")

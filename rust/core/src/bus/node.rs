@@ -680,7 +680,11 @@ impl Node {
         check_name("player", player)?;
         match self.hosting.attach(player, login, cursor, &mut self.out) {
             Attached::Full => Err(NodeError::Full),
-            attached => Ok(attached),
+            Attached::LoginPending => {
+                self.members.player_gone(player); // memberships end with the login before
+                Ok(Attached::LoginPending)
+            }
+            resumed => Ok(resumed),
         }
     }
 

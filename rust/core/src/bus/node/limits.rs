@@ -8,8 +8,9 @@ pub const WINDOW_BYTES: usize = 16 << 20;
 pub const CONTROL_BYTES: usize = 16 << 20;
 /// Bytes after which a frame is closed: large enough to be cheap, small enough that an ack is not late behind it.
 pub const WRITE_BYTES: usize = 128 << 10;
-/// Requests without an answer, and calls without a reply, each.
-pub const MAX_CALLS: usize = 65_536;
+/// Requests without an answer, calls without a reply, group changes without an answer, each: what the hub takes of a
+/// node (PROTOCOL.md section 6).
+pub const MAX_CALLS: usize = 4_096;
 /// Players hosted by one node: ten times what one game server can serve.
 pub const MAX_PLAYERS: usize = 100_000;
 /// Group memberships that a node has to register again.
