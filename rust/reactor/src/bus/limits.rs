@@ -16,6 +16,10 @@ pub const OUT_MAX_BYTES: usize = 32 << 20;
 pub const READ_BYTES: usize = 256 << 10;
 /// Reads of one link in a turn: others want their turn.
 pub const READS_A_TURN: usize = 4;
+/// What one read takes of input that nobody wants, of a link that is being closed.
+pub const DISCARD_BYTES: usize = 16 << 10;
+/// Such reads: who sends faster than that loses our last words.
+pub const DISCARD_READS: usize = 64;
 /// Connections taken in a turn.
 pub const ACCEPTS_A_TURN: usize = 64;
 /// Pieces of one vectored write.

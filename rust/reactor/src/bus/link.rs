@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zmqgame_core::zmtp::{Config, Entropy, Peer};
 
-use super::limits::{OUT_HIGH_BYTES, OUT_LOW_BYTES, SLICES_A_WRITE};
+use super::limits::{DISCARD_BYTES, DISCARD_READS, OUT_HIGH_BYTES, OUT_LOW_BYTES, SLICES_A_WRITE};
 use crate::reactor::{Interest, Reactor, Token};
 use crate::stream::Stream;
 
@@ -159,6 +159,17 @@ impl Link {
         reactor.cancel_timer(self.token);
         // Fails only if it was never registered.
         let _ = reactor.deregister(&self.stream);
+        self.discard_input();
         self.stream.shutdown();
+    }
+
+    /// Closing with input unread resets the connection, and the last words would be lost with it.
+    fn discard_input(&mut self) {
+        let mut scratch = [0; DISCARD_BYTES];
+        for _ in 0..DISCARD_READS {
+            if !matches!(self.read(&mut scratch), ReadOutcome::Bytes(_)) {
+                return;
+            }
+        }
     }
 }
