@@ -230,7 +230,9 @@ class Client:
                 except _Move as move:
                     self._ticket, failures, avoid = move.ticket, 0, move.avoid
                 except Exception as error:  # whatever goes wrong on the way, the next try is the answer
-                    log.debug("connection lost: %s: %s", type(error).__name__, error)
+                    ordinary = isinstance(error, OSError | TimeoutError)
+                    level = logging.DEBUG if ordinary else logging.WARNING
+                    log.log(level, "connection lost: %s: %s", type(error).__name__, error)
                     self.counters["losses"] += 1
                     failures = 1 if self.online.is_set() else failures + 1
                 finally:

@@ -183,6 +183,27 @@ async def test_the_hub_is_killed_and_races_go_on(tmp_path):
         await until(next_one, "the next race runs", 30)
 
 
+@pytest.mark.slow
+async def test_connections_that_drop_during_a_race(tmp_path):
+    async with (
+        cluster(tmp_path, "game-1", **QUICK) as running,
+        node(running) as studio,
+        bots(studio, tmp_path, 4) as racers,
+    ):
+        await until(lambda: all(bot.state == "running" for bot in racers), "the race runs")
+        match = racers[0].match
+        for _ in range(4):
+            await asyncio.sleep(0.4)
+            for bot in racers:
+                bot.client.break_connection()
+        end = await until(lambda: end_of(studio, match), "the race has a result", 60)
+        assert [result["outcome"] for result in end["body"]["results"]] == ["finished"] * 4
+        await until(lambda: all(bot.counters["finished"] for bot in racers), "all were told")
+        for bot in racers:
+            assert bot.client.counters["resumes"] >= 1
+            assert bot.client.counters["logins"] == 1
+
+
 async def test_a_second_login_takes_over(tmp_path):
     async with cluster(tmp_path, "game-1", "game-2", **QUICK) as running, node(running) as studio:
         first, second = Player(studio, "ann"), Player(studio, "ann", transport="tcp")

@@ -55,6 +55,12 @@ def test_actions_have_a_rate():
     assert session.turn(1, 1_000) is Turn.HANDLE
 
 
+def test_input_packets_have_a_rate():
+    session = make()
+    taken = [session.input_bucket.take(0) for _ in range(limits.INPUT_BURST + 1)]
+    assert taken == [True] * limits.INPUT_BURST + [False]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 30)), max_size=80))
 def test_a_client_that_comes_back_misses_nothing(steps):
     """Connections drop at any time; the client has always each frame once and in order."""

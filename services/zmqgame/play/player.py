@@ -78,9 +78,11 @@ class Session:
     _kept: deque[Frame] = field(default_factory=deque)
     _kept_bytes: int = 0
     _bucket: TokenBucket = field(init=False)
+    input_bucket: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
         self._bucket = TokenBucket(limits.ACTIONS_PER_SECOND, limits.ACTION_BURST, self.now_ms)
+        self.input_bucket = TokenBucket(limits.INPUT_PACKETS_PER_SECOND, limits.INPUT_BURST, self.now_ms)
 
     def push(self, kind: int, payload: bytes, message_id: RawId | None = None) -> Frame:
         """Number and keep a frame; raises `Overfull`. Bus messages are bounded by the hub already."""

@@ -194,6 +194,9 @@ class Sessions:
             self._write(session.connection, ToClient.ACTION_ACK, number, answer)
 
     def _input(self, session: Session, frame: int, payload: bytes) -> None:
+        if not session.input_bucket.take(self._now_ms):
+            self.counters["input_over_rate"] += 1
+            return
         try:
             self._listener.inputs(session, frame, payload)
         except Refused as error:
