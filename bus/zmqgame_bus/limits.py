@@ -12,6 +12,9 @@ NOTIFY_STATUS_BYTES: Final = 512
 longer than a terminal line helps nobody, shorter than any socket buffer.
 """
 
+NOTIFY_WAIT_S: Final = 2.0
+"""How long READY and STOPPING wait for a busy service manager: it would time out on a lost one."""
+
 CONFIG_BYTES: Final = 1_048_576
 """A configuration file: a thousand times a real one;
 a device or a log given by mistake must not be read whole.

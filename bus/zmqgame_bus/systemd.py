@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmqgame_bus.limits import NOTIFY_STATUS_BYTES
+from zmqgame_bus.limits import NOTIFY_STATUS_BYTES, NOTIFY_WAIT_S
 
 __all__ = ["Notifier", "credentials_dir", "state_dir"]
 
@@ -24,14 +24,12 @@ class Notifier:
         self._socket: socket.socket | None = None
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            # A full queue of the manager must not stop the service: what it misses is a status text.
-            self._socket.setblocking(False)
             self._address = "\0" + address[1:] if address[0] == "@" else address
         self.watchdog_s = _watchdog_s(environ) if address else None
 
     def ready(self, status: str) -> None:
         """The service is up."""
-        self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}")
+        self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}", wait_s=NOTIFY_WAIT_S)
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
@@ -39,7 +37,7 @@ class Notifier:
 
     def stopping(self, status: str) -> None:
         """The service drains and will end."""
-        self._send(f"STOPPING=1\nSTATUS={_line(status)}")
+        self._send(f"STOPPING=1\nSTATUS={_line(status)}", wait_s=NOTIFY_WAIT_S)
 
     def watchdog(self) -> None:
         """A sign of life."""
@@ -51,9 +49,11 @@ class Notifier:
             self._socket.close()
             self._socket = None
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, wait_s: float = 0.0) -> None:
+        """A full queue of the manager may delay what it waits for, but no status text or sign of life."""
         if self._socket is None:
             return
+        self._socket.settimeout(wait_s)
         try:
             self._socket.sendto(text.encode(), self._address)
         except OSError:

@@ -183,6 +183,7 @@ class Unit:
             self.notify.settimeout(30)
 
     def stop(self):
+        self.pending()
         self.process.send_signal(signal.SIGTERM)
         self.until("STOPPING=1")
         code = self.process.wait(30)
