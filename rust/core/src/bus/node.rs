@@ -3,6 +3,8 @@
 //! The owner calls `handle_timeout` when `poll_timeout` says so, obeys the events that `poll_event` gives
 //! (`Connect` first of all), writes what `poll_frame` gives and hands in what it reads. Rules in brackets: BUS.md.
 
+/// Who it is, what it counts, what it refuses.
+pub mod config;
 /// What a session has handled.
 pub mod cursor;
 /// What the owner is told.
@@ -32,6 +34,7 @@ use crate::bus::message::{
 use crate::bus::wire::{List, check_name};
 use crate::error::WireError;
 use crate::limits::{MAX_PAYLOAD_BYTES, MAX_ROLES};
+pub use config::{Counters, NodeConfig, NodeError};
 use cursor::Cursor;
 use event::NodeEvent;
 use hosting::{Attached, Hosting};
@@ -41,59 +44,6 @@ use members::Members;
 use output::Output;
 use requests::Requests;
 use sender::{Final, Recipient, SendError, Sender};
-
-/// Who the node is.
-#[derive(Debug, Clone)]
-pub struct NodeConfig {
-    /// Its name.
-    pub name: String,
-    /// Its epoch: max(stored + 1, unix ms) [4a].
-    pub epoch: u64,
-    /// Numbers its connections from here on; the wall clock in ms, so that a repeat of an epoch goes on above.
-    pub connection: u64,
-    /// Services that it serves.
-    pub roles: Vec<String>,
-    /// Seq of its first message: 1, or that of a message that is repeated.
-    pub next_seq: u64,
-}
-
-/// Why a call of the owner was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeError {
-    /// A name or size is over its limit.
-    Wire(WireError),
-    /// A window or queue is full: later.
-    Full,
-    /// The seq of a repeat is below what this epoch has sent.
-    SeqUsed,
-    /// The node is closed, or refused for good.
-    Ended,
-}
-
-impl From<WireError> for NodeError {
-    fn from(error: WireError) -> Self {
-        Self::Wire(error)
-    }
-}
-
-/// Counters of a node, all since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Welcomes.
-    pub links: u64,
-    /// Frames read.
-    pub frames_in: u64,
-    /// Messages read.
-    pub messages_in: u64,
-    /// Frames written.
-    pub frames_out: u64,
-    /// Messages that must be delivered, taken from the owner.
-    pub sends: u64,
-    /// Final receipts and reports.
-    pub receipts: u64,
-    /// Connections closed because of what the hub sent.
-    pub violations: u64,
-}
 
 /// The state machine.
 #[derive(Debug)]
