@@ -1,7 +1,7 @@
 """The three wheels in a virtual environment with nothing else of ours."""
 
-import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -53,10 +53,15 @@ def test_every_table_is_known(installed, tmp_path):
         assert f"## [{table}]" in done.stdout
 
 
-def test_the_demo_runs_from_wheels(installed, tmp_path):
-    words = ("zmqgame-cli", "demo", "--players", "8", "--seconds", "20", "--json")
-    done = run(installed, *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["lost"] == result["duplicated"] == 0
-    assert result["events_published"] == result["rows_inserted"] > 0
+def test_up_runs_from_wheels(installed, tmp_path):
+    """Every service starts, is ready and ends in order."""
+    words = ["zmqgame-cli", "up", "--dir", tmp_path / "up", "--games", "1", "--free-ports"]
+    program = installed / "opt" / "zmqgame" / "bin" / words[0]
+    process = subprocess.Popen([program, *words[1:]], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("all up"):
+            process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, lines
+    assert [line.split()[0] for line in lines[:4]] == ["hub", "stats", "manager", "game-1"]

@@ -46,6 +46,9 @@ BACK_S: Final = 15.0
 SETTLE_S: Final = 12.0
 """How long receipts, logs and rows have to arrive after the last message was sent."""
 
+FIRST_RACE_S: Final = 10.0
+"""How much longer a short demo waits for its first race: the slowest car takes so long."""
+
 AWAY: Final = 8
 """One of this many players goes offline for a while."""
 
@@ -143,6 +146,8 @@ class Demo:
                 await self._until(began + share * self.options.seconds)
                 await step
             await self._until(began + self.options.seconds, races=True)
+            if self.board.races_finished == 0:
+                await self._until(time.monotonic() + FIRST_RACE_S, races=True)
         finally:
             for _, step in steps:
                 step.close()
@@ -376,7 +381,7 @@ def _absent(made: Demo, verdict: Verdict) -> list[str]:
 
 EPILOG = f"""\b
 Examples:
-  zmqgame-cli demo                       64 players, about 40 seconds
+  zmqgame-cli demo                       64 players, about 40 seconds in all
   zmqgame-cli demo --players 16 --seconds 15
   zmqgame-cli demo --keep var/demo       look at logs, mailbox and analytics afterwards
   zmqgame-cli demo --json | tail -1      one JSON object
@@ -387,7 +392,7 @@ Examples:
 @click.command(epilog=EPILOG)
 @click.option("--players", type=click.IntRange(4, 1000), default=64, show_default=True, help="Bot players.")
 @click.option(
-    "--seconds", type=click.FloatRange(5, 45), default=30.0, show_default=True, help="How long they play."
+    "--seconds", type=click.FloatRange(10, 40), default=30.0, show_default=True, help="How long they play."
 )
 @click.option(
     "--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Keep all data in DIR."
