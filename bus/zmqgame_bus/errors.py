@@ -31,6 +31,7 @@ into one of ours.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -207,7 +208,7 @@ def binding(address: str, *, key: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = getattr(error, "errno", None)
+        number = _errno_of(error)
         if number is None:
             raise
         hint = f"stop it, or choose another: --set {key}=…" if key and number == errno.EADDRINUSE else ""
@@ -215,6 +216,13 @@ def binding(address: str, *, key: str = "") -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The number of an operating system error, also of one that the native module passes on as text."""
+    number: int | None = getattr(error, "errno", None)
+    said = re.search(r"\(os error (\d+)\)", str(error)) if number is None else None
+    return int(said[1]) if said else number
 
 
 def _in_use(address: str) -> str:

@@ -75,6 +75,8 @@ def _command(folder: Path) -> str:
     if not program.startswith("python"):
         return program
     for index, word in enumerate(words[1:], start=1):
+        if word == "-c":
+            return program
         if word == "-m" and index + 1 < len(words):
             return words[index + 1]
         if not word.startswith("-"):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from zmqgame_bus.errors import binding
 from zmqgame_bus.events import Emitter, open_emitter
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.messages import Request, SentRecord
@@ -265,12 +266,12 @@ async def serve(process: Process) -> None:
     matches.on_state = game.on_state
     edge = Edge(max_connections=config.max_players * 3 + 1_024, max_outbound_bytes=4 << 20)
     netcode_key = keyring.netcode_key()
-    tcp = edge.listen_tcp(config.listen)
-    udp = (
-        edge.listen_udp(config.udp, protocol_id=tokens.PROTOCOL_ID, private_key=netcode_key)
-        if config.udp
-        else ""
-    )
+    with binding(config.listen, key="game.listen"):
+        tcp = edge.listen_tcp(config.listen)
+    udp = ""
+    if config.udp:
+        with binding(f"udp://{config.udp}", key="game.udp"):
+            udp = edge.listen_udp(config.udp, protocol_id=tokens.PROTOCOL_ID, private_key=netcode_key)
     tcp, udp = _public(tcp, config.public_host), _public(udp, config.public_host)
     game.addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp}
     door = Door(
