@@ -43,12 +43,6 @@ ASK_S: Final = 2.0
 BACK_S: Final = 15.0
 """How long a killed service has to come back."""
 
-SETTLE_S: Final = 12.0
-"""How long receipts, logs and rows have to arrive after the last message was sent."""
-
-FIRST_RACE_S: Final = 10.0
-"""How much longer a short demo waits for its first race: the slowest car takes so long."""
-
 AWAY: Final = 8
 """One of this many players goes offline for a while."""
 
@@ -60,6 +54,10 @@ class Options:
     players: int = 64
     seconds: float = 30.0
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    settle_s: float = 12.0
+    """How long receipts, logs and rows have to arrive after the last message was sent."""
+    first_race_s: float = 10.0
+    """How much longer a short demo waits for its first race: the slowest car takes so long."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Other programs in the place of services, by name: tests put broken ones in."""
 
@@ -147,7 +145,7 @@ class Demo:
                 await step
             await self._until(began + self.options.seconds, races=True)
             if self.board.races_finished == 0:
-                await self._until(time.monotonic() + FIRST_RACE_S, races=True)
+                await self._until(time.monotonic() + self.options.first_race_s, races=True)
         finally:
             for _, step in steps:
                 step.close()
@@ -203,14 +201,14 @@ class Demo:
 
     async def _end(self, operators: Operators, emitter: Emitter) -> Verdict:
         """Let everything arrive, stop who plays, then who counts; then compare."""
-        missing = await operators.settle(SETTLE_S)
+        missing = await operators.settle(self.options.settle_s)
         if missing:
-            self.problems.append(f"{missing} messages without a receipt after {SETTLE_S:.0f} s")
+            self.problems.append(f"{missing} messages without a receipt after {self.options.settle_s:.0f} s")
         for name in ("bots", *GAMES, "manager"):
             code = await self.supervisor.stop_one(name)
             if code:
                 self.problems.append(f"{name} ended with code {code} after SIGTERM")
-        if not await emitter.drain(SETTLE_S):
+        if not await emitter.drain(self.options.settle_s):
             self.problems.append("stats did not confirm the operators' events")
         published, inserted = await self._events()
         sent = operators.sent + await self._sent_by_services()
@@ -250,7 +248,7 @@ class Demo:
 
         The sources that still run (hub, stats) may number one more between the two looks; so look again.
         """
-        until = time.monotonic() + SETTLE_S
+        until = time.monotonic() + self.options.settle_s
         while True:
             published = evidence.published(self.stage.spools)
             inserted = evidence.inserted_rows(await self._sql(evidence.inserted_query()))
