@@ -44,6 +44,10 @@ lint: build ## formatting, lints and types, Rust and Python
 test-rust: ## the Rust tests
 	cargo test --quiet --locked --workspace --exclude zmqgame-native
 
+.PHONY: sim
+sim: ## SEEDS=0..1000: the seeded simulation of hubs, nodes, clients and store under faults
+	cargo run --quiet --release --locked -p zmqgame-sim -- --seeds $(or $(SEEDS),0..200)
+
 .PHONY: test-python
 test-python: build ## the Python tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -104,7 +104,7 @@ class Node:
         self._sent = Sent(on_receipt)
         self._handler: PlayerHandler | None = None
         self._attaching: dict[str, asyncio.Future[int]] = {}
-        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._leaving: dict[str, asyncio.Future[bool]] = {}
         self._joining: dict[int, asyncio.Future[None]] = {}
         self._own: set[str] = set()
         self._inbox: deque[Message | BusError] = deque()
@@ -418,15 +418,15 @@ class Node:
             self._core.detach(_now_ms(), player)
             self._arm()
 
-    async def leave_player(self, player: str) -> None:
-        """Log the player out now; returns when the hub has committed it, or hosts the player elsewhere."""
+    async def leave_player(self, player: str) -> bool:
+        """Log the player out now. True: committed, its client may forget it. False: not hosted here."""
         if not self._check().leave_player(player):
-            return
+            return False
         self._flush_soon()
         future = self._leaving.get(player)
         if future is None:
             future = self._leaving[player] = asyncio.get_running_loop().create_future()
-        await asyncio.shield(future)
+        return await asyncio.shield(future)
 
     async def join(self, group: str, player: str, *, durable: bool = False) -> None:
         """Put a player into a group; until logout, or for good if `durable`."""
@@ -614,15 +614,15 @@ class Node:
             self._put(AddressLost(f"{player}: {why}"))
         elif self._handler is not None:
             self._handler.dropped(player, why)
-        self._left(player)
+        self._left(player, committed=False)
 
     def _event_logged_out(self, player: str) -> None:
-        self._left(player)
+        self._left(player, committed=True)
 
-    def _left(self, player: str) -> None:
+    def _left(self, player: str, *, committed: bool) -> None:
         future = self._leaving.pop(player, None)
         if future is not None and not future.done():
-            future.set_result(None)
+            future.set_result(committed)
 
     def _event_forget(self, player: str, number: tuple[int, int, int]) -> None:
         if self._handler is not None and player not in self._own:

@@ -316,8 +316,8 @@ class Sessions:
         return tokens.sign(self._door.token_secret, session.player, session.session, self._door.token_s)
 
     async def _leave(self, session: Session) -> None:
-        await self._node.leave_player(session.player)
-        if self.by_player.get(session.player) is session:
+        committed = await self._node.leave_player(session.player)
+        if committed and self.by_player.get(session.player) is session:
             self._end(session, "left", elsewhere=True)
         self.flush()
 

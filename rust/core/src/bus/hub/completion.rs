@@ -174,6 +174,7 @@ impl Hub {
             let session = self.sessions.get_mut(at);
             (session.epoch, session.connection, session.low, session.over) =
                 (entry.epoch, 0, 0, false);
+            session.refused.clear();
             session.linked = entry.linked;
             // If it does not come back, the roster is to say so.
             session.grace_until = entry.linked.then_some(self.now + self.config.node_grace_ms);
@@ -185,19 +186,48 @@ impl Hub {
 
     fn appended(&mut self, to: Recipient, flush: bool, done: &StoreDone) {
         match done {
-            StoreDone::UnknownPlayer => self.outcome(to, Outcome::Refused, Detail::UnknownPlayer),
+            StoreDone::UnknownPlayer => self.refuse(to, Detail::UnknownPlayer),
             // What was in memory may be in flight: it is not refused for good, it comes again.
             StoreDone::Full if flush => {
                 if self.sessions.get(to.from).epoch == to.id.epoch {
-                    self.mark_busy(to.from, to.player, to.id.seq);
+                    let name = self.players.get(to.player).name.clone();
+                    let sender = self.sessions.get_mut(to.from);
+                    sender.busy.insert(name, to.id.seq);
                 }
                 self.outcome(to, Outcome::Busy, Detail::StoreFull);
             }
-            StoreDone::Full => self.outcome(to, Outcome::Refused, Detail::StoreFull),
+            StoreDone::Full => self.refuse(to, Detail::StoreFull),
             _ => self.outcome(to, Outcome::Stored, Detail::None),
         }
         self.pump(to.player);
         self.slim(to.player);
+    }
+
+    /// A refusal by the store: what came later of that sender and waits in memory is `busy`, so that nothing passes
+    /// the refused one before its sender knows.
+    fn refuse(&mut self, to: Recipient, detail: Detail) {
+        let again = self.players.get_mut(to.player).line().contains(to.id);
+        if again || self.mailbox.will_append(to.player, to.id) {
+            return; // A resend of it was accepted since, and decides.
+        }
+        self.outcome(to, Outcome::Refused, detail);
+        let name = self.players.get(to.player).name.clone();
+        let session = self.sessions.get_mut(to.from);
+        if session.epoch != to.id.epoch || session.low > to.id.seq {
+            return;
+        }
+        let last = session.refused.entry(name.clone()).or_insert(to.id.seq);
+        *last = (*last).max(to.id.seq);
+        for later in self.players.get_mut(to.player).line().take_later(to.id) {
+            let sender = self.sessions.get_mut(to.from);
+            sender.busy.insert(name.clone(), later.id.seq);
+            let later = Recipient {
+                id: later.id,
+                grouped: later.grouped,
+                ..to
+            };
+            self.outcome(later, Outcome::Busy, Detail::BehindRefused);
+        }
     }
 
     fn marks(&mut self, at: u32, marks: Vec<MessageId>) {

@@ -148,6 +148,15 @@ impl Line {
         all
     }
 
+    /// Takes what waits of the same sender behind a message.
+    pub fn take_later(&mut self, id: MessageId) -> Vec<Entry> {
+        let later = |entry: &Entry| entry.id.node_key == id.node_key && entry.id > id;
+        let (taken, kept): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(later);
+        self.queue = kept.into();
+        self.queue_bytes = self.queue.iter().map(|entry| entry.payload.len()).sum();
+        taken
+    }
+
     /// Whether the cursor has room for a mark of this sender.
     pub fn has_mark_room(&self, node_key: u64) -> bool {
         self.marks.len() < MAX_CURSOR_SENDERS

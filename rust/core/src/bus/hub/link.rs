@@ -43,9 +43,9 @@ impl Hub {
             self.begin_epoch(session, hello.epoch);
         }
         self.counters.hellos += 1;
+        self.raise_low(session, hello.low);
         let entry = self.sessions.get_mut(session);
         entry.connection = hello.connection;
-        entry.low = entry.low.max(hello.low);
         entry.link = at;
         entry.grace_until = None;
         entry.roles = hello.roles.iter().map(Arc::from).collect();
@@ -152,6 +152,7 @@ impl Hub {
         self.give_up_players(session);
         let entry = self.sessions.get_mut(session);
         entry.epoch = epoch;
+        entry.refused.clear();
         entry.over = false;
         entry.low = 0;
         entry.linked = false; // So that the roster gets the new epoch.
@@ -280,8 +281,9 @@ impl Hub {
         let entry = self.sessions.get_mut(session);
         if low > entry.low {
             entry.low = low;
-            if !entry.busy.is_empty() {
-                entry.busy.retain(|_, seq| *seq >= low);
+            entry.busy.raise_low(low);
+            if !entry.refused.is_empty() {
+                entry.refused.retain(|_, seq| *seq >= low);
             }
         }
     }

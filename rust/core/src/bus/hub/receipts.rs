@@ -26,6 +26,8 @@ pub enum Detail {
     Starting,
     /// An earlier message of this sender to this player was `busy`.
     BehindBusy,
+    /// An earlier message of this sender to this player was refused, and the sender does not know yet.
+    BehindRefused,
     /// The hub's limit of players.
     Players,
 }
@@ -43,6 +45,7 @@ impl Detail {
             Self::StoreBusy => "mailbox store away or slow",
             Self::Starting => "hub starting",
             Self::BehindBusy => "behind a busy message",
+            Self::BehindRefused => "behind a refused message",
             Self::Players => "limit of players reached",
         }
     }

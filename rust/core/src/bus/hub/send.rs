@@ -82,6 +82,7 @@ impl Hub {
             Target::Player(name) => self.send_player(session, send, name),
             Target::Group(name) => {
                 let Some(group) = self.groups.find(name) else {
+                    self.sessions.get_mut(session).busy.remove_group(send.seq);
                     return self.answer_send(
                         session,
                         send.seq,
@@ -133,11 +134,13 @@ impl Hub {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Players);
         };
         if let Err(detail) = self.may_enter(session, at, send) {
-            self.mark_busy(session, at, send.seq);
+            let name = self.players.get(at).name.clone();
+            self.sessions.get_mut(session).busy.insert(name, send.seq);
             self.slim(at);
             return self.answer_send(session, send.seq, Outcome::Busy, detail);
         }
-        self.clear_busy(session, at, send.seq);
+        let name = &self.players.get(at).name;
+        self.sessions.get_mut(session).busy.remove(name, send.seq);
         let entry = self.entry(session, send, false);
         let to = Recipient {
             from: session,
@@ -154,27 +157,19 @@ impl Hub {
 
     /// Whether no earlier message of the pair was `busy` [36], and there is room.
     fn may_enter(&mut self, session: u32, at: u32, send: &Send<'_>) -> Result<(), Detail> {
-        if let Some(first) = self.sessions.get(session).busy.get(&at)
-            && send.seq > *first
-        {
+        let (sender, name) = (self.sessions.get(session), &self.players.get(at).name);
+        if sender.busy.blocks(name, send.seq) {
             return Err(Detail::BehindBusy);
+        }
+        if sender
+            .refused
+            .get(name)
+            .is_some_and(|last| send.seq > *last)
+        {
+            return Err(Detail::BehindRefused);
         }
         self.room(at, send.payload.len())?;
         Ok(())
-    }
-
-    /// Later messages of the pair wait for this one.
-    pub(super) fn mark_busy(&mut self, session: u32, at: u32, seq: u64) {
-        let first = self.sessions.get_mut(session).busy.entry(at).or_insert(seq);
-        *first = (*first).min(seq);
-    }
-
-    /// The message that was busy is back and accepted.
-    fn clear_busy(&mut self, session: u32, at: u32, seq: u64) {
-        let busy = &mut self.sessions.get_mut(session).busy;
-        if busy.get(&at) == Some(&seq) {
-            busy.remove(&at);
-        }
     }
 
     /// Each recipient's line is entered in the same step; one frame goes to each node [39].
@@ -184,9 +179,7 @@ impl Hub {
             .find_map(|at| self.may_enter(session, *at, send).err());
         if let Some(detail) = blocked {
             // None of it is accepted: so for every recipient the later ones wait for it.
-            recipients
-                .iter()
-                .for_each(|at| self.mark_busy(session, *at, send.seq));
+            self.sessions.get_mut(session).busy.insert_group(send.seq);
             return self.answer_send(session, send.seq, Outcome::Busy, detail);
         }
         let entry = self.entry(session, send, true);
@@ -195,9 +188,12 @@ impl Hub {
             .get_mut(session)
             .reports
             .insert(send.seq, report);
+        let busy = &mut self.sessions.get_mut(session).busy;
+        busy.remove_group(send.seq);
+        let names = recipients.iter().map(|at| &self.players.get(*at).name);
+        names.for_each(|name| busy.remove(name, send.seq));
         let mut live: Vec<(u32, Number)> = Vec::new();
         for at in recipients {
-            self.clear_busy(session, *at, send.seq);
             let to = Recipient {
                 from: session,
                 id: entry.id,

@@ -134,8 +134,13 @@ pub struct Session {
     pub players: Vec<u32>,
     /// Reports of its group sends; cleared with the link.
     pub reports: BTreeMap<u64, Report>,
-    /// First busy seq per player [36]; cleared with the link.
-    pub busy: BTreeMap<u32, u64>,
+    /// What was answered `busy` and has not come again [36]; cleared with the link.
+    pub busy: BusySends,
+    /// Last refused seq per player, until the sender's low says that it knows; ends with the epoch.
+    ///
+    /// Were a later one accepted before that, a resend of the refused one would stand below the mark and be told
+    /// `stored`.
+    pub refused: BTreeMap<Arc<str>, u64>,
     /// Sends that wait for the end of the hold, from the first group send on; cleared with the link.
     pub held: VecDeque<HeldSend>,
     /// Payload bytes in `held`.
@@ -155,6 +160,66 @@ pub struct Session {
 pub struct HeldSend {
     /// The message as it came.
     pub bytes: Vec<u8>,
+}
+
+/// What a sender was told `busy` for: until it comes again, nothing later may pass it.
+///
+/// The first one alone is not enough: it comes back by itself, while later ones of the pair still wait at the sender
+/// under another name (a group of which the player is a member).
+///
+/// By name: the index of a player that is not known yet does not last.
+#[derive(Debug, Default)]
+pub struct BusySends {
+    players: BTreeSet<(Arc<str>, u64)>,
+    /// Group sends, refused as a whole: they hold back all of that sender, since members may change.
+    groups: BTreeSet<u64>,
+}
+
+impl BusySends {
+    /// Whether a message to a player has to wait.
+    pub fn blocks(&self, player: &Arc<str>, seq: u64) -> bool {
+        let earlier = || (Arc::clone(player), 0)..(Arc::clone(player), seq);
+        self.groups.first().is_some_and(|first| *first < seq)
+            || (!self.players.is_empty() && self.players.range(earlier()).next().is_some())
+    }
+
+    /// A message was answered `busy`.
+    pub fn insert(&mut self, player: Arc<str>, seq: u64) {
+        self.players.insert((player, seq));
+    }
+
+    /// A group send was.
+    pub fn insert_group(&mut self, seq: u64) {
+        self.groups.insert(seq);
+    }
+
+    /// It came again and is accepted.
+    pub fn remove(&mut self, player: &Arc<str>, seq: u64) {
+        if !self.players.is_empty() {
+            self.players.remove(&(Arc::clone(player), seq));
+        }
+    }
+
+    /// It came again and is accepted.
+    pub fn remove_group(&mut self, seq: u64) {
+        self.groups.remove(&seq);
+    }
+
+    /// The sender has final receipts below this.
+    pub fn raise_low(&mut self, low: u64) {
+        if !self.players.is_empty() {
+            self.players.retain(|(_, seq)| *seq >= low);
+        }
+        if !self.groups.is_empty() {
+            self.groups = self.groups.split_off(&low);
+        }
+    }
+
+    /// The link is gone: all of it comes again, in order.
+    pub fn clear(&mut self) {
+        self.players.clear();
+        self.groups.clear();
+    }
 }
 
 /// Where a subscriber stands.
@@ -202,7 +267,8 @@ impl Sessions {
             linked: false,
             players: Vec::new(),
             reports: BTreeMap::new(),
-            busy: BTreeMap::new(),
+            busy: BusySends::default(),
+            refused: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             joins: BTreeMap::new(),

@@ -73,7 +73,7 @@ pub enum NodeEvent {
         /// Why.
         why: String,
     },
-    /// A logout is done.
+    /// A logout is committed: the client may forget its session.
     LoggedOut {
         /// The player.
         player: String,

@@ -471,18 +471,11 @@ impl Hosting {
         if player.login != login {
             return false; // of a login that this node gave up itself
         }
-        let player_name = name.to_owned();
-        out.events
-            .push_back(if player.phase == Phase::LogoutPending {
-                NodeEvent::LoggedOut {
-                    player: player_name,
-                }
-            } else {
-                NodeEvent::Dropped {
-                    player: player_name,
-                    why: why.to_owned(),
-                }
-            });
+        // Also when a logout was under way: what it said was not committed, so the client may not forget.
+        out.events.push_back(NodeEvent::Dropped {
+            player: name.to_owned(),
+            why: why.to_owned(),
+        });
         self.end(name, out)
     }
 

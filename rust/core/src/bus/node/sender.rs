@@ -67,15 +67,66 @@ struct Pending {
     report: Option<Report>,
 }
 
-/// A recipient for which the hub had no room.
-#[derive(Debug)]
-struct Busy {
-    /// Held back from here on.
-    first_seq: u64,
-    /// Until then; `None`: tried again, and no receipt came yet.
+/// What the hub had no room for, and what may not pass it [36].
+///
+/// One wait for all, so that what is held goes out again in one sweep in seq order: a group send and a unicast to one
+/// of its members must not pass each other, and only the hub knows who the members are.
+#[derive(Debug, Default)]
+struct Hold {
+    /// First busy seq by player.
+    players: BTreeMap<Recipient, u64>,
+    /// First busy seq of a group send or broadcast.
+    group: Option<u64>,
+    /// First of all.
+    first: Option<u64>,
+    /// What goes out again: answered `busy`, or not written because of those. Nothing that still waits for its
+    /// receipt: a second copy of it could be accepted after the first was refused for good.
+    back: BTreeSet<u64>,
+    /// Until then; `None`: tried again, and no `busy` came since.
     until_ms: Option<u64>,
-    /// The last wait: doubles until a receipt comes.
+    /// The last wait: doubles until a final receipt comes.
     wait_ms: u64,
+}
+
+fn lower(first: &mut Option<u64>, seq: u64) {
+    *first = Some(first.map_or(seq, |known| known.min(seq)));
+}
+
+impl Hold {
+    fn add(&mut self, now_ms: u64, recipient: &Recipient, seq: u64) {
+        self.back.insert(seq);
+        lower(&mut self.first, seq);
+        if let Recipient::Player(_) = recipient {
+            let first = self.players.entry(recipient.clone()).or_insert(seq);
+            *first = (*first).min(seq);
+        } else {
+            lower(&mut self.group, seq);
+        }
+        if self.until_ms.is_none() {
+            self.wait_ms = (self.wait_ms * 2).clamp(BUSY_FIRST_MS, BUSY_MAX_MS);
+            self.until_ms = Some(now_ms + self.wait_ms);
+        }
+    }
+
+    /// Whether a message is busy itself or may not pass one that is.
+    fn holds(&self, recipient: &Recipient, seq: u64) -> bool {
+        let first = match recipient {
+            Recipient::Player(_) if self.players.is_empty() => self.group,
+            Recipient::Player(_) => match (self.players.get(recipient).copied(), self.group) {
+                (Some(own), Some(group)) => Some(own.min(group)),
+                (own, group) => own.or(group),
+            },
+            _ => self.first,
+        };
+        first.is_some_and(|first| first <= seq)
+    }
+
+    /// The wait is over: what goes out again, in order.
+    fn release(&mut self) -> BTreeSet<u64> {
+        self.players.clear();
+        (self.group, self.first, self.until_ms) = (None, None, None);
+        std::mem::take(&mut self.back)
+    }
 }
 
 /// The window.
@@ -88,7 +139,7 @@ pub struct Sender {
     written: u64,
     /// Below `written`, to be written again.
     again: BTreeSet<u64>,
-    busy: BTreeMap<Recipient, Busy>,
+    hold: Hold,
     max_messages: usize,
     max_bytes: usize,
 }
@@ -127,7 +178,14 @@ impl Sender {
             next_seq,
             written: next_seq,
             again: BTreeSet::new(),
-            busy: BTreeMap::new(),
+            hold: Hold {
+                players: BTreeMap::new(),
+                group: None,
+                first: None,
+                back: BTreeSet::new(),
+                until_ms: None,
+                wait_ms: 0,
+            },
             max_messages: WINDOW_MESSAGES,
             max_bytes: WINDOW_BYTES,
         }
@@ -209,7 +267,7 @@ impl Sender {
     pub fn disconnected(&mut self) {
         self.written = self.low();
         self.again.clear();
-        self.busy.clear();
+        self.hold = Hold::default();
     }
 
     /// Appends what is to be sent, up to about `target_bytes`.
@@ -248,11 +306,10 @@ impl Sender {
         }
         for (&seq, message) in self.pending.range(self.written..) {
             self.written = seq + 1;
-            // A later one to a busy recipient would be refused anyway [36].
-            let held = self.busy.get(&message.recipient);
-            if !held.is_some_and(|busy| busy.until_ms.is_some() && busy.first_seq <= seq) {
+            if !self.hold.holds(&message.recipient, seq) {
                 return Some(seq);
             }
+            self.hold.back.insert(seq);
         }
         self.written = self.next_seq;
         None
@@ -283,12 +340,8 @@ impl Sender {
     fn take(&mut self, seq: u64) -> Option<Pending> {
         let message = self.pending.remove(&seq)?;
         self.bytes -= cost(&message.payload);
-        if self
-            .busy
-            .get(&message.recipient)
-            .is_some_and(|busy| busy.until_ms.is_none())
-        {
-            self.busy.remove(&message.recipient);
+        if self.hold.until_ms.is_none() {
+            self.hold.wait_ms = 0;
         }
         Some(message)
     }
@@ -336,39 +389,20 @@ impl Sender {
         let Some(message) = self.pending.get(&seq) else {
             return;
         };
-        let busy = self.busy.entry(message.recipient.clone()).or_insert(Busy {
-            first_seq: seq,
-            until_ms: None,
-            wait_ms: BUSY_FIRST_MS / 2,
-        });
-        busy.first_seq = busy.first_seq.min(seq);
-        if busy.until_ms.is_none() {
-            busy.wait_ms = (busy.wait_ms * 2).min(BUSY_MAX_MS);
-            busy.until_ms = Some(now_ms + busy.wait_ms);
-        }
+        self.hold.add(now_ms, &message.recipient, seq);
     }
 
-    /// When the first held back recipient is due.
+    /// When what is held back is due.
     #[must_use]
     pub fn timeout_ms(&self) -> Option<u64> {
-        self.busy.values().filter_map(|busy| busy.until_ms).min()
+        self.hold.until_ms
     }
 
-    /// Lets those go out again whose wait is over: from the first busy one on, in order [36].
+    /// Lets all that is held back go out again when the wait is over, in order [36].
     pub fn handle_timeout(&mut self, now_ms: u64) {
-        for (recipient, busy) in &mut self.busy {
-            if busy.until_ms.is_none_or(|until_ms| until_ms > now_ms) {
-                continue;
-            }
-            busy.until_ms = None;
-            let held = self
-                .pending
-                .range(busy.first_seq..self.written.max(busy.first_seq));
-            self.again.extend(
-                held.filter(|(_, message)| message.recipient == *recipient)
-                    .map(|(&seq, _)| seq),
-            );
-            busy.first_seq = u64::MAX;
+        if self.hold.until_ms.is_none_or(|until_ms| until_ms > now_ms) {
+            return;
         }
+        self.again.append(&mut self.hold.release());
     }
 }

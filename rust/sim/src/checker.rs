@@ -1,0 +1,300 @@
+//! The promises of the bus as checks on what happened: one function a promise, each names the message it failed for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use zmqgame_core::bus::message::{MessageId, Outcome};
+
+/// What a run found to be untrue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Virtual ms.
+    pub at_ms: u64,
+    /// The promise of BUS.md section 1, or a name.
+    pub promise: &'static str,
+    /// Which message, which player.
+    pub text: String,
+}
+
+/// A client session as the checker sees it.
+#[derive(Debug, Default, Clone)]
+struct Session {
+    highest: BTreeMap<u64, MessageId>,
+    left: bool,
+}
+
+/// Keeps what senders sent and clients handled, and finds what contradicts the promises.
+#[derive(Debug, Default)]
+pub struct Checker {
+    sent: BTreeMap<(MessageId, String), Option<Outcome>>,
+    sessions: BTreeMap<String, Vec<Session>>,
+    handled: BTreeSet<(MessageId, String)>,
+    groups: BTreeMap<MessageId, bool>,
+    dead_epochs: BTreeSet<(u64, u64)>,
+    /// What was found so far.
+    pub violations: Vec<Violation>,
+    /// Messages handled, repeats by new sessions included.
+    pub handled_count: u64,
+    /// Group receipts `stored` for players who joined after the first expansion.
+    pub late_joiners: u64,
+    /// Receipts by outcome, index is the outcome less 1.
+    pub receipts: [u64; 7],
+}
+
+impl Checker {
+    fn fail(&mut self, at_ms: u64, promise: &'static str, text: String) {
+        self.violations.push(Violation {
+            at_ms,
+            promise,
+            text,
+        });
+    }
+
+    /// A sender took a message for one recipient.
+    pub fn sent(&mut self, id: MessageId, player: &str) {
+        self.sent.entry((id, player.to_owned())).or_insert(None);
+    }
+
+    /// A sender took a message for a group: who it goes to is known from the report.
+    pub fn sent_to_group(&mut self, id: MessageId) {
+        self.groups.insert(id, false);
+    }
+
+    /// A group's report is whole.
+    pub fn reported(&mut self, id: MessageId) {
+        self.groups.insert(id, true);
+    }
+
+    /// To whom a message went, as far as is known; a group send that gets a plain receipt has none.
+    pub fn recipients(&mut self, id: MessageId) -> Vec<String> {
+        if let Some(reported) = self.groups.get_mut(&id) {
+            *reported = true;
+            return Vec::new();
+        }
+        self.sent
+            .range((id, String::new())..)
+            .take_while(|((other, _), _)| *other == id)
+            .map(|((_, player), _)| player.clone())
+            .collect()
+    }
+
+    /// A sender was killed: what it has no receipt for may be handled or not.
+    pub fn sender_killed(&mut self, node_key: u64, epoch: u64) {
+        self.dead_epochs.insert((node_key, epoch));
+    }
+
+    /// A player's client begins a session that remembers nothing.
+    pub fn session_begins(&mut self, player: &str) {
+        self.sessions
+            .entry(player.to_owned())
+            .or_default()
+            .push(Session::default());
+    }
+
+    /// The session's logout was confirmed.
+    pub fn session_left(&mut self, player: &str) {
+        if let Some(session) = self.sessions.get_mut(player).and_then(|all| all.last_mut()) {
+            session.left = true;
+        }
+    }
+
+    /// The client handled a message: promises C and D.
+    pub fn handled(&mut self, at_ms: u64, player: &str, id: MessageId) {
+        self.handled_count += 1;
+        if !self.sent.contains_key(&(id, player.to_owned())) && !self.groups.contains_key(&id) {
+            self.fail(at_ms, "never sent", format!("{player} handled {id:?}"));
+        }
+        let sessions = self.sessions.entry(player.to_owned()).or_default();
+        let Some(last) = sessions.len().checked_sub(1) else {
+            return self.fail(at_ms, "C", format!("{player} has no session for {id:?}"));
+        };
+        // A session is held to what earlier ones handled as far back as each was left with a confirmed logout.
+        let mut first = last;
+        while first > 0 && sessions[first - 1].left {
+            first -= 1;
+        }
+        let earlier = sessions[first..]
+            .iter()
+            .filter_map(|session| session.highest.get(&id.node_key))
+            .max()
+            .copied();
+        sessions[last].highest.insert(id.node_key, id);
+        let again = !self.handled.insert((id, player.to_owned()));
+        match earlier {
+            Some(other) if other == id || (other > id && again) => {
+                self.fail(at_ms, "C", format!("{player} handled {id:?} twice"));
+            }
+            Some(other) if other > id => {
+                self.fail(
+                    at_ms,
+                    "D",
+                    format!("{player} handled {id:?} after {other:?}"),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// A group send that the player did not handle, and later ones of that sender that it did.
+    fn passed_over(&self, player: &str, id: MessageId) -> bool {
+        let later = |session: &Session| session.highest.get(&id.node_key) > Some(&id);
+        self.groups.contains_key(&id)
+            && self
+                .sessions
+                .get(player)
+                .is_some_and(|all| all.iter().any(later))
+    }
+
+    /// A sender got a receipt: promise A. What the store knows of it: whether
+    /// a row holds it, whether it has accepted later ones of that sender.
+    pub fn receipt(
+        &mut self,
+        at_ms: u64,
+        id: MessageId,
+        player: &str,
+        outcome: Outcome,
+        (stored, passed): (bool, bool),
+    ) {
+        self.receipts[outcome as usize - 1] += 1;
+        let key = (id, player.to_owned());
+        let handled = self.handled.contains(&key);
+        let truth = match outcome {
+            Outcome::Delivered => handled,
+            Outcome::Stored => stored || handled,
+            _ => true,
+        };
+        // A group is expanded again at a resend. Who joined in between, and has handled later messages of that
+        // sender, can't be told from who handled this one: BUS.md rule 40 leaves it open, so it is counted apart.
+        if !truth && self.groups.contains_key(&id) && (passed || self.passed_over(player, id)) {
+            self.late_joiners += 1;
+            self.sent.remove(&key);
+            return;
+        }
+        if !truth {
+            self.fail(
+                at_ms,
+                "A",
+                format!("{outcome:?} for {id:?} to {player} is not true"),
+            );
+        }
+        if let Some(known) = self.sent.get_mut(&key) {
+            *known = Some(outcome);
+        } else {
+            self.fail(
+                at_ms,
+                "A",
+                format!("a receipt for {id:?} to {player}, never sent"),
+            );
+        }
+    }
+
+    /// The faults are over, every player is online and all is quiet: promises B and G.
+    pub fn end(&mut self, at_ms: u64, waiting: &[(String, MessageId)]) {
+        for (player, id) in waiting {
+            self.fail(
+                at_ms,
+                "G",
+                format!("the mailbox of {player} still holds {id:?}"),
+            );
+        }
+        let mut found = Vec::new();
+        let mut late = 0;
+        for ((id, player), outcome) in &self.sent {
+            let handled = self.handled.contains(&(*id, player.clone()));
+            match outcome {
+                Some(Outcome::Refused) if handled => {
+                    found.push(("A", format!("{id:?} to {player}: refused, yet handled")));
+                }
+                // The row of a late joiner goes out, and its client's cursor is past it already.
+                Some(Outcome::Stored) if !handled && self.passed_over(player, *id) => late += 1,
+                Some(Outcome::Delivered | Outcome::Stored) if !handled => {
+                    found.push((
+                        "B",
+                        format!("{id:?} to {player}: {outcome:?}, never handled"),
+                    ));
+                }
+                None if !self.dead_epochs.contains(&(id.node_key, id.epoch)) => {
+                    found.push(("G", format!("{id:?} to {player}: no receipt")));
+                }
+                _ => {}
+            }
+        }
+        self.late_joiners += late;
+        for (id, reported) in &self.groups {
+            if !reported && !self.dead_epochs.contains(&(id.node_key, id.epoch)) {
+                found.push(("G", format!("{id:?} to a group: no report")));
+            }
+        }
+        for (promise, text) in found {
+            self.fail(at_ms, promise, text);
+        }
+    }
+
+    /// Messages by recipient that senders took.
+    #[must_use]
+    pub fn sent_count(&self) -> u64 {
+        self.sent.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(seq: u64) -> MessageId {
+        MessageId {
+            node_key: 1,
+            epoch: 1,
+            seq,
+        }
+    }
+
+    fn checker(seqs: &[u64]) -> Checker {
+        let mut checker = Checker::default();
+        checker.session_begins("p");
+        for seq in seqs {
+            checker.sent(id(*seq), "p");
+        }
+        checker
+    }
+
+    fn promises(checker: &Checker) -> Vec<&'static str> {
+        checker.violations.iter().map(|v| v.promise).collect()
+    }
+
+    #[test]
+    fn finds_a_message_handled_twice_and_out_of_order() {
+        let mut checker = checker(&[1, 2]);
+        for seq in [2, 2, 1] {
+            checker.handled(0, "p", id(seq));
+        }
+        assert_eq!(promises(&checker), ["C", "D"]);
+    }
+
+    #[test]
+    fn a_new_session_may_repeat_only_what_was_not_left() {
+        let mut checker = checker(&[1]);
+        checker.handled(0, "p", id(1));
+        checker.session_begins("p");
+        checker.handled(0, "p", id(1));
+        assert_eq!(promises(&checker), Vec::<&str>::new());
+        checker.session_left("p");
+        checker.session_begins("p");
+        checker.handled(0, "p", id(1));
+        assert_eq!(promises(&checker), ["C"]);
+    }
+
+    #[test]
+    fn finds_receipts_that_are_not_true() {
+        let mut checker = checker(&[1, 2]);
+        checker.receipt(0, id(1), "p", Outcome::Delivered, (true, false));
+        checker.receipt(0, id(2), "p", Outcome::Stored, (false, true));
+        assert_eq!(promises(&checker), ["A", "A"]);
+    }
+
+    #[test]
+    fn finds_what_is_lost_at_the_end() {
+        let mut checker = checker(&[1, 2]);
+        checker.receipt(0, id(1), "p", Outcome::Stored, (true, false));
+        checker.end(0, &[("p".to_owned(), id(1))]);
+        assert_eq!(promises(&checker), ["G", "B", "G"]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The seeded simulation: real hub and node cores, and a world that fails them. One seed is one run.
+#![forbid(unsafe_code)]
+
+/// What is to happen, by time.
+pub mod agenda;
+/// The promises, checked.
+pub mod checker;
+/// Players' clients.
+pub mod client;
+/// What can go wrong, in numbers.
+pub mod knobs;
+/// Chance.
+pub mod prng;
+/// The run.
+pub mod world;

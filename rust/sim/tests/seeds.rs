@@ -1,0 +1,56 @@
+//! A fixed set of seeds, each twice: every promise holds, and both runs take the same steps.
+
+use zmqgame_sim::world::run;
+
+#[test]
+fn every_promise_holds_and_a_seed_replays() {
+    let mut handled = 0;
+    for seed in 0..60 {
+        let verdict = run(seed, false);
+        assert!(
+            verdict.checker.violations.is_empty(),
+            "seed {seed}: {:?}; replay: cargo run --release -p zmqgame-sim -- --seed {seed} --print",
+            verdict.checker.violations.first()
+        );
+        assert_eq!(
+            run(seed, false).trace,
+            verdict.trace,
+            "seed {seed} took other steps the second time"
+        );
+        handled += verdict.checker.handled_count;
+    }
+    assert!(
+        handled > 30_000,
+        "the seeds have to do something: {handled}"
+    );
+}
+
+/// Seeds that once failed, and what they found.
+#[test]
+fn seeds_that_once_failed() {
+    for (seed, found) in [
+        (48, "a dropped logout was told to the client as done"),
+        (
+            255,
+            "a refused message, resent, stood below the mark and was told stored",
+        ),
+        (
+            29,
+            "a busy message lost its place when the player's record was freed",
+        ),
+        (42, "group sends and unicasts held back each other for ever"),
+        (109, "a refused one blocked its pair after a reconnect"),
+        (
+            702,
+            "a busy group send that was then refused blocked its sender",
+        ),
+        (1622, "a copy of a refused message was accepted"),
+    ] {
+        let verdict = run(seed, false);
+        assert!(
+            verdict.checker.violations.is_empty(),
+            "{found}: {:?}",
+            verdict.checker.violations.first()
+        );
+    }
+}
