@@ -25,7 +25,7 @@ pub mod requests;
 pub mod sender;
 
 #[cfg(test)]
-mod scenarios;
+mod tests;
 
 use crate::bus::codec::decode;
 use crate::bus::message::{

@@ -1,7 +1,6 @@
 //! Requests to services: at most once. On any doubt the caller gets `unknown`, never a second execution.
 
 use crate::bus::hub::Hub;
-use crate::bus::hub::directory::NONE;
 use crate::bus::message::{AnswerStatus, Content, Message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,74 +75,27 @@ impl Hub {
         content: Content,
         payload: &[u8],
     ) {
-        let calls = &self.sessions.get(caller).calls;
-        if calls.contains_key(&number) {
-            return self.answer(
-                caller,
-                number,
-                AnswerStatus::Failed,
-                Content::Text,
-                b"call number in use",
-            );
-        }
-        if calls.len() >= self.config.max_calls {
-            return self.answer(
-                caller,
-                number,
-                AnswerStatus::Failed,
-                Content::Text,
-                b"too many requests under way",
-            );
-        }
-        let linked: Vec<_> = self
-            .calls
-            .candidates(service)
-            .into_iter()
-            .filter(|at| self.sessions.get(*at).link != NONE)
-            .collect();
-        if linked.is_empty() {
-            return self.answer(
-                caller,
-                number,
-                AnswerStatus::NoSuchService,
-                Content::Bytes,
-                b"",
-            );
-        }
-        let has_room = |at: &u32| {
-            let link = self.links.get(self.sessions.get(*at).link);
-            link.is_some_and(|link| link.out.payload_bytes() < self.config.link_bytes)
+        let target = match self.server_for(caller, number, service) {
+            Ok(target) => target,
+            Err((status, why)) => {
+                let content = if why.is_empty() {
+                    Content::Bytes
+                } else {
+                    Content::Text
+                };
+                return self.answer(caller, number, status, content, why.as_bytes());
+            }
         };
-        let Some(target) = linked.into_iter().find(has_room) else {
-            return self.answer(
-                caller,
-                number,
-                AnswerStatus::Failed,
-                Content::Text,
-                b"the service does not read",
-            );
+        let wait = match u64::from(deadline_ms) {
+            0 => self.config.call_ms,
+            asked => asked.min(MAX_DEADLINE_MS),
         };
-        let wait = if deadline_ms == 0 {
-            self.config.call_ms
-        } else {
-            u64::from(deadline_ms).min(MAX_DEADLINE_MS)
-        };
-        self.calls.last += 1;
-        let call = self.calls.last;
-        let deadline = self.now + wait;
-        self.calls.calls.insert(
-            call,
-            Call {
-                caller,
-                number,
-                target,
-                deadline,
-            },
-        );
-        self.calls.deadlines.insert((deadline, call));
-        self.sessions.get_mut(caller).calls.insert(number, call);
-        self.sessions.get_mut(target).serving.insert(call);
-        self.counters.calls += 1;
+        let call = self.begin_call(Call {
+            caller,
+            number,
+            target,
+            deadline: self.now + wait,
+        });
         let from = self.sessions.get(caller).name.clone();
         let message = Message::Call {
             call,
@@ -154,6 +106,52 @@ impl Hub {
             payload,
         };
         self.queue_for_service(target, &message);
+    }
+
+    /// The session that is to serve this call, or why there is none.
+    fn server_for(
+        &mut self,
+        caller: u32,
+        number: u64,
+        service: &str,
+    ) -> Result<u32, (AnswerStatus, &'static str)> {
+        let calls = &self.sessions.get(caller).calls;
+        if calls.contains_key(&number) {
+            return Err((AnswerStatus::Failed, "call number in use"));
+        }
+        if calls.len() >= self.config.max_calls {
+            return Err((AnswerStatus::Failed, "too many requests under way"));
+        }
+        let mut linked = false;
+        for at in self.calls.candidates(service) {
+            let Some(link) = self.links.get(self.sessions.get(at).link) else {
+                continue;
+            };
+            linked = true;
+            if link.out.payload_bytes() < self.config.link_bytes {
+                return Ok(at);
+            }
+        }
+        Err(if linked {
+            (AnswerStatus::Failed, "the service does not read")
+        } else {
+            (AnswerStatus::NoSuchService, "")
+        })
+    }
+
+    /// Puts a call into all tables; its number.
+    fn begin_call(&mut self, begun: Call) -> u64 {
+        self.calls.last += 1;
+        let call = self.calls.last;
+        self.sessions
+            .get_mut(begun.caller)
+            .calls
+            .insert(begun.number, call);
+        self.sessions.get_mut(begun.target).serving.insert(call);
+        self.calls.deadlines.insert((begun.deadline, call));
+        self.calls.calls.insert(call, begun);
+        self.counters.calls += 1;
+        call
     }
 
     /// In order with calls: what cancels one may not overtake it.

@@ -5,7 +5,7 @@ use crate::bus::hub::directory::Membership;
 use crate::bus::hub::mailbox::{Mailbox, Purpose};
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::message::{ErrorCode, MessageId, Outcome, node_key};
-use crate::bus::store::{RosterEntry, StoreDone, StoreOp};
+use crate::bus::store::{RosterEntry, Row, StoreDone, StoreOp};
 use std::sync::Arc;
 
 impl Hub {
@@ -13,6 +13,9 @@ impl Hub {
         if !Mailbox::fits(op, &done) {
             self.exit(format!("the store answered {done:?} to {op:?}"));
             return;
+        }
+        if let Some(player) = purpose.player() {
+            self.players.get_mut(player).line().ops -= 1;
         }
         match (purpose, done) {
             (
@@ -22,9 +25,7 @@ impl Hub {
                     roster,
                     groups,
                 },
-            ) => {
-                self.opened(hub_epoch_highest, roster, groups);
-            }
+            ) => self.opened(hub_epoch_highest, roster, groups),
             (
                 Purpose::Append {
                     player,
@@ -36,39 +37,21 @@ impl Hub {
                 },
                 done,
             ) => {
-                self.op_done(player, |line| line.appends -= 1);
-                self.appended(
-                    Recipient {
-                        from,
-                        id,
-                        grouped,
-                        player,
-                    },
-                    flush,
-                    &done,
-                );
+                let to = Recipient {
+                    from,
+                    id,
+                    grouped,
+                    player,
+                };
+                self.appended(to, flush, &done);
             }
             (Purpose::Read { player, binding }, StoreDone::Rows { rows, end }) => {
-                self.op_done(player, |_| {});
-                if self.players.get(player).binding == binding {
-                    self.players.get_mut(player).line().reading = false;
-                    self.rows(player, rows, end);
-                }
+                self.rows_read(player, binding, rows, end);
             }
             (Purpose::Accepted { player, binding }, StoreDone::Marks { marks }) => {
-                self.op_done(player, |_| {});
-                if self.players.get(player).binding == binding {
-                    self.marks(player, marks);
-                }
+                self.marks_read(player, binding, marks);
             }
-            (Purpose::Settle { player, up_to }, _) => {
-                self.op_done(player, |line| {
-                    (line.settling, line.settled) = (false, line.settled.max(up_to));
-                });
-                self.settle(player);
-                self.note_clean(player);
-                self.forget(player);
-            }
+            (Purpose::Settle { player, up_to }, _) => self.settled(player, up_to),
             (
                 Purpose::Logout {
                     player,
@@ -76,43 +59,22 @@ impl Hub {
                     session,
                 },
                 _,
-            ) => {
-                self.op_done(player, |_| {});
-                self.logout_done(player, login, session);
-            }
+            ) => self.logout_done(player, login, session),
             (
                 Purpose::Member {
                     player,
-                    join,
                     session,
                     request,
                 },
                 done,
             ) => {
-                self.op_done(player, |_| {});
-                if let StoreOp::Join { group, .. } | StoreOp::Leave { group, .. } = op {
-                    self.member_done(
-                        player,
-                        group,
-                        join,
-                        done == StoreDone::Done,
-                        session,
-                        request,
-                    );
-                }
-            }
-            (Purpose::Player { player }, _) => {
-                self.op_done(player, |_| {});
+                let well = self.member_committed(player, op, done == StoreDone::Done);
                 self.slim(player);
+                self.member_done(session, request, well);
             }
+            (Purpose::Player { player }, _) => self.slim(player),
             _ => {}
         }
-    }
-
-    fn op_done(&mut self, player: u32, change: impl FnOnce(&mut super::line::Line)) {
-        let line = self.players.get_mut(player).line();
-        line.ops -= 1;
-        change(line);
     }
 
     /// The store is ours, or another hub's.
@@ -185,6 +147,7 @@ impl Hub {
     }
 
     fn appended(&mut self, to: Recipient, flush: bool, done: &StoreDone) {
+        self.players.get_mut(to.player).line().appends -= 1;
         match done {
             StoreDone::UnknownPlayer => self.refuse(to, Detail::UnknownPlayer),
             // What was in memory may be in flight: it is not refused for good, it comes again.
@@ -230,13 +193,31 @@ impl Hub {
         }
     }
 
-    fn marks(&mut self, at: u32, marks: Vec<MessageId>) {
+    fn rows_read(&mut self, at: u32, binding: u32, rows: Vec<Row>, end: bool) {
+        if self.players.get(at).binding == binding {
+            self.players.get_mut(at).line().reading = false;
+            self.rows(at, rows, end);
+        }
+    }
+
+    fn marks_read(&mut self, at: u32, binding: u32, marks: Vec<MessageId>) {
         let player = self.players.get_mut(at);
+        if player.binding != binding {
+            return;
+        }
         let line = player.line();
         line.marks_reading = false;
         line.accepted = marks;
         let stale = line.behind_marks;
         player.marks_known = !stale;
         self.check_live(at);
+    }
+
+    fn settled(&mut self, at: u32, up_to: u64) {
+        let line = self.players.get_mut(at).line();
+        (line.settling, line.settled) = (false, line.settled.max(up_to));
+        self.settle(at);
+        self.note_clean(at);
+        self.forget(at);
     }
 }

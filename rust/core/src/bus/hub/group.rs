@@ -170,7 +170,6 @@ impl Hub {
                 op,
                 Purpose::Member {
                     player: at,
-                    join,
                     session,
                     request,
                 },
@@ -195,29 +194,26 @@ impl Hub {
         }
     }
 
-    /// The store has committed a durable change, or does not know the player.
-    pub(super) fn member_done(
-        &mut self,
-        at: u32,
-        group: &str,
-        join: bool,
-        known: bool,
-        session: u32,
-        request: u64,
-    ) {
+    /// Does what the store has committed; whether the membership is as it was asked for.
+    pub(super) fn member_committed(&mut self, at: u32, op: &StoreOp, known: bool) -> bool {
         let durable = Membership {
             plain: false,
             durable: true,
         };
-        let well = if !join {
-            if let Some(group) = self.groups.find(group) {
-                self.take(at, group, durable);
+        match op {
+            StoreOp::Join { group, .. } => known && self.add(at, group, durable).is_ok(),
+            StoreOp::Leave { group, .. } => {
+                if let Some(group) = self.groups.find(group) {
+                    self.take(at, group, durable);
+                }
+                true
             }
-            true
-        } else {
-            known && self.add(at, group, durable).is_ok()
-        };
-        self.slim(at);
+            _ => false,
+        }
+    }
+
+    /// The store has committed a durable change, or does not know the player.
+    pub(super) fn member_done(&mut self, session: u32, request: u64, well: bool) {
         let Some(left) = self.sessions.get_mut(session).joins.get_mut(&request) else {
             return;
         };

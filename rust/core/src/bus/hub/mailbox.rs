@@ -57,12 +57,10 @@ pub enum Purpose {
         /// The session that asked.
         session: u32,
     },
-    /// A membership is committed.
+    /// A membership is committed; the operation says which, and whether it begins or ends.
     Member {
         /// The player.
         player: u32,
-        /// The group's name is in the operation; this says whether it begins or ends.
-        join: bool,
         /// The session that asked.
         session: u32,
         /// Its request: counted down there.
@@ -75,6 +73,22 @@ pub enum Purpose {
     },
     /// Nobody waits for it.
     Nothing,
+}
+
+impl Purpose {
+    /// The player whose record stays until the operation is done.
+    pub const fn player(&self) -> Option<u32> {
+        match *self {
+            Self::Open | Self::Nothing => None,
+            Self::Append { player, .. }
+            | Self::Read { player, .. }
+            | Self::Accepted { player, .. }
+            | Self::Settle { player, .. }
+            | Self::Logout { player, .. }
+            | Self::Member { player, .. }
+            | Self::Player { player } => Some(player),
+        }
+    }
 }
 
 /// An operation that waits or is under way.
