@@ -36,8 +36,6 @@ LONG_FUNCTIONS: dict[str, int] = {
     "rust/core/src/bus/codec.rs:from_hub": 96,
     "rust/core/src/bus/codec.rs:write_body": 74,
     "rust/core/src/bus/codec.rs:write_hub_body": 74,
-    "rust/core/src/bus/hub/call.rs:request": 88,
-    "rust/core/src/bus/hub/completion.rs:store_done": 99,
     "rust/python/src/node.rs:tuple_of": 97,
 }
 
@@ -72,7 +70,7 @@ def name(path):
 
 def of_tests(path):
     """Test modules in files of their own: scenarios are long tables of what happens."""
-    return "tests" in name(path) or path.stem == "scenarios"
+    return "tests" in name(path)
 
 
 def without_tests(text):

@@ -1,0 +1,139 @@
+//! The hub's process and its store: started, killed, fed and emptied.
+
+use super::World;
+use super::what::What;
+use zmqgame_core::bus::hub::{Conn, Hub, HubConfig, HubOut};
+use zmqgame_core::bus::store::{StoreBatch, StoreDone, StoreError};
+
+impl World {
+    pub(super) fn hub_start(&mut self) {
+        if self.hub.is_some() {
+            return;
+        }
+        self.hub_incarnation += 1;
+        self.note(1, self.hub_incarnation);
+        let config = HubConfig {
+            hub_epoch: self.hub_incarnation as u32,
+            unix_ms: 1_800_000_000_000 + self.now_ms,
+            hash_seed: self.prng.bits(),
+            queue_messages: 16,
+            sent_messages: 8,
+            ..HubConfig::default()
+        };
+        self.hub = Some(Hub::new(config, self.now_ms));
+        self.hub_timer_at = u64::MAX;
+        self.drain_hub();
+    }
+
+    pub(super) fn hub_kill(&mut self) {
+        if self.hub.take().is_none() {
+            return;
+        }
+        self.note(2, 0);
+        let conns: Vec<Conn> = self.links.keys().copied().collect();
+        for conn in conns {
+            self.sever(conn);
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.at_hub = false;
+            }
+        }
+        let delay = self.prng.between(5, 6_000);
+        self.later(delay, What::HubStart);
+    }
+
+    pub(super) fn hub_in(&mut self, conn: Conn, frame: &[u8]) {
+        let Some(link) = self.links.get(&conn) else {
+            return;
+        };
+        if link.severed || !link.at_hub || link.hub_incarnation != self.hub_incarnation {
+            return;
+        }
+        self.note(3, frame.len() as u64);
+        if let Some(hub) = self.hub.as_mut() {
+            hub.handle_frame(self.now_ms, conn, frame);
+            self.drain_hub();
+        }
+    }
+
+    pub(super) fn hub_lost(&mut self, conn: Conn) {
+        let Some(link) = self.links.get_mut(&conn) else {
+            return;
+        };
+        let open = std::mem::replace(&mut link.at_hub, false);
+        let ours = link.hub_incarnation == self.hub_incarnation;
+        self.tidy_link(conn);
+        if let Some(hub) = self.hub.as_mut().filter(|_| open && ours) {
+            self.trace ^= conn;
+            hub.handle_disconnected(self.now_ms, conn);
+            self.drain_hub();
+        }
+    }
+
+    pub(super) fn hub_timer(&mut self, at: u64) {
+        if at != self.hub_timer_at {
+            return;
+        }
+        self.hub_timer_at = u64::MAX;
+        if let Some(hub) = self.hub.as_mut() {
+            hub.handle_timeout(self.now_ms);
+            self.drain_hub();
+        }
+    }
+
+    pub(super) fn drain_hub(&mut self) {
+        let Some(mut hub) = self.hub.take() else {
+            return;
+        };
+        while let Some(out) = hub.poll_out() {
+            match out {
+                HubOut::Frame { conn, bytes } => self.send_to_node(conn, bytes),
+                HubOut::Close { conn, why } => {
+                    self.note(4, why.text.len() as u64);
+                    self.close_at_hub(conn);
+                }
+                HubOut::Exit { why } => self.exits.push(why),
+            }
+        }
+        if let Some(batch) = hub.poll_store(64) {
+            let delay = self.prng.between(1, self.knobs.store_ms);
+            let fails = std::mem::take(&mut self.store_fails);
+            self.later(delay, What::StoreDone(self.hub_incarnation, batch, fails));
+        }
+        if let Some(at) = hub.poll_timeout() {
+            let at = at.max(self.now_ms + 1);
+            if at < self.hub_timer_at {
+                self.hub_timer_at = at;
+                self.agenda.add(at, What::HubTimer(at));
+            }
+        }
+        self.hub = Some(hub);
+    }
+
+    /// A batch of a killed hub may have been committed before the kill, or not at all.
+    pub(super) fn store_done(&mut self, incarnation: u64, batch: &StoreBatch, fails: bool) {
+        self.note(5, batch.ops.len() as u64);
+        let alive = incarnation == self.hub_incarnation && self.hub.is_some();
+        let committed = if alive {
+            !fails || self.prng.chance(500)
+        } else {
+            incarnation == self.hub_incarnation && self.prng.chance(500)
+        };
+        let mut result: Option<Vec<StoreDone>> = None;
+        if committed {
+            result = Some(self.store.commit(batch));
+            self.busy_at = self.now_ms;
+        }
+        let Some(hub) = self.hub.as_mut().filter(|_| alive) else {
+            return;
+        };
+        let answer = match result {
+            Some(done) if !fails => Ok(done),
+            _ => Err(StoreError {
+                reason: "injected: outcome unknown".into(),
+            }),
+        };
+        let taken = hub.handle_store(self.now_ms, batch.number, answer);
+        assert!(taken.is_ok(), "the hub asked for this batch: {taken:?}");
+        self.drain_hub();
+    }
+}

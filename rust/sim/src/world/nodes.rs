@@ -1,0 +1,237 @@
+//! Node processes: started, killed, fed and emptied; what their cores say goes to clients and checker.
+
+use super::links::Link;
+use super::what::{Heard, What};
+use super::{GROUP, World};
+use zmqgame_core::bus::hub::{Conn, Peer};
+use zmqgame_core::bus::memory_store::MemoryStore;
+use zmqgame_core::bus::message::{MessageId, node_key};
+use zmqgame_core::bus::node::event::NodeEvent;
+use zmqgame_core::bus::node::{Node, NodeConfig};
+
+/// A process over its starts.
+pub(super) struct NodeProcess {
+    pub(super) name: String,
+    pub(super) epoch: u64,
+    pub(super) incarnation: u64,
+    pub(super) core: Option<Node>,
+    pub(super) conn: Option<Conn>,
+    pub(super) timer_at: u64,
+}
+
+/// Whether a committed row holds this message, and whether the store has accepted later ones of its sender.
+fn holds(store: &MemoryStore, player: &str, id: MessageId) -> (bool, bool) {
+    store
+        .mailboxes
+        .get(player)
+        .map_or((false, false), |mailbox| {
+            let row = mailbox.rows.iter().any(|row| row.id == id);
+            let accepted = mailbox.accepted.get(&id.node_key);
+            (row, accepted > Some(&(id.epoch, id.seq)))
+        })
+}
+
+impl World {
+    pub(super) fn node_start(&mut self, node: usize) {
+        if self.nodes[node].core.is_some() {
+            return;
+        }
+        self.note(6, node as u64);
+        let process = &mut self.nodes[node];
+        process.epoch = (process.epoch + 1).max(self.now_ms);
+        process.incarnation += 1;
+        process.timer_at = u64::MAX;
+        let config = NodeConfig {
+            name: process.name.clone(),
+            epoch: process.epoch,
+            connection: self.now_ms,
+            roles: Vec::new(),
+            next_seq: 1,
+        };
+        process.core = Node::new(config, self.now_ms).ok();
+        assert!(process.core.is_some(), "the name is good");
+        self.drain_node(node);
+    }
+
+    pub(super) fn node_kill(&mut self, node: usize) {
+        if self.nodes[node].core.take().is_none() {
+            return;
+        }
+        self.note(7, node as u64);
+        let epoch = self.nodes[node].epoch;
+        self.checker
+            .sender_killed(node_key(&self.nodes[node].name), epoch);
+        if let Some(conn) = self.nodes[node].conn.take() {
+            self.sever(conn);
+            if let Some(link) = self.links.get_mut(&conn) {
+                link.at_node = false;
+            }
+        }
+        for client in 0..self.clients.len() {
+            if self.clients[client].is_at(node) {
+                let (visit, delay) = (self.clients[client].visit, self.way());
+                self.later(delay, What::ClientHears(client, visit, Heard::Closed));
+            }
+        }
+        let delay = self.prng.between(5, 12_000);
+        self.later(delay, What::NodeStart(node));
+    }
+
+    pub(super) fn node_of(&self, conn: Conn) -> Option<usize> {
+        let link = self.links.get(&conn).filter(|link| link.at_node)?;
+        let process = &self.nodes[link.node];
+        (process.incarnation == link.node_incarnation && process.conn == Some(conn))
+            .then_some(link.node)
+    }
+
+    pub(super) fn node_in(&mut self, conn: Conn, frame: &[u8]) {
+        if self.links.get(&conn).is_none_or(|link| link.severed) {
+            return;
+        }
+        let Some(node) = self.node_of(conn) else {
+            return;
+        };
+        self.note(8, frame.len() as u64);
+        let (now_ms, random) = (self.now_ms, self.prng.bits());
+        if let Some(core) = self.nodes[node].core.as_mut() {
+            core.handle_frame(now_ms, random, frame);
+        }
+        self.drain_node(node);
+    }
+
+    pub(super) fn node_lost(&mut self, conn: Conn) {
+        if let Some(node) = self.node_of(conn) {
+            let (now_ms, random) = (self.now_ms, self.prng.bits());
+            if let Some(core) = self.nodes[node].core.as_mut() {
+                core.handle_disconnected(now_ms, random, "closed");
+            }
+            self.drain_node(node);
+        } else if let Some(link) = self.links.get_mut(&conn) {
+            link.at_node = false;
+            self.tidy_link(conn);
+        }
+    }
+
+    pub(super) fn node_timer(&mut self, node: usize, at: u64) {
+        if at != self.nodes[node].timer_at {
+            return;
+        }
+        self.nodes[node].timer_at = u64::MAX;
+        let (now_ms, random) = (self.now_ms, self.prng.bits());
+        if let Some(core) = self.nodes[node].core.as_mut() {
+            core.handle_timeout(now_ms, random);
+        }
+        self.drain_node(node);
+    }
+
+    pub(super) fn connect(&mut self, node: usize) {
+        self.last_conn += 1;
+        let conn = self.last_conn;
+        self.nodes[node].conn = Some(conn);
+        let at_hub = self.hub.is_some();
+        self.links.insert(
+            conn,
+            Link {
+                node,
+                node_incarnation: self.nodes[node].incarnation,
+                hub_incarnation: self.hub_incarnation,
+                to_hub_at: self.now_ms,
+                to_node_at: self.now_ms,
+                at_hub,
+                at_node: true,
+                severed: !at_hub,
+            },
+        );
+        if let Some(hub) = self.hub.as_mut() {
+            hub.handle_connected(self.now_ms, conn, Peer::default());
+            self.drain_hub();
+        } else {
+            let delay = self.way();
+            self.later(delay, What::NodeLost(conn));
+        }
+    }
+
+    pub(super) fn drain_node(&mut self, node: usize) {
+        loop {
+            let Some(core) = self.nodes[node].core.as_mut() else {
+                return;
+            };
+            if let Some(event) = core.poll_event() {
+                self.obey(node, event);
+            } else if let Some(frame) = core.poll_frame(self.now_ms) {
+                if let Some(conn) = self.nodes[node].conn {
+                    self.send_to_hub(conn, frame);
+                }
+            } else {
+                break;
+            }
+        }
+        let at = self.nodes[node].core.as_ref().and_then(Node::poll_timeout);
+        if let Some(at) = at {
+            let at = at.max(self.now_ms + 1);
+            if at < self.nodes[node].timer_at {
+                self.nodes[node].timer_at = at;
+                self.agenda.add(at, What::NodeTimer(node, at));
+            }
+        }
+    }
+
+    pub(super) fn obey(&mut self, node: usize, event: NodeEvent) {
+        match event {
+            NodeEvent::Connect => self.connect(node),
+            NodeEvent::Close { .. } => {
+                if let Some(conn) = self.nodes[node].conn.take() {
+                    self.close_at_node(conn);
+                }
+            }
+            NodeEvent::Receipt { seq, outcome, .. } => {
+                let id = self.id(node, seq);
+                let players = self.checker.recipients(id);
+                for player in players {
+                    let stored = holds(&self.store, &player, id);
+                    self.checker
+                        .receipt(self.now_ms, id, &player, outcome, stored);
+                }
+                self.busy_at = self.now_ms;
+            }
+            NodeEvent::Report { seq, report } => {
+                let id = self.id(node, seq);
+                for (player, (outcome, _)) in report.players {
+                    self.checker.sent(id, &player);
+                    let stored = holds(&self.store, &player, id);
+                    self.checker
+                        .receipt(self.now_ms, id, &player, outcome, stored);
+                }
+                self.checker.reported(id);
+                self.busy_at = self.now_ms;
+            }
+            NodeEvent::Message { player, id, .. } => {
+                self.tell_client(node, &player, Heard::Message(id));
+            }
+            NodeEvent::Bound { player, login } => {
+                self.tell_client(node, &player, Heard::Bound(login));
+                if let Some(core) = self.nodes[node].core.as_mut() {
+                    let _ = core.member(true, false, GROUP, &player);
+                }
+            }
+            NodeEvent::Dropped { player, .. } => self.tell_client(node, &player, Heard::Closed),
+            NodeEvent::LoggedOut { player } => self.tell_client(node, &player, Heard::LoggedOut),
+            NodeEvent::Forget { player, up_to } => {
+                self.tell_client(node, &player, Heard::Forget(up_to));
+            }
+            NodeEvent::Refused { code, text } => {
+                self.exits
+                    .push(format!("{}: {code} {text}", self.nodes[node].name));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn id(&self, node: usize, seq: u64) -> MessageId {
+        MessageId {
+            node_key: node_key(&self.nodes[node].name),
+            epoch: self.nodes[node].epoch,
+            seq,
+        }
+    }
+}
