@@ -34,7 +34,7 @@ NAMED = {
 
 def demo(tmp_path, **faults):
     commands = {name: [sys.executable, str(FAULTS / program)] for name, program in faults.items()}
-    options = Options(players=8, seconds=6, settle_s=3, first_race_s=0, commands=commands)
+    options = Options(players=8, seconds=6, settle_s=3, last_race_s=0, commands=commands)
     return asyncio.run(perform(tmp_path / "demo", options, Screen(Board())))
 
 

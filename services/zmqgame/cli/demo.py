@@ -56,8 +56,8 @@ class Options:
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     settle_s: float = 12.0
     """How long receipts, logs and rows have to arrive after the last message was sent."""
-    first_race_s: float = 10.0
-    """How much longer a short demo waits for its first race: the slowest car takes so long."""
+    last_race_s: float = 10.0
+    """How much longer it waits for the races under way: the slowest car takes so long."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Other programs in the place of services, by name: tests put broken ones in."""
 
@@ -69,6 +69,7 @@ class Demo:
         self.options = options
         self.screen = screen
         self.board = screen.board
+        self.board.players = options.players
         self.addresses: Addresses = free_addresses(GAMES)
         settings: dict[str, Mapping[str, object]] = {
             "game": {"cutscene_ms": 500, "countdown_ms": 1000},
@@ -122,7 +123,8 @@ class Demo:
         await self.supervisor.start_all([self.stage.stats(), self.stage.manager(), *self.stage.games()])
         for name, (tcp, udp) in self.addresses.games.items():
             self.screen.say(f"{name:<8} ready  ws://{tcp}  udp://{udp}")
-        self.screen.say(f"manager  ready, stats ready (chDB, {self.stage.folder / 'stats'})")
+        self.screen.say("manager  ready")
+        self.screen.say(f"stats    ready  {self.addresses.events}   chDB in {self.stage.folder / 'stats'}")
         await self.supervisor.start(self.stage.bots(self.options.players, PREFIX))
         self.screen.say(f"bots     ready  {self.options.players} players")
 
@@ -144,8 +146,8 @@ class Demo:
                 await self._until(began + share * self.options.seconds)
                 await step
             await self._until(began + self.options.seconds, races=True)
-            if self.board.races_finished == 0:
-                await self._until(time.monotonic() + self.options.first_race_s, races=True)
+            if self.board.races_running or self.board.races_finished == 0:
+                await self._until(time.monotonic() + self.options.last_race_s, races=True)
         finally:
             for _, step in steps:
                 step.close()
@@ -218,6 +220,8 @@ class Demo:
             code = await self.supervisor.stop_one(name)
             if code:
                 self.problems.append(f"{name} ended with code {code} after SIGTERM")
+        self.board.races_running, self.board.races_finished = 0, self.races
+        self.board.rows = sum(each.rows for each in inserted.values())
         return judge(
             Evidence(
                 sent=sent,
@@ -274,7 +278,6 @@ class Demo:
 
     async def _watch(self, operators: Operators) -> None:
         """Ask around twice a second; who is away for a moment is asked again."""
-        self.board.players = self.options.players
         messages, at = 0, time.monotonic()
         while True:
             self.board.receipts = operators.outcomes
