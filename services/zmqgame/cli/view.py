@@ -94,7 +94,8 @@ class Screen:
         self._console = Console(highlight=False)
         self._live: Live | None = None
         self._plain_at = 0.0
-        if sys.stdout.isatty():
+        self._terminal = sys.stdout.isatty()
+        if self._terminal:
             self._live = Live(console=self._console, refresh_per_second=4, get_renderable=board.render)
 
     def __enter__(self) -> Screen:
@@ -111,7 +112,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._live is None:
+        if not self._terminal:
             print(text, flush=True)
         else:
             shown = Text(text)
@@ -125,14 +126,14 @@ class Screen:
 
     def refresh(self) -> None:
         """Show the board: at once on a terminal, now and then elsewhere."""
-        if self._live is None and time.monotonic() >= self._plain_at:
+        if not self._terminal and time.monotonic() >= self._plain_at:
             self._plain_at = time.monotonic() + PLAIN_EVERY_S
             for line in self.board.lines():
                 self.event(line)
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table with a title."""
-        if self._live is None and not self._console.is_terminal:
+        if not self._terminal:
             self.say(title)
             for row in (header, *rows):
                 self.say("  " + "  ".join(f"{_cell(value):<12}" for value in row).rstrip())
