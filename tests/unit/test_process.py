@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from zmqgame_bus import ports
 from zmqgame_bus.errors import AddressInUse, AddressRefused, DiskFull, FolderNotUsable, binding, explain
 from zmqgame_bus.folders import prepare
 from zmqgame_bus.systemd import Notifier
+
+NOBODY = 65534
 
 SERVICE = textwrap.dedent("""
     import asyncio, sys, socket
@@ -182,11 +185,17 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
         prepare(tmp_path / "state")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_unwritable_folder(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(FolderNotUsable, match="not writable"):
-        prepare(tmp_path / "state")
+def test_an_unwritable_folder():
+    """Root may write everywhere, so it does this as nobody."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        os.seteuid(NOBODY if user == 0 else user)
+        try:
+            with pytest.raises(FolderNotUsable, match="not writable"):
+                prepare(Path(folder) / "state")
+        finally:
+            os.seteuid(user)
 
 
 def test_a_folder_where_even_root_may_not_write():

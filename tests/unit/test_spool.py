@@ -208,6 +208,7 @@ def fill(spool: Spool) -> None:
         spool.commit()
 
 
+@pytest.mark.may_skip("mounting is a right that containers seldom have")
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_on_a_real_full_disk(tmp_path):
     disk = tmp_path / "disk"

@@ -1,0 +1,34 @@
+"""What holds for every test: in CI nothing is skipped for want of a component."""
+
+import os
+
+import pytest
+
+MAY_SKIP = "may_skip"
+
+
+def in_ci():
+    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def refused(report, item):
+    """Make a skip a failure, unless its test says on a marker why it may skip anywhere."""
+    expected = hasattr(report, "wasxfail") or (item is not None and item.get_closest_marker(MAY_SKIP))
+    if report.skipped and in_ci() and not expected:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow (tests/install-system-packages): {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    refused(report, item)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    refused(report, None)
+    return report
