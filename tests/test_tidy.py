@@ -29,14 +29,9 @@ SOURCES = (
 FILE_LINES = 700
 """Longer is a question, twice so a split. Files that are longer now may shrink, not grow."""
 FUNCTION_LINES = 70
-LONG_FILES: dict[str, int] = {
-    "rust/core/src/bus/codec.rs": 881,
-}
+LONG_FILES: dict[str, int] = {}
 LONG_FUNCTIONS: dict[str, int] = {
-    "rust/core/src/bus/codec.rs:from_hub": 96,
-    "rust/core/src/bus/codec.rs:write_body": 74,
-    "rust/core/src/bus/codec.rs:write_hub_body": 74,
-    "rust/python/src/node.rs:tuple_of": 97,
+    "rust/python/src/node.rs:tuple_of": 73,
 }
 
 BANNED_IN_CORE = {

@@ -141,7 +141,7 @@ impl NodeCore {
     /// All events since the last call, in order, as tuples that begin with their name.
     fn events<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let mut shared: Option<(Arc<[u8]>, Bound<'py, PyBytes>)> = None;
+        let mut shared: Shared<'py> = None;
         while let Some(event) = self.node.poll_event() {
             list.append(tuple_of(py, event, &mut shared)?)?;
         }
@@ -347,10 +347,36 @@ macro_rules! event {
     };
 }
 
+/// The last payload and its Python object: recipients of one group message share it.
+type Shared<'py> = Option<(Arc<[u8]>, Bound<'py, PyBytes>)>;
+
+fn shared_bytes<'py>(
+    py: Python<'py>,
+    payload: Arc<[u8]>,
+    shared: &mut Shared<'py>,
+) -> Bound<'py, PyBytes> {
+    match shared {
+        Some((known, bytes)) if Arc::ptr_eq(known, &payload) => bytes.clone(),
+        _ => {
+            let bytes = PyBytes::new(py, &payload);
+            *shared = Some((payload, bytes.clone()));
+            bytes
+        }
+    }
+}
+
+fn report_of(py: Python<'_>, seq: u64, report: Report) -> PyResult<Bound<'_, PyTuple>> {
+    let players = report.players.into_iter();
+    let entries: Vec<(String, u8, String)> = players
+        .map(|(name, (outcome, detail))| (name, outcome as u8, detail))
+        .collect();
+    event!(py, "report", seq, report.counts, entries, report.omitted)
+}
+
 fn tuple_of<'py>(
     py: Python<'py>,
     event: NodeEvent,
-    shared: &mut Option<(Arc<[u8]>, Bound<'py, PyBytes>)>,
+    shared: &mut Shared<'py>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     match event {
         NodeEvent::Connect => event!(py, "connect"),
@@ -363,32 +389,14 @@ fn tuple_of<'py>(
             outcome,
             detail,
         } => event!(py, "receipt", seq, outcome as u8, detail),
-        NodeEvent::Report { seq, report } => {
-            let Report {
-                counts,
-                omitted,
-                players,
-            } = report;
-            let entries: Vec<(String, u8, String)> = players
-                .into_iter()
-                .map(|(name, (outcome, detail))| (name, outcome as u8, detail))
-                .collect();
-            event!(py, "report", seq, counts, entries, omitted)
-        }
+        NodeEvent::Report { seq, report } => report_of(py, seq, report),
         NodeEvent::Message {
             player,
             id,
             content,
             payload,
         } => {
-            let bytes = match shared {
-                Some((known, bytes)) if Arc::ptr_eq(known, &payload) => bytes.clone(),
-                _ => {
-                    let bytes = PyBytes::new(py, &payload);
-                    *shared = Some((payload, bytes.clone()));
-                    bytes
-                }
-            };
+            let bytes = shared_bytes(py, payload, shared);
             event!(py, "message", player, numbers(id), content as u8, bytes)
         }
         NodeEvent::Bound { player, login } => event!(py, "bound", player, login),
@@ -410,16 +418,8 @@ fn tuple_of<'py>(
             content,
             payload,
         } => {
-            event!(
-                py,
-                "call",
-                call,
-                from,
-                deadline_ms,
-                service,
-                content as u8,
-                PyBytes::new(py, &payload)
-            )
+            let (content, bytes) = (content as u8, PyBytes::new(py, &payload));
+            event!(py, "call", call, from, deadline_ms, service, content, bytes)
         }
         NodeEvent::CallCancelled { call } => event!(py, "call_cancelled", call),
         NodeEvent::Answer {
@@ -428,14 +428,8 @@ fn tuple_of<'py>(
             content,
             payload,
         } => {
-            event!(
-                py,
-                "answer",
-                call,
-                status as u8,
-                content as u8,
-                PyBytes::new(py, &payload)
-            )
+            let (content, bytes) = (content as u8, PyBytes::new(py, &payload));
+            event!(py, "answer", call, status as u8, content, bytes)
         }
         NodeEvent::Joined {
             request,

@@ -1,6 +1,12 @@
 //! Round trips of any message, and any bytes.
 
 use super::*;
+use crate::bus::message::{
+    Ack, AnswerStatus, Bound, Claim, Deliver, ErrorCode, GroupReport, Hello, Member, MessageId,
+    Number, Outcome, Policy, Presence, PresenceKind, Receipt, ReportEntry, Scope, Send, SlotRange,
+    Welcome,
+};
+use crate::limits::{MAX_LIST_ITEMS, MAX_PAYLOAD_BYTES};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
