@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmqgame_bus.errors import ConfigError, Problem
-from zmqgame_bus.limits import CONFIG_BYTES
+from zmqgame_bus.limits import CONFIG_BYTES, CONFIG_LIST_ITEMS, CONFIG_TEXT_CHARS
 from zmqgame_bus.schema import Key, key, keys_of, register_all, suggestion, table, tables
 
 __all__ = ["Config", "Key", "Setting", "example", "key", "load", "reference", "table"]
@@ -235,7 +235,9 @@ def example() -> str:
 
 _PREAMBLE = """One TOML file for every process (`--config FILE` or `ZMQGAME_CONFIG`). An environment variable
 `ZMQGAME_TABLE_KEY` goes over the file, a flag `--set TABLE.KEY=VALUE` over both. Lists in variables and
-flags are separated by commas."""
+flags are separated by commas. """ + (
+    f"A text has at most {CONFIG_TEXT_CHARS} characters, a list at most {CONFIG_LIST_ITEMS} items."
+)
 
 
 def _kind(each: Key) -> str:

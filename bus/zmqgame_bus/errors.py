@@ -17,6 +17,7 @@
     └── BusError                    a call on the bus
         ├── CannotReachHub          no hub answered in the time given
         ├── Refused                 the hub closed the connection and said why
+        │   └── Superseded          a newer process of this node's name is on the bus
         ├── AddressLost             an address of this node is hosted elsewhere by a newer login
         └── RequestError            a request to a service
             ├── NoSuchService       no node serves it
@@ -59,6 +60,7 @@ __all__ = [
     "RequestUnknown",
     "StartError",
     "StoreUnavailable",
+    "Superseded",
     "ZmqgameError",
     "binding",
     "explain",
@@ -149,6 +151,10 @@ class CannotReachHub(BusError):
 
 class Refused(BusError):
     """The hub closed the connection and said why."""
+
+
+class Superseded(Refused):
+    """A newer process of this node's name is on the bus; starting again would only fight it."""
 
 
 class AddressLost(BusError):

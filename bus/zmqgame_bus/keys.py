@@ -110,11 +110,11 @@ class Keyring:
 
     def token_secret(self) -> bytes:
         """The secret that signs players' tokens."""
-        return _read_secret(self.locate(self._names.token_secret_file), "token")
+        return _read_secret(self.locate(self._names.token_secret_file))
 
     def netcode_key(self) -> bytes:
         """The key that seals connect tokens."""
-        return _read_secret(self.locate(self._names.netcode_key_file), "netcode")
+        return _read_secret(self.locate(self._names.netcode_key_file))
 
     def locate(self, name: str) -> Path:
         """The file that a configuration value names."""
@@ -175,26 +175,28 @@ def allow(path: Path, entry: Allowed) -> None:
 
 def read_pair(path: Path) -> KeyPair:
     """The pair in ``NAME.key``."""
-    found: dict[str, str] = {match[1]: match[2] for match in _PAIR_LINE.finditer(_read(path, secret=True))}
+    found: dict[str, str] = {
+        match[1]: match[2] for match in _PAIR_LINE.finditer(_read(path, path.stem, secret=True))
+    }
     try:
         return KeyPair(decode(found["public"]), decode(found["secret"]))
     except (KeyError, ValueError) as error:
         why = f"no line {error}" if isinstance(error, KeyError) else str(error)
-        raise KeyFileError(f"{path} is no key pair: {why}", hint=_MAKE.format("NAME")) from error
+        raise KeyFileError(f"{path} is no key pair: {why}", hint=_MAKE.format(path.stem)) from error
 
 
 def read_public(path: Path) -> bytes:
     """The key in ``NAME.pub``."""
     try:
-        return decode(_read(path).strip())
+        return decode(_read(path, path.stem).strip())
     except ValueError as error:
-        raise KeyFileError(f"{path} is no public key: {error}", hint=_MAKE.format("NAME")) from error
+        raise KeyFileError(f"{path} is no public key: {error}", hint=_MAKE.format(path.stem)) from error
 
 
 def read_allowed(path: Path) -> list[Allowed]:
     """The lines of a file of allowed keys."""
     entries = []
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path, "NAME --allow PATTERN").splitlines(), start=1):
         if not line.strip() or line.startswith("# "):
             continue
         try:
@@ -217,27 +219,27 @@ def _allowed(line: str) -> Allowed:
     return Allowed(decode(parts[0]), parts[1], tuple(role for role in parts[2].split(",") if role))
 
 
-def _read_secret(path: Path, kind: str) -> bytes:
+def _read_secret(path: Path) -> bytes:
+    words = f"{path.name} --kind secret"
     try:
-        data = bytes.fromhex(_read(path, secret=True).strip())
+        data = bytes.fromhex(_read(path, words, secret=True).strip())
     except ValueError:
         data = b""
     if len(data) != KEY_BYTES:
-        hint = _MAKE.format(f"--kind {kind} NAME")
-        raise KeyFileError(f"{path} is not {KEY_BYTES} bytes as hexadecimal", hint=hint)
+        raise KeyFileError(f"{path} is not {KEY_BYTES} bytes as hexadecimal", hint=_MAKE.format(words))
     return data
 
 
-_MAKE = "make one with: zmqgame-cli keys new {}"
+_MAKE = "make it with: zmqgame-cli keys new {}"
 
 
-def _read(path: Path, *, secret: bool = False) -> str:
+def _read(path: Path, made_by: str, *, secret: bool = False) -> str:
     try:
         with path.open("rb") as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
             data = stream.read(KEY_FILE_BYTES + 1)
     except OSError as error:
-        hint = _MAKE.format("NAME") if isinstance(error, FileNotFoundError) else ""
+        hint = _MAKE.format(made_by) if isinstance(error, FileNotFoundError) else ""
         raise KeyFileError(f"{path} can't be read: {error.strerror}", hint=hint) from error
     if len(data) > KEY_FILE_BYTES:
         raise KeyFileError(f"{path} is over the limit of {KEY_FILE_BYTES} bytes for a key file")

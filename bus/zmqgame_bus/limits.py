@@ -20,6 +20,12 @@ CONFIG_BYTES: Final = 1_048_576
 a device or a log given by mistake must not be read whole.
 """
 
+CONFIG_TEXT_CHARS: Final = 65_536
+"""A text of the configuration: the longest is the JSON that a match is made with."""
+
+CONFIG_LIST_ITEMS: Final = 1_024
+"""A list of the configuration: more is data, and belongs in a file of its own."""
+
 KEY_FILE_BYTES: Final = 65_536
 """A key file or list of allowed keys: 500 entries of a long line each."""
 

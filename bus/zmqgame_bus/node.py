@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import orjson
 import zmq
@@ -28,7 +28,7 @@ from zmqgame_native import NodeCore
 
 from zmqgame_bus.calls import Calls
 from zmqgame_bus.epoch import next_epoch
-from zmqgame_bus.errors import AddressLost, BusError, CannotReachHub, Refused
+from zmqgame_bus.errors import AddressLost, BusError, CannotReachHub, Refused, Superseded
 from zmqgame_bus.keys import NodeKeys
 from zmqgame_bus.limits import INBOX_MESSAGES
 from zmqgame_bus.link import Link
@@ -57,6 +57,8 @@ __all__ = ["Node"]
 _LOG = logging.getLogger(__name__)
 _QUERIES = {"status": 1, "nodes": 2, "players": 3}
 _SUBSCRIBE_PRESENCE = 1
+_OLD_EPOCH: Final = 3
+"""The error of a process whose name a newer one has taken (PROTOCOL.md section 5)."""
 
 
 def _now_ms() -> int:
@@ -99,6 +101,7 @@ class Node:
         self._timer: asyncio.TimerHandle | None = None
         self._up = asyncio.Event()
         self._ended: BusError | None = None
+        self._over = asyncio.Event()
         self._last_down = ""
         self._calls = Calls()
         self._sent = Sent(on_receipt)
@@ -168,6 +171,14 @@ class Node:
         self._end(BusError(f"the node {self.name} is closed"))
         self._calls.close()
 
+    async def ended(self) -> NoReturn:
+        """Wait until the hub refuses this node for good, and raise why: a service must not live on without
+        its bus.
+        """
+        await self._over.wait()
+        assert self._ended is not None
+        raise self._ended
+
     async def _leave_own(self, timeout_s: float) -> None:
         leaving = [asyncio.ensure_future(self.leave_player(address)) for address in self._own]
         self._own.clear()
@@ -180,6 +191,7 @@ class Node:
         if self._ended is not None:
             return
         self._ended = error
+        self._over.set()
         if self._timer is not None:
             self._timer.cancel()
         if self._flush_handle is not None:
@@ -578,7 +590,11 @@ class Node:
 
     def _event_refused(self, code: int, text: str) -> None:
         _LOG.error("the hub refuses this node: %s", text)
-        self._end(Refused(text))
+        if code == _OLD_EPOCH:
+            hint = "stop one of the two, or give one another --name"
+            self._end(Superseded(f"a newer {self.name} is on the bus: {text}", hint=hint))
+        else:
+            self._end(Refused(text))
 
     def _event_receipt(self, seq: int, outcome: int, detail: str) -> None:
         self._sent.receipt(seq, OUTCOMES[outcome], detail)

@@ -32,7 +32,15 @@ from typing import Any, Final
 
 from zmqgame_bus import logs, systemd
 from zmqgame_bus.config import Config, load
-from zmqgame_bus.errors import ConfigError, Problem, Replaced, StartError, ZmqgameError, explain
+from zmqgame_bus.errors import (
+    ConfigError,
+    Problem,
+    Replaced,
+    StartError,
+    Superseded,
+    ZmqgameError,
+    explain,
+)
 from zmqgame_bus.folders import prepare
 from zmqgame_bus.limits import DRAIN_S, WATCHDOG_PINGS
 
@@ -163,7 +171,12 @@ def _failed(name: str, error: Exception) -> int:
         ours = explain(error, str(error.filename)) or error if error.filename else error
     if isinstance(ours, ZmqgameError):
         print(ours.report(), file=sys.stderr, flush=True)
-        kinds = ((ConfigError, EXIT_USAGE), (StartError, EXIT_START), (Replaced, EXIT_REPLACED))
+        kinds: tuple[tuple[type[ZmqgameError], int], ...] = (
+            (ConfigError, EXIT_USAGE),
+            (StartError, EXIT_START),
+            (Replaced, EXIT_REPLACED),
+            (Superseded, EXIT_REPLACED),
+        )
         return next((code for kind, code in kinds if isinstance(ours, kind)), EXIT_FAILED)
     logging.getLogger(name).critical("failed: %s", error, exc_info=error)
     return EXIT_FAILED

@@ -17,16 +17,32 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+from zmqgame_bus.limits import CONFIG_LIST_ITEMS, CONFIG_TEXT_CHARS
 
 __all__ = ["Key", "close_to", "key", "register_all", "table", "tables"]
 
 T = TypeVar("T")
 _META = "zmqgame"
 _GROUP = "zmqgame.config"
+
+
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\])"
+_FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    "endpoint": (re.compile(rf"tcp://{_HOST}:(?P<port>\d+)|ipc://.+"), "tcp://HOST:PORT or ipc://PATH"),
+    "host:port": (re.compile(rf"{_HOST}:(?P<port>\d+)"), "HOST:PORT"),
+    "host:port or empty": (re.compile(rf"(?:{_HOST}:(?P<port>\d+))?"), "HOST:PORT"),
+    "module:class": (re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "module:class"),
+    "mailbox": (re.compile(r"sqlite:.+"), "sqlite:PATH"),
+    "warehouse": (re.compile(r"chdb|https?://[^/]+.*"), "chdb, http://HOST:PORT or https://HOST:PORT"),
+}
+"""Units that say what a text looks like: a value that can't be one is told where it is written, and not by
+the service that tries it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +89,10 @@ class Key:
             raise ValueError(f"is under the limit of {_plain(self.low)}{self._because()}")
         if self.high is not None and value > self.high:
             raise ValueError(f"is over the limit of {_plain(self.high)}{self._because()}")
+        if self.kind == "str":
+            _check_form(value, self.unit)
+        if self.kind == "list" and len(value) > CONFIG_LIST_ITEMS:
+            raise ValueError(f"has {len(value)} items: the limit is {CONFIG_LIST_ITEMS}")
         if self.choices and value not in self.choices:
             raise ValueError(f"is not one of {', '.join(self.choices)}{suggestion(str(value), self.choices)}")
         return value
@@ -91,6 +111,20 @@ class Key:
         if not right:
             raise ValueError(f"is {_article(value)}, not {_NAMES[self.kind]}")
         return tuple(value) if self.kind == "list" else float(value) if self.kind == "float" else value
+
+
+def _check_form(text: str, unit: str) -> None:
+    if len(text) > CONFIG_TEXT_CHARS:
+        raise ValueError(f"has {len(text)} characters: the limit is {CONFIG_TEXT_CHARS}")
+    if unit not in _FORMS:
+        return
+    pattern, form = _FORMS[unit]
+    match = pattern.fullmatch(text)
+    if match is None:
+        raise ValueError(f"is not {form}")
+    port = match.groupdict().get("port")
+    if port and int(port) > 65_535:
+        raise ValueError("is over the limit of 65535 for a port")
 
 
 _NAMES = {

@@ -130,7 +130,7 @@ class HubConfig:
 class MailboxConfig:
     """Where messages for absent players are kept."""
 
-    url: str = key("sqlite:mailbox.db", unit="url", help="`sqlite:PATH`; relative to the state folder.")
+    url: str = key("sqlite:mailbox.db", unit="mailbox", help="`sqlite:PATH`; relative to the state folder.")
     durability: str = key(
         "power-loss",
         choices=("power-loss", "process-crash"),

@@ -36,10 +36,10 @@ def problems(*args, **kwargs):
 
 
 def test_flags_go_over_environment_over_file_over_defaults(tmp_path):
-    file = write(tmp_path, '[probe]\nlisten = "f"\nsize_bytes = 11\nratio = 1\n')
+    file = write(tmp_path, '[probe]\nlisten = "ipc://f"\nsize_bytes = 11\nratio = 1\n')
     environ = {"ZMQGAME_PROBE_SIZE_BYTES": "12", "ZMQGAME_PROBE_ON": "yes", "ZMQGAME_PROBE_NAMES": "x, y"}
     config = load(file, environ=environ, flags={"probe.on": "false"})
-    assert config.table(Probe) == Probe("f", 12, 1.0, False, ("x", "y"), "fast")
+    assert config.table(Probe) == Probe("ipc://f", 12, 1.0, False, ("x", "y"), "fast")
     assert config.source("probe.listen") == f"{file}:2"
     assert config.source("probe.size_bytes") == "environment ZMQGAME_PROBE_SIZE_BYTES"
     assert config.source("probe.on") == "--set probe.on"

@@ -27,7 +27,7 @@ SERVICE = textwrap.dedent("""
     from zmqgame_bus.process import run
 
     async def serve(process):
-        mode = process.config.table(__import__("zmqgame_bus.tables", fromlist=["BusConfig"]).BusConfig).hub
+        mode = process.config.table(__import__("zmqgame_bus.tables", fromlist=["BusConfig"]).BusConfig).hub.removeprefix("ipc://")
         if mode == "fail":
             raise RuntimeError("broken")
         if mode == "replaced":
@@ -124,7 +124,7 @@ def test_a_stopped_process_gives_no_sign_of_life(tmp_path):
 
 
 def test_a_second_signal_ends_a_process_that_does_not_drain(tmp_path):
-    service = Service(tmp_path, "--set", "bus.hub=stuck")
+    service = Service(tmp_path, "--set", "bus.hub=ipc://stuck")
     service.ready.readline()
     service.process.send_signal(signal.SIGTERM)
     while not service.next().startswith("STOPPING=1"):
@@ -138,8 +138,8 @@ def test_a_second_signal_ends_a_process_that_does_not_drain(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "code", "text"),
     [
-        (["--set", "bus.hub=fail"], 1, "RuntimeError: broken"),
-        (["--set", "bus.hub=replaced"], 4, "error: another hub took over"),
+        (["--set", "bus.hub=ipc://fail"], 1, "RuntimeError: broken"),
+        (["--set", "bus.hub=ipc://replaced"], 4, "error: another hub took over"),
         (["--set", "bus.hubb=x"], 2, "error: --set bus.hubb: unknown key bus.hubb; did you mean bus.hub?"),
         (["--set", "bus.hub"], 2, "error: --set bus.hub: write TABLE.KEY=VALUE"),
         (["--config", "none.toml"], 2, "error: none.toml: can't be read: No such file"),

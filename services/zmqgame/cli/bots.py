@@ -8,6 +8,7 @@ import sys
 import click
 
 from zmqgame.cli.context import EXIT_CODES, Context
+from zmqgame.cli.names import kept_name
 
 
 @click.command(
@@ -18,7 +19,7 @@ Examples:
 
 {EXIT_CODES}"""
 )
-@click.option("--players", type=click.IntRange(1, 100_000), default=64, show_default=True)
+@click.option("--players", type=click.IntRange(1, 10_000), default=64, show_default=True)
 @click.option("--prefix", default="bot-", show_default=True, help="Names are PREFIX and a number.")
 @click.pass_obj
 def bots(context: Context, players: int, prefix: str) -> None:
@@ -26,6 +27,8 @@ def bots(context: Context, players: int, prefix: str) -> None:
     words = [f"--set={path}={value}" for path, value in context.flags.items()]
     if context.file is not None:
         words.append(f"--config={context.file}")
+    # A name of their own: the hub keeps one node a name, and other bots may be there already.
+    words.append(f"--name={kept_name('bots')}")
     words += [f"--set=bots.count={players}", f"--set=bots.prefix={prefix}"]
     # In the place of this process, so that Ctrl-C and exit codes are the service's own.
     os.execv(sys.executable, [sys.executable, "-m", "zmqgame.play.bots", *words])

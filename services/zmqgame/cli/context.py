@@ -17,6 +17,7 @@ from zmqgame_bus.config import Config, load
 from zmqgame_bus.errors import (
     CannotReachHub,
     ConfigError,
+    DeadlineExceeded,
     NoSuchService,
     Problem,
     RequestUnknown,
@@ -106,6 +107,7 @@ def exit_code(error: ZmqgameError) -> int:
         (CannotReachHub, UNREACHABLE),
         (NoSuchService, UNREACHABLE),
         (RequestUnknown, UNKNOWN),
+        (DeadlineExceeded, UNKNOWN),
     )
     return next((code for kind, code in kinds if isinstance(error, kind)), FAILED)
 
@@ -113,7 +115,16 @@ def exit_code(error: ZmqgameError) -> int:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine. What its node logs is no output of the command."""
     logging.getLogger().addHandler(logging.NullHandler())
-    return asyncio.run(work)
+    try:
+        return asyncio.run(work)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What the first of several tasks said: the others were ended because of it."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def finish(code: int) -> None:

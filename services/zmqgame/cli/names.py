@@ -20,7 +20,7 @@ from typing import Final
 
 from zmqgame_bus.errors import StartError
 
-__all__ = ["borrowed_name"]
+__all__ = ["borrowed_name", "kept_name"]
 
 NAMES: Final = 64
 """Commands at once on one host:
@@ -34,7 +34,7 @@ WAIT_S: Final = 30.0
 @contextmanager
 def borrowed_name(wanted: str | None = None) -> Iterator[tuple[str, Path]]:
     """A free name and its state folder; or the name ``wanted`` once it is free."""
-    host = re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower())[:40] or "host"
+    host = _host()
     if wanted is not None:
         if not re.fullmatch(rf"cli-{re.escape(host)}-\d{{1,2}}", wanted):
             raise StartError(
@@ -53,11 +53,22 @@ def borrowed_name(wanted: str | None = None) -> Iterator[tuple[str, Path]]:
         os.close(fd)
 
 
-def _take(folder: Path, numbers: list[int], wait_s: float) -> tuple[int, int]:
+def kept_name(kind: str) -> str:
+    """A free name `KIND-HOST-N`: ours until this process ends, also as the program that it turns into."""
+    number, fd = _take(_lock_folder(), list(range(1, NAMES + 1)), 0, kind)
+    os.set_inheritable(fd, True)
+    return f"{kind}-{_host()}-{number}"
+
+
+def _host() -> str:
+    return re.sub(r"[^a-z0-9-]", "-", socket.gethostname().split(".")[0].lower())[:40] or "host"
+
+
+def _take(folder: Path, numbers: list[int], wait_s: float, kind: str = "") -> tuple[int, int]:
     until = time.monotonic() + wait_s
     while True:
         for number in numbers:
-            fd = _open(folder / f"{number}.lock")
+            fd = _open(folder / f"{kind}{number}.lock")
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return number, fd

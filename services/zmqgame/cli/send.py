@@ -74,10 +74,14 @@ def send(
     if message_id and service:
         raise click.UsageError("--id is for messages; a request is carried out at most once")
     body = _payload(payload, as_text)
-    if service:
-        finish(run(_request(context, service, body, timeout_s, as_json)))
-    else:
-        finish(run(_message(context, player, group, body, timeout_s, message_id, as_json)))
+    try:
+        if service:
+            code = run(_request(context, service, body, timeout_s, as_json))
+        else:
+            code = run(_message(context, player, group, body, timeout_s, message_id, as_json))
+    except ValueError as error:  # a name or a payload over a limit: nothing was sent
+        raise click.UsageError(str(error)) from error
+    finish(code)
 
 
 def _payload(text: str | None, as_text: bool) -> Any:

@@ -398,7 +398,10 @@ async def serve(process: Process) -> None:
     emitter.attach(node)
     async with node:
         await node.host("manager")
-        work = [asyncio.ensure_future(each) for each in (manager.steps(), manager.watch(), manager.read())]
+        work = [
+            asyncio.ensure_future(each)
+            for each in (manager.steps(), manager.watch(), manager.read(), node.ended())
+        ]
         await process.ready(f"{len(manager.open)} open matches")
         stopped = asyncio.ensure_future(process.stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)

@@ -308,17 +308,18 @@ async def serve(process: Process) -> None:
     bots = Bots(config, node)
     node.serve("bots", bots.serve)
     async with node:
-        play = asyncio.ensure_future(bots.play())
+        play, lost = asyncio.ensure_future(bots.play()), asyncio.ensure_future(node.ended())
         stopped = asyncio.ensure_future(process.stop.wait())
         await bots.start()
         online = asyncio.ensure_future(bots.online())
-        await asyncio.wait([stopped, online, play], return_when=asyncio.FIRST_COMPLETED)
-        if not process.stop.is_set():
+        await asyncio.wait([stopped, online, play, lost], return_when=asyncio.FIRST_COMPLETED)
+        if not (process.stop.is_set() or lost.done()):
             await process.ready(f"{len(bots.bots)} bots", {"players": str(len(bots.bots))})
-        await asyncio.wait([stopped, play], return_when=asyncio.FIRST_COMPLETED)
-        if play.done():
-            play.result()
-        play.cancel()
+        await asyncio.wait([stopped, play, lost], return_when=asyncio.FIRST_COMPLETED)
+        for task in (play, lost):
+            if task.done():
+                task.result()
+            task.cancel()
         online.cancel()
         log.info("bots: %s", dict(bots.counters()))
         await bots.close()

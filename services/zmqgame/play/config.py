@@ -21,7 +21,9 @@ class GameConfig:
         help="Where clients connect by TCP and WebSocket; port 0 chooses one.",
     )
     udp: str = key(
-        "127.0.0.1:7612", unit="host:port", help="Where clients send inputs by UDP; port 0 chooses one."
+        "127.0.0.1:7612",
+        unit="host:port or empty",
+        help="Where clients send inputs by UDP; port 0 chooses one. Empty: no UDP.",
     )
     public_host: str = key(
         "", unit="host", help="The name under which clients reach this server; empty: the host it listens on."

@@ -295,6 +295,7 @@ async def serve(process: Process) -> None:
             asyncio.ensure_future(run_ticks(clock, game.tick, process.stop)),
             asyncio.ensure_future(game.housekeep(clock, process)),
             asyncio.ensure_future(game.uplink.report_loads(process.stop)),
+            asyncio.ensure_future(node.ended()),
         ]
         await process.ready(f"tcp {tcp} udp {udp}", {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp})
         stopped = asyncio.ensure_future(process.stop.wait())

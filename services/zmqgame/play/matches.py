@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
+from zmqgame_bus.errors import ConfigError, Problem
 
 from zmqgame import limits, tokens
 from zmqgame.play.config import GameConfig
@@ -36,10 +37,14 @@ def load_rules(name: str) -> type[Match]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"game.rules = {name!r}: {error}") from error
+        raise _no_rules(name, f"can't be loaded: {error}") from error
     if not (colon and isinstance(found, type) and issubclass(found, Match)):
-        raise ValueError(f"game.rules = {name!r} is not module:class of a subclass of zmqgame.Match")
+        raise _no_rules(name, "is not module:class of a subclass of zmqgame.Match")
     return found
+
+
+def _no_rules(name: str, why: str) -> ConfigError:
+    return ConfigError([Problem("game.rules", "game.rules", f'game.rules = "{name}" {why}')])
 
 
 def phases_of(rules_class: type[Match], config: GameConfig) -> Phases:

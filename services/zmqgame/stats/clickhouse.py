@@ -46,6 +46,11 @@ _READING = ("select", "with", "show", "describe", "desc", "explain", "exists")
 _COMMENTS = re.compile(r"^(?:\s+|--[^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|/\*.*?\*/|\()*", re.DOTALL)
 
 
+_QUOTED_OR_END = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`|--[^\n]*|/\*.*?\*/|;""", re.DOTALL
+)
+
+
 class SqlRefused(ZmqgameError):
     """A query was not run, or failed, or its result is over a limit; `kind` is one of query, limit, failed,
     busy."""
@@ -186,8 +191,17 @@ def check_query(query: str, format_name: str) -> None:
             "query",
             f"only reading is allowed ({', '.join(_READING).upper()}), not {first.upper() or 'nothing'}",
         )
+    if _more_than_one(query):
+        raise SqlRefused("query", "only one statement at a time")
     if "outfile" in query.lower():
         raise SqlRefused("query", "OUTFILE is not allowed: results go back to the caller only")
+
+
+def _more_than_one(query: str) -> bool:
+    """Whether something follows a semicolon that is in no text, name or comment."""
+    ends = (match for match in _QUOTED_OR_END.finditer(query) if match[0] == ";")
+    first = next(ends, None)
+    return first is not None and _COMMENTS.sub("", query[first.end() :], count=1).strip("; \n\t") != ""
 
 
 def _take_lock(path: Path) -> int:

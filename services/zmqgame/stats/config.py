@@ -17,7 +17,7 @@ class StatsConfig:
     )
     clickhouse: str = key(
         "chdb",
-        unit="URL",
+        unit="warehouse",
         help='"chdb": as a library, data below --state-dir; else http(s)://USER:PASSWORD@HOST:PORT.',
     )
     flush_ms: int = key(

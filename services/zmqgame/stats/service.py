@@ -18,7 +18,7 @@ import orjson
 import zmq
 import zmq.asyncio
 from zmqgame_bus.admission import Admission
-from zmqgame_bus.errors import BusError, Refused, binding
+from zmqgame_bus.errors import BusError, binding
 from zmqgame_bus.events import refuse_plain
 from zmqgame_bus.keys import KeyPair
 from zmqgame_bus.limits import EVENT_FRAME_BYTES_MAX
@@ -294,8 +294,6 @@ class StatsService:
         """One request; one that fails or brings nothing new is followed by a pause."""
         try:
             useful = await work()
-        except Refused:
-            raise  # the hub does not want us, or somebody took our name: nothing would ever be asked again
         except (BusError, FrameError, ValueError) as error:
             useful = False
             self.collector.counters["requests_failed"] += 1

@@ -56,10 +56,15 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
         status = f"listening on {endpoint}" if node.up else f"listening on {endpoint}, waiting for the hub"
         await process.ready(status, {"stats": endpoint, "clickhouse": warehouse.name})
         telling = asyncio.create_task(_tell(process, service))
+        lost = asyncio.create_task(node.ended())
+        lost.add_done_callback(lambda _: process.request_stop())  # what is here is inserted first
         try:
             await service.run(process.stop)
+            if lost.done():
+                lost.result()
         finally:
             telling.cancel()
+            lost.cancel()
     finally:
         service.close()
         await node.close()
