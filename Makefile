@@ -13,16 +13,18 @@ help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.dev: requirements/dev.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Python packages: installing into .venv"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
 $(VENV)/.native: $(VENV)/.dev $(RUST_SOURCES) rust/python/pyproject.toml
-	$(BIN)/maturin develop --quiet --release --locked --manifest-path rust/python/Cargo.toml
+	@echo "native module: building in release mode (some minutes the first time)"
+	log=$$($(BIN)/maturin develop --quiet --release --locked --manifest-path rust/python/Cargo.toml 2>&1) || { echo "$$log"; exit 1; }
 	touch $@
 
 $(VENV)/.python: $(VENV)/.native bus/pyproject.toml services/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e bus -e services
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e bus -e services
 	touch $@
 
 .PHONY: build
@@ -30,7 +32,7 @@ build: $(VENV)/.python ## the virtual environment with everything built in relea
 
 .PHONY: demo
 demo: build ## the whole backend with 64 bots, kills included, in one minute
-	$(BIN)/zmqgame-cli demo $(ARGS)
+	@$(BIN)/zmqgame-cli demo $(ARGS)
 
 .PHONY: lint
 lint: build ## formatting, lints and types, Rust and Python
