@@ -150,10 +150,13 @@ def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+    columns = list(zip(*(list(row) for row in rows), strict=True)) or [() for _ in header]
+    for name, values in zip(header, columns, strict=True):
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        table.add_column(name, overflow="fold", justify="right" if numbers else "left")
+    shown = [_column(values) for values in columns]
+    for row in zip(*shown, strict=True):
+        table.add_row(*row)
     Console().print(table)
 
 
@@ -173,9 +176,19 @@ async def request(node: Node, service: str, body: dict[str, Any], timeout_s: flo
     return (await node.request(service, body, timeout_s=timeout_s)).json()
 
 
+def _column(values: Sequence[object]) -> list[str]:
+    """The cells of a column; its numbers have as many decimals as the one that needs most."""
+    floats = [value for value in values if isinstance(value, float)]
+    decimals = max((len(_cell(value).partition(".")[2]) for value in floats), default=0)
+    return [
+        f"{value:.{decimals}f}" if decimals and isinstance(value, int | float) else _cell(value)
+        for value in values
+    ]
+
+
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.3f}".rstrip("0").removesuffix(".")
     if isinstance(value, list | tuple):
         return ",".join(_cell(item) for item in value)
     return "" if value is None else str(value).replace("\t", " ").replace("\n", " ")

@@ -56,7 +56,7 @@ class Options:
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     settle_s: float = 12.0
     """How long receipts, logs and rows have to arrive after the last message was sent."""
-    last_race_s: float = 10.0
+    last_race_s: float = 13.0
     """How much longer it waits for the races under way: the slowest car takes so long."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Other programs in the place of services, by name: tests put broken ones in."""

@@ -46,7 +46,13 @@ Examples:
 @click.option("--all", "everybody", is_flag=True, help="To every player who is online.")
 @click.option("--service", metavar="NAME", help="A request to a service; prints the reply.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0.01, 3600), default=10.0, show_default=True, metavar="S"
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.01, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="S",
+    help="How long to wait for receipts or the reply.",
 )
 @click.option("--id", "message_id", metavar="ID", help="Repeat the message with this id, safely.")
 @click.option("--text", "as_text", is_flag=True, help="Send the payload as text, even if it is JSON.")

@@ -17,6 +17,7 @@ Examples:
   zmqgame-cli sql 'select player, car, time_ms from finishes order by time_ms limit 5'
   zmqgame-cli sql 'select car, count(), quantile(0.5)(time_ms) from finishes group by car'
   zmqgame-cli sql --format CSVWithNames 'select * from sessions' > sessions.csv
+  zmqgame-cli sql < deploy/clickhouse/reports/cars.sql      what else there is: sql 'show tables'
 
 {EXIT_CODES}"""
 
@@ -27,10 +28,16 @@ Examples:
     "--format",
     "output",
     metavar="NAME",
-    help="CSVWithNames, Markdown, JSONEachRow ...",
+    help="Print it as ClickHouse formats it: CSVWithNames, Markdown, JSONEachRow ...",
 )
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, metavar="S"
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="How long to wait for the answer.",
 )
 @json_option
 @click.pass_obj

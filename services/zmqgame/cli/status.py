@@ -15,6 +15,9 @@ from zmqgame.cli.context import (
     run,
 )
 
+_NODE_COLUMNS = ("name", "linked", "address", "players", "queued_bytes", "waiting_players", "roles")
+"""What fits a terminal; --json has the rest."""
+
 
 async def _query(context: Context, what: str, argument: str = "") -> Any:
     async with context.node() as node:
@@ -35,7 +38,7 @@ def status(context: Context, as_json: bool) -> None:
     print_records(rows)
     if isinstance(nodes, list) and nodes:
         print()
-        print_records(nodes)
+        print_records([{name: node.get(name) for name in _NODE_COLUMNS} for node in nodes])
 
 
 @click.command(epilog=EXIT_CODES)

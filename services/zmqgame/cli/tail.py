@@ -14,6 +14,9 @@ from zmqgame_bus.errors import RequestError
 from zmqgame.cli.context import EXIT_CODES, Context, json_option, print_json, run
 
 _TABLES = ("sessions", "matches", "finishes")
+_ORIGIN = ("source", "epoch", "seq", "time")
+"""Columns that --json shows and people need not read."""
+
 _EVERY_S = 1.0
 _WINDOW_S = 15.0
 _ROWS = 1_000
@@ -26,7 +29,10 @@ _ROWS = 1_000
 @json_option
 @click.pass_obj
 def tail(context: Context, presence: bool, events: bool, seconds: float | None, as_json: bool) -> None:
-    """Presence and events, as they happen, until Ctrl-C."""
+    """Presence and events, as they happen, until Ctrl-C. `before` stands for what was so already.
+
+    Times of events are UTC, as in ClickHouse.
+    """
     with contextlib.suppress(TimeoutError, KeyboardInterrupt):
         run(_tail(context, presence, events, seconds, as_json))
 
@@ -41,7 +47,11 @@ async def _tail(context: Context, presence: bool, events: bool, seconds: float |
 
 async def _presence(node: Any, as_json: bool) -> None:
     async for event in node.presence():
-        _show(as_json, str(event.kind), {"name": event.name, "node": event.node})
+        fields = {"name": event.name, "node": event.node}
+        if as_json:
+            print_json({"kind": event.kind, **fields, "snapshot": event.snapshot})
+        else:
+            _show("before" if event.snapshot else time.strftime("%H:%M:%S"), event.kind, fields)
 
 
 async def _events(node: Any, as_json: bool) -> None:
@@ -55,8 +65,11 @@ async def _events(node: Any, as_json: bool) -> None:
             for row in await _rows(node, table, since):
                 key = (row["source"], int(row["epoch"]), int(row["seq"]))
                 window.add(key)
-                if key not in seen:
-                    _show(as_json, table, row)
+                if key not in seen and as_json:
+                    print_json({"kind": table, **row})
+                elif key not in seen:
+                    fields = {name: value for name, value in row.items() if name not in _ORIGIN}
+                    _show(str(row["time"])[11:19], table, fields)
         seen = window
         await asyncio.sleep(_EVERY_S)
 
@@ -73,9 +86,6 @@ async def _rows(node: Any, table: str, since_us: int) -> list[dict[str, Any]]:
     return []
 
 
-def _show(as_json: bool, kind: str, fields: dict[str, Any]) -> None:
-    if as_json:
-        print_json({"kind": kind, **fields})
-    else:
-        text = "  ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
-        print(f"{time.strftime('%H:%M:%S')}  {kind:<9} {text}", flush=True)
+def _show(when: str, kind: str, fields: dict[str, Any]) -> None:
+    text = "  ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
+    print(f"{when:<8}  {kind:<9} {text}", flush=True)
