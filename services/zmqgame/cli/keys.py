@@ -84,6 +84,9 @@ def show(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json({"keys": found, "allowed": lines})
         return
+    if not found and not lines:
+        print(f"no keys in {folder.resolve()}; `zmqgame-cli keys new --help` says how to make some")
+        return
     print_records(found)
     if lines:
         print()

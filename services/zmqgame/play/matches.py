@@ -37,14 +37,16 @@ def load_rules(name: str) -> type[Match]:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise _no_rules(name, f"can't be loaded: {error}") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        hint = " (its folder must be installed or in PYTHONPATH)" if missing else ""
+        raise _no_rules(name, f"can't be loaded: {error}{hint}") from error
     if not (colon and isinstance(found, type) and issubclass(found, Match)):
         raise _no_rules(name, "is not module:class of a subclass of zmqgame.Match")
     return found
 
 
 def _no_rules(name: str, why: str) -> ConfigError:
-    return ConfigError([Problem("game.rules", "game.rules", f'game.rules = "{name}" {why}')])
+    return ConfigError([Problem("game.rules", "game.rules", f'"{name}" {why}')])
 
 
 def phases_of(rules_class: type[Match], config: GameConfig) -> Phases:
