@@ -13,7 +13,7 @@ help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.dev: requirements/dev.txt
-	@echo "Python packages: installing into .venv (1 GB, most of it ClickHouse)"
+	@echo "Python packages: installing into .venv (0.7 GB, most of it ClickHouse)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -29,10 +30,7 @@ _ROWS = 1_000
 @json_option
 @click.pass_obj
 def tail(context: Context, presence: bool, events: bool, seconds: float | None, as_json: bool) -> None:
-    """Presence and events, as they happen, until Ctrl-C. `before` stands for what was so already.
-
-    Times of events are UTC, as in ClickHouse.
-    """
+    """Presence and events, as they happen, until Ctrl-C. `before` stands for what was so already."""
     with contextlib.suppress(TimeoutError, KeyboardInterrupt):
         run(_tail(context, presence, events, seconds, as_json))
 
@@ -69,7 +67,7 @@ async def _events(node: Any, as_json: bool) -> None:
                     print_json({"kind": table, **row})
                 elif key not in seen:
                     fields = {name: value for name, value in row.items() if name not in _ORIGIN}
-                    _show(str(row["time"])[11:19], table, fields)
+                    _show(_local(str(row["time"])), table, fields)
         seen = window
         await asyncio.sleep(_EVERY_S)
 
@@ -89,3 +87,8 @@ async def _rows(node: Any, table: str, since_us: int) -> list[dict[str, Any]]:
 def _show(when: str, kind: str, fields: dict[str, Any]) -> None:
     text = "  ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
     print(f"{when:<8}  {kind:<9} {text}", flush=True)
+
+
+def _local(utc: str) -> str:
+    """The time of day here, of a time as ClickHouse writes it."""
+    return datetime.fromisoformat(utc).replace(tzinfo=UTC).astimezone().strftime("%H:%M:%S")
