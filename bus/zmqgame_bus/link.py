@@ -23,10 +23,24 @@ _ENDS: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "the hub closed the connection",
     zmq.EVENT_CLOSED: "the hub does not listen",
     zmq.EVENT_CLOSE_FAILED: "the connection could not be closed",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake broke off",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the handshake failed: the hub expects another security or protocol",
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the hub does not admit this key",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the hub broke off the handshake",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the hub speaks another protocol",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the hub does not admit this node's key",
 }
+_VAGUE = (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED)
+"""They follow each failed handshake too, and say less than it."""
+
+
+def security_trouble(event: int, value: int, curve: bool) -> str:
+    """What a failed handshake says about keys, with ``curve`` if this node has some; else nothing."""
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+        return _ENDS[event]
+    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+        return "this node uses CURVE and the hub does not" if curve else "the hub wants CURVE keys"
+    if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and curve:
+        # A server that can't open our HELLO may say nothing; nor does one that dies in this moment.
+        return f"{_ENDS[event]}: this node's copy of the hub's public key may be wrong"
+    return ""
 
 
 class Link:
@@ -47,6 +61,9 @@ class Link:
         self._on_frames, self._on_writable, self._on_end = on_frames, on_writable, on_end
         self._again: asyncio.Handle | None = None
         self._blocked = False
+        self._curve = keys is not None
+        self.key_trouble = ""
+        """What is wrong with the keys, if the handshake failed for that."""
         self._socket = context.socket(zmq.DEALER)
         try:
             self._set_options(keys)
@@ -127,7 +144,10 @@ class Link:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
             except zmq.Again:
                 break
-            why = _ENDS.get(event["event"], why)
+            number = int(event["event"])
+            if number in _ENDS and (why is None or number not in _VAGUE):
+                self.key_trouble = security_trouble(number, int(event["value"]), self._curve)
+                why = self.key_trouble or _ENDS[number]
         if why is not None and not self.closed:
             self.read()  # what came before the end
             if not self.closed:

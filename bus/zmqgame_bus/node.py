@@ -60,6 +60,11 @@ _SUBSCRIBE_PRESENCE = 1
 _OLD_EPOCH: Final = 3
 """The error of a process whose name a newer one has taken (PROTOCOL.md section 5)."""
 
+_KEYS_HINT: Final = (
+    "look at security.curve, key_file and hub_public_key_file here and at allowed_file of the hub; "
+    "`zmqgame-cli keys show` shows the public keys"
+)
+
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
@@ -103,6 +108,7 @@ class Node:
         self._ended: BusError | None = None
         self._over = asyncio.Event()
         self._last_down = ""
+        self._key_trouble = ""
         self._calls = Calls()
         self._sent = Sent(on_receipt)
         self._handler: PlayerHandler | None = None
@@ -130,13 +136,17 @@ class Node:
     async def start(self, timeout_s: float | None = None) -> None:
         """Connect, and wait for the welcome; with `timeout_s`, CannotReachHub after that time.
 
-        Raises Refused when the hub does not admit this node (name taken, older epoch, key, version).
+        Raises Refused when the hub does not admit this node (name taken, older epoch, version); for wrong
+        keys after `timeout_s`, because keys are mended on the other side too.
         """
         if self._core is None:
             self._open_core()
         try:
             await asyncio.wait_for(self._up.wait(), timeout_s)
         except TimeoutError:
+            if self._key_trouble:
+                text = f"the hub at {self.hub} refuses this node: {self._key_trouble}"
+                raise Refused(text, hint=_KEYS_HINT) from None
             why = f": {self._last_down}" if self._last_down else ""
             raise CannotReachHub(f"no hub at {self.hub} after {timeout_s:g} s{why}") from None
         self._check()
@@ -493,6 +503,7 @@ class Node:
             self._turn()
 
     def _on_end(self, why: str) -> None:
+        self._key_trouble = self._link.key_trouble if self._link is not None else ""
         if self._core is not None and self._ended is None:
             self._core.disconnected(_now_ms(), random.getrandbits(64), why)
             self._turn()
