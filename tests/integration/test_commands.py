@@ -152,6 +152,8 @@ def test_status_and_players(backend):
     lines = backend.run("players", "bot-0001").splitlines()
     assert lines[0].split("\t")[0] == "name"
     assert len(lines) == 2
+    process = backend.start("players", "zzz")
+    assert process.communicate("", timeout=60) == ("", "the hub knows no player whose name begins with zzz\n")
 
 
 def test_sql_answers_in_every_form(backend):

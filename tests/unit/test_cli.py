@@ -12,8 +12,17 @@ import time
 import pytest
 from click.testing import CliRunner
 from zmqgame.cli import _COMMANDS, cli, main
+from zmqgame.cli.context import exit_code, print_records
 from zmqgame.cli.names import borrowed_name
-from zmqgame_bus.errors import StartError
+from zmqgame_bus.errors import (
+    CannotReachHub,
+    ConfigError,
+    DeadlineExceeded,
+    NoSuchService,
+    Refused,
+    RequestUnknown,
+    StartError,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +58,8 @@ def test_a_typo_gets_a_suggestion_and_exit_2(capsys):
         (["--set", "hub", "status"], "write TABLE.KEY=VALUE"),
         (["--set", "hub.lisen=x", "config", "check"], "unknown key hub.lisen"),
         (["keys", "new", "../x"], "NAME is a file name"),
+        (["keys", "show", "--dir", "/nonexistent"], "does not exist"),
+        (["bots", "--players", "10001"], "not in the range 1<=x<=10000"),
         (["send", "--frobnicate"], "No such option"),
     ],
 )
@@ -112,6 +123,28 @@ def test_keys_are_made_private_and_shown_without_secrets(tmp_path, capsys):
     assert secret not in text
     assert main(["keys", "new", "game-1", "--dir", str(folder)]) == 1
     assert "is never overwritten" in capsys.readouterr().err
+
+
+def test_a_table_without_rows_is_no_line_and_truth_is_in_lower_case(capsys):
+    print_records([])
+    assert capsys.readouterr().out == ""
+    print_records([{"linked": True, "stalled": False, "why": None}])
+    assert capsys.readouterr().out == "linked\tstalled\twhy\ntrue\tfalse\t\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError([]), 2),
+        (CannotReachHub("x"), 3),
+        (NoSuchService("x"), 3),
+        (RequestUnknown("x"), 4),
+        (DeadlineExceeded("x"), 4),
+        (Refused("x"), 1),
+    ],
+)
+def test_exit_codes_of_errors(error, code):
+    assert exit_code(error) == code
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -161,8 +161,10 @@ def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None
 
 
 def print_records(rows: Sequence[Mapping[str, object]]) -> None:
-    """A table of dictionaries; the first one names the columns."""
-    header = list(rows[0]) if rows else []
+    """A table of dictionaries; the first one names the columns. Nothing, if there is none."""
+    if not rows:
+        return
+    header = list(rows[0])
     print_table(([row.get(name, "") for name in header] for row in rows), header)
 
 
@@ -191,4 +193,6 @@ def _cell(value: object) -> str:
         return f"{value:.3f}".rstrip("0").removesuffix(".")
     if isinstance(value, list | tuple):
         return ",".join(_cell(item) for item in value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "" if value is None else str(value).replace("\t", " ").replace("\n", " ")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 from zmqgame_bus import keys as files
@@ -20,13 +22,10 @@ Examples:
 
 {EXIT_CODES}"""
 
-_FOLDER = click.option(
-    "--dir",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("."),
-    show_default="here",
-)
+
+def _folder_option(*, exists: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    kind = click.Path(exists=exists, file_okay=False, path_type=Path)
+    return click.option("--dir", "folder", type=kind, default=Path("."), show_default="here")
 
 
 @click.group(epilog=EPILOG)
@@ -36,7 +35,7 @@ def keys() -> None:
 
 @keys.command(epilog=EPILOG)
 @click.argument("name")
-@_FOLDER
+@_folder_option(exists=False)
 @click.option("--kind", type=click.Choice(["curve", "secret"]), default="curve", show_default=True)
 @click.option(
     "--allow",
@@ -64,7 +63,7 @@ def new(name: str, folder: Path, kind: str, pattern: str | None, roles: str) -> 
 
 
 @keys.command(epilog=EPILOG)
-@_FOLDER
+@_folder_option(exists=True)
 @json_option
 def show(folder: Path, as_json: bool) -> None:
     """The public keys in a folder, and who is allowed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -51,8 +52,12 @@ def players(context: Context, prefix: str, limit: int, as_json: bool) -> None:
     data = run(_query(context, "players", f"{limit} {prefix}".rstrip()))
     if as_json:
         print_json(data)
-    else:
-        print_records(data if isinstance(data, list) else data.get("players", []))
+        return
+    rows = data if isinstance(data, list) else data.get("players", [])
+    if not rows:
+        whose = f" whose name begins with {prefix}" if prefix else ""
+        print(f"the hub knows no player{whose}", file=sys.stderr)
+    print_records(rows)
 
 
 def _flat(data: Any, prefix: str = "") -> list[tuple[str, object]]:
