@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmqgame_bus.errors import ConfigError, Problem
-from zmqgame_bus.limits import CONFIG_BYTES, CONFIG_LIST_ITEMS, CONFIG_TEXT_CHARS
+from zmqgame_bus.limits import CONFIG_BYTES, CONFIG_LIST_ITEMS, CONFIG_TEXT_CHARS, PROBLEM_TEXT_CHARS
 from zmqgame_bus.schema import Key, key, keys_of, register_all, suggestion, table, tables
 
 __all__ = ["Config", "Key", "Setting", "example", "key", "load", "reference", "table"]
@@ -162,7 +162,7 @@ def _put_text(
     try:
         value = known[path].parse(text)
     except ValueError as error:
-        problems.append(Problem(where, path, f"{path} = {text} {error}"))
+        problems.append(Problem(where, path, f"{path} = {_cut(text)} {error}"))
     else:
         _put(path, value, where, known, found, problems)
 
@@ -182,7 +182,15 @@ def _put(
     try:
         found[path] = Setting(each, each.check(value), where)
     except ValueError as error:
-        problems.append(Problem(where, path, f"{path} = {_shown(value)} {error}"))
+        problems.append(Problem(where, path, f"{path} = {_cut(_shown(value))} {error}"))
+
+
+def _cut(text: str) -> str:
+    """A value as an error shows it: without its middle if it is long."""
+    if len(text) <= PROBLEM_TEXT_CHARS:
+        return text
+    half = PROBLEM_TEXT_CHARS // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 _HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")

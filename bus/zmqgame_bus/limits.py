@@ -23,6 +23,9 @@ a device or a log given by mistake must not be read whole.
 CONFIG_TEXT_CHARS: Final = 65_536
 """A text of the configuration: the longest is the JSON that a match is made with."""
 
+PROBLEM_TEXT_CHARS: Final = 200
+"""What an error quotes of a bad value: enough to find it, on two lines of a terminal."""
+
 CONFIG_LIST_ITEMS: Final = 1_024
 """A list of the configuration: more is data, and belongs in a file of its own."""
 

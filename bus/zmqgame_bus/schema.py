@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -33,13 +34,22 @@ _GROUP = "zmqgame.config"
 
 
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%\w+)?\])"
+_PORT = r":(?P<port>\d+)"
+_PATH = r"[^\0\n]"
 _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
-    "endpoint": (re.compile(rf"tcp://{_HOST}:(?P<port>\d+)|ipc://.+"), "tcp://HOST:PORT or ipc://PATH"),
-    "host:port": (re.compile(rf"{_HOST}:(?P<port>\d+)"), "HOST:PORT"),
-    "host:port or empty": (re.compile(rf"(?:{_HOST}:(?P<port>\d+))?"), "HOST:PORT"),
+    "endpoint": (re.compile(rf"tcp://(?:{_HOST}|\*){_PORT}|ipc://{_PATH}+"), "tcp://HOST:PORT or ipc://PATH"),
+    "host:port": (re.compile(rf"{_HOST}{_PORT}"), "HOST:PORT"),
+    "host:port or empty": (re.compile(rf"(?:{_HOST}{_PORT})?"), "HOST:PORT"),
+    "host": (re.compile(rf"(?:{_HOST})?"), "a host without a port"),
     "module:class": (re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "module:class"),
-    "mailbox": (re.compile(r"sqlite:.+"), "sqlite:PATH"),
-    "warehouse": (re.compile(r"chdb|https?://[^/]+.*"), "chdb, http://HOST:PORT or https://HOST:PORT"),
+    "mailbox": (re.compile(rf"sqlite:{_PATH}+"), "sqlite:PATH"),
+    "warehouse": (
+        re.compile(rf"chdb|https?://(?:[^/\s]*@)?{_HOST}(?:{_PORT})?(?:/\S*)?"),
+        "chdb, http://HOST:PORT or https://HOST:PORT",
+    ),
+    "file": (re.compile(rf"{_PATH}+"), "the name of a file"),
+    "start of a name": (re.compile(r"[^\s\0-\x1f\x7f]{0,100}"), "at most 100 characters without a blank"),
+    "folder": (re.compile(rf"{_PATH}*"), "the name of a folder"),
 }
 """Units that say what a text looks like: a value that can't be one is told where it is written, and not by
 the service that tries it."""
@@ -89,10 +99,11 @@ class Key:
             raise ValueError(f"is under the limit of {_plain(self.low)}{self._because()}")
         if self.high is not None and value > self.high:
             raise ValueError(f"is over the limit of {_plain(self.high)}{self._because()}")
-        if self.kind == "str":
-            _check_form(value, self.unit)
         if self.kind == "list" and len(value) > CONFIG_LIST_ITEMS:
             raise ValueError(f"has {len(value)} items: the limit is {CONFIG_LIST_ITEMS}")
+        if self.kind in ("str", "list"):
+            for text in (value,) if self.kind == "str" else value:
+                _check_form(text, self.unit)
         if self.choices and value not in self.choices:
             raise ValueError(f"is not one of {', '.join(self.choices)}{suggestion(str(value), self.choices)}")
         return value
@@ -116,6 +127,8 @@ class Key:
 def _check_form(text: str, unit: str) -> None:
     if len(text) > CONFIG_TEXT_CHARS:
         raise ValueError(f"has {len(text)} characters: the limit is {CONFIG_TEXT_CHARS}")
+    if unit == "JSON object":
+        _check_json(text)
     if unit not in _FORMS:
         return
     pattern, form = _FORMS[unit]
@@ -123,8 +136,17 @@ def _check_form(text: str, unit: str) -> None:
     if match is None:
         raise ValueError(f"is not {form}")
     port = match.groupdict().get("port")
-    if port and int(port) > 65_535:
+    if port and (len(port) > len("65535") or int(port) > 65_535):
         raise ValueError("is over the limit of 65535 for a port")
+
+
+def _check_json(text: str) -> None:
+    try:
+        right = isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        right = False
+    if not right:
+        raise ValueError("is not a JSON object")
 
 
 _NAMES = {

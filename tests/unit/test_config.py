@@ -1,5 +1,6 @@
 """Configuration: precedence, limits with reasons, unknown keys, documentation from the tables."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -68,6 +69,56 @@ def test_flags_go_over_environment_over_file_over_defaults(tmp_path):
 def test_error_names_file_line_key_and_limit(tmp_path, text, expected):
     file = write(tmp_path, text)
     assert problems(file, environ={}).startswith(f"{file}{expected}")
+
+
+BAD_TEXTS = [
+    ("hub.listen", "x", "is not tcp://HOST:PORT or ipc://PATH"),
+    ("bus.hub", "garbage", "is not tcp://HOST:PORT or ipc://PATH"),
+    ("game.listen", "127.0.0.1:99999", "is over the limit of 65535 for a port"),
+    ("game.udp", "127.0.0.1", "is not HOST:PORT"),
+    ("game.public_host", "play.example.com:7611", "is not a host without a port"),
+    ("game.rules", "nope", "is not module:class"),
+    ("stats.clickhouse", "foo", "is not chdb, http://HOST:PORT or https://HOST:PORT"),
+    ("stats.clickhouse", "http://host:99999", "is over the limit of 65535 for a port"),
+    ("mailbox.url", "mailbox.db", "is not sqlite:PATH"),
+    ("manager.match_config", "{", "is not a JSON object"),
+    ("manager.match_config", "[]", "is not a JSON object"),
+    ("security.key_file", "", "is not the name of a file"),
+    ("bots.prefix", "b" * 101, "is not at most 100 characters without a blank"),
+    ("events.spool_dir", "a\0b", "is not the name of a folder"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), BAD_TEXTS)
+def test_a_text_that_can_not_be_meant_is_an_error_where_it_is_written(tmp_path, path, value, expected):
+    table_name, _, name = path.partition(".")
+    file = write(tmp_path, f"[{table_name}]\n{name} = {json.dumps(value)}\n")
+    text = problems(file, environ={})
+    assert text.startswith(f"{file}:2: {path} = ")
+    assert text.endswith(expected)
+
+
+GOOD_TEXTS = [
+    ("hub.listen", "tcp://*:0"),
+    ("hub.listen", "tcp://[::1]:7600"),
+    ("game.udp", ""),
+    ("game.public_host", "play.example.com"),
+    ("stats.clickhouse", "https://user:p%40ss@clickhouse.example.com:8443"),
+    ("manager.match_config", '{"distance_m": 201.168}'),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), GOOD_TEXTS)
+def test_a_text_that_can_be_meant_is_taken(path, value):
+    assert load(environ={}, flags={path: value}).settings[path].value == value
+
+
+@pytest.mark.parametrize("path", ["security.key_file", "events.spool_dir", "probe.names"])
+def test_every_text_has_a_limit_and_the_error_stays_short(path):
+    assert load(environ={}, flags={path: "x" * 65_536})
+    text = problems(environ={}, flags={path: "x" * 65_537})
+    assert text.endswith("has 65537 characters: the limit is 65536")
+    assert len(text) < 400
 
 
 def test_every_problem_is_reported_at_once(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
+from zmqgame.cli import main
 from zmqgame_bus import keys
 from zmqgame_bus.config import load
 from zmqgame_bus.errors import KeyFileError
@@ -94,10 +95,23 @@ def test_credentials_of_the_service_manager_go_first(tmp_path):
     assert ring(tmp_path).token_secret() != credentials.token_secret()
 
 
-def test_a_missing_secret_says_how_to_make_it(tmp_path):
-    with pytest.raises(KeyFileError, match="can't be read: No such file") as caught:
-        ring(tmp_path).token_secret()
-    assert "zmqgame-cli keys new" in caught.value.hint
+@pytest.mark.parametrize(
+    ("ask", "file", "words"),
+    [
+        (Keyring.token_secret, "token.secret", "token.secret --kind secret"),
+        (Keyring.netcode_key, "netcode.key", "netcode.key --kind secret"),
+        (Keyring.pair, "node.key", "node"),
+        (Keyring.allowed, "allowed.keys", "NAME --allow PATTERN"),
+    ],
+)
+def test_a_missing_file_comes_with_the_command_that_makes_it(tmp_path, monkeypatch, ask, file, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyFileError, match=f"{file} can't be read") as caught:
+        ask(ring(tmp_path))
+    assert caught.value.hint == f"make it with: zmqgame-cli keys new {words}"
+    words = words.replace("PATTERN", "*").split()
+    assert main(["keys", "new", *words, "--dir", str(tmp_path)]) == 0
+    assert ask(ring(tmp_path))
 
 
 @given(st.binary(min_size=32, max_size=32))

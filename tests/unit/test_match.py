@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from zmqgame.play.match import ENDED, TABLE, MatchRun, Snapshot, State, ToPlayer
+from zmqgame.play.matches import load_rules
 from zmqgame.play.record import Record, replay
 from zmqgame.play.rules import Action, Event, Input, Match, Phases, Refused, RulesError
+from zmqgame_bus.errors import ConfigError
 
 PHASES = Phases(
     waiting_ms=1_000,
@@ -262,3 +264,21 @@ def check_replay(run):
         if frame in record.hashes
     }
     assert hashes == record.hashes
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no.such.module:Game", r"can't be loaded: No module named 'no' \(its folder"),
+        ("zmqgame.play.drag:Nothing", "can't be loaded: AttributeError"),
+        ("zmqgame.play.drag:DEFAULT_CAR", "is not module:class of a subclass"),
+        ("broken_rules:Game", r"can't be loaded: ZeroDivisionError: .*broken_rules.py:3\)"),
+    ],
+)
+def test_rules_that_can_not_be_loaded_are_a_configuration_error(tmp_path, monkeypatch, name, why):
+    (tmp_path / "broken_rules.py").write_text("# rules\n\n1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=why) as caught:
+        load_rules(name, "zmqgame.toml:3")
+    assert str(caught.value).startswith(f'zmqgame.toml:3: game.rules = "{name}" ')
+    assert load_rules("zmqgame.play.drag:DragRace").__name__ == "DragRace"

@@ -52,7 +52,7 @@ class ManagerConfig:
     )
     match_config: str = key(
         "{}",
-        unit="JSON",
+        unit="JSON object",
         help="What each match's rules get as their config; the drag race knows distance_m.",
     )
     match_limit_s: int = key(

@@ -96,7 +96,7 @@ class BotsConfig:
     count: int = key(
         64, unit="players", low=1, high=10_000, reason="one process sends all their inputs", help="How many."
     )
-    prefix: str = key("bot-", help="Their names are this and a number.")
+    prefix: str = key("bot-", unit="start of a name", help="Their names are this and a number.")
     log_dir: str = key(
         "",
         unit="folder",

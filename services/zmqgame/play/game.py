@@ -245,7 +245,7 @@ async def serve(process: Process) -> None:
     """The process, from its start to its drain."""
     config = process.config.table(GameConfig)
     keyring = Keyring(process.config)
-    rules_class = load_rules(config.rules)
+    rules_class = load_rules(config.rules, process.config.source("game.rules"))
     emitter = open_emitter(process)
     node = Node(
         process.name,

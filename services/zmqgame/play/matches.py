@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -31,22 +32,30 @@ class Output(Protocol):
         """The newest replaces older ones."""
 
 
-def load_rules(name: str) -> type[Match]:
-    """The class that `module:class` names."""
+def load_rules(name: str, where: str = "game.rules") -> type[Match]:
+    """The class that `module:class` names; an error says `where` the name was written.
+
+    The module is somebody else's code: whatever it raises, a restart does not cure it.
+    """
     module, colon, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
-        hint = " (its folder must be installed or in PYTHONPATH)" if missing else ""
-        raise _no_rules(name, f"can't be loaded: {error}{hint}") from error
+    except Exception as error:
+        raise _no_rules(where, name, f"can't be loaded: {_why_not(error, module)}") from error
     if not (colon and isinstance(found, type) and issubclass(found, Match)):
-        raise _no_rules(name, "is not module:class of a subclass of zmqgame.Match")
+        raise _no_rules(where, name, "is not module:class of a subclass of zmqgame.Match")
     return found
 
 
-def _no_rules(name: str, why: str) -> ConfigError:
-    return ConfigError([Problem("game.rules", "game.rules", f'"{name}" {why}')])
+def _why_not(error: Exception, module: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+        return f"{error} (its folder must be installed or in PYTHONPATH)"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+
+
+def _no_rules(where: str, name: str, why: str) -> ConfigError:
+    return ConfigError([Problem(where, "game.rules", f'game.rules = "{name}" {why}')])
 
 
 def phases_of(rules_class: type[Match], config: GameConfig) -> Phases:
