@@ -229,14 +229,15 @@ class Emitter:
         return encode_frame(ANNOUNCE, self.source, self._spool.epoch, self._spool.unconfirmed())
 
     def unconfirmed(self) -> int:
-        """How many events stats has not confirmed, over all epochs (those still queued not counted)."""
-        return sum(last - first + 1 for _, first, last in self._spool.unconfirmed())
+        """How many events stats has not confirmed, over all epochs; those not yet written are among them."""
+        in_memory = self._accepted - self._published  # first: what is written meanwhile may count twice
+        return in_memory + sum(last - first + 1 for _, first, last in self._spool.unconfirmed())
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until stats has confirmed everything; False after `timeout_s`. For an orderly end, while the
         bus is up."""
         deadline = time.monotonic() + timeout_s
-        while self._queue or self.unconfirmed():
+        while self.unconfirmed():
             if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(0.05)
