@@ -51,8 +51,8 @@ sim: ## SEEDS=0..1000: the seeded simulation of hubs, nodes, clients and store u
 	cargo run --quiet --release --locked -p zmqgame-sim -- --seeds $(or $(SEEDS),0..200)
 
 .PHONY: test-python
-test-python: build ## the Python tests
-	$(BIN)/python -m pytest $(ARGS)
+test-python: build ## the Python tests; ARGS=FILE for one
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadgroup --no-loadscope-reorder)
 
 .PHONY: test
 test: lint test-rust test-python ## everything

@@ -170,6 +170,16 @@ class Unit:
                 return message
         raise AssertionError(f"no {start} in 30 s")
 
+    def wait_until_stopped(self):
+        """A signal to stop takes effect when each thread next leaves the kernel, not at once."""
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        deadline = time.monotonic() + 30
+        while any(
+            (each / "stat").read_text().rpartition(")")[2].split()[0] != "T" for each in tasks.iterdir()
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def pending(self):
         """Everything that was sent until now."""
         self.notify.setblocking(False)
@@ -230,6 +240,7 @@ def test_each_service_tells_the_service_manager(units):
     for name in SERVICES:
         unit = units[name]
         unit.process.send_signal(signal.SIGSTOP)
+        unit.wait_until_stopped()
         unit.pending()
         time.sleep(1.0)  # three intervals of the pings: a process that hangs gives none
         missed = unit.pending()
