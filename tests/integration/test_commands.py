@@ -89,6 +89,46 @@ def test_a_typo_is_refused_and_exit_1(backend):
     assert "unknown player" in text
 
 
+def test_what_is_over_a_limit_is_wrong_usage(backend):
+    for words in (("--player", "a" * 200, "x"), ("--group", "a\nb", "x"), ("--player", "bot-0001", None)):
+        process = backend.start("send", *words[:2], *filter(None, words[2:]))
+        _, err = process.communicate(None if words[2] else "x" * 2_000_000, timeout=60)
+        assert process.returncode == 2, err
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith("Error: "), err
+
+
+def test_a_request_without_answer_in_time_is_unknown(backend):
+    stats = next(pid for pid, name in children(backend.process.pid) if "zmqgame-stats" in name)
+    os.kill(stats, signal.SIGSTOP)
+    try:
+        assert "may have been carried out" in backend.run("sql", "select 1", "--timeout", "0.5", code=4)
+    finally:
+        os.kill(stats, signal.SIGCONT)
+
+
+def test_a_reader_that_goes_away_is_no_error(backend):
+    words = f"{CLI} --hub {backend.hub} tail --json --for 20 | head -1"
+    done = subprocess.run(words, shell=True, capture_output=True, text=True, env=backend.environ, check=False)
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_bots_of_ones_own_leave_the_others_alone(backend):
+    process = backend.start("bots", "--players", "2", "--prefix", "own-", cwd=backend.folder)
+    try:
+        deadline = time.monotonic() + 30
+        while len(json.loads(backend.run("players", "own-", "--json"))) < 2:
+            assert time.monotonic() < deadline
+        nodes = {node["name"] for node in json.loads(backend.run("status", "--json"))["nodes"]}
+        assert "bots" in nodes
+        assert any(name.startswith("bots-") for name in nodes)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert len(json.loads(backend.run("players", "bot-", "--json"))) == 8
+
+
 def test_everybody_and_groups(backend):
     shown = json.loads(backend.run("send", "--all", "hello", "--json"))
     assert shown["outcome"] == "done"

@@ -6,6 +6,7 @@ no such option.
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,18 @@ def test_a_lost_message_is_found(tmp_path):
     assert code == 1
     assert result["lost"] >= 1
     assert any(reason.startswith("lost: ") for reason in result["reasons"]), result
+
+
+def test_a_demo_that_can_not_start_says_so_as_json_and_keeps_what_it_has(tmp_path):
+    program = Path(sys.executable).with_name("zmqgame-cli")
+    words = [program, "--set", "game.rules=no.such:Game", "demo", "--players", "4", "--json"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 1
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ok"] is False
+    assert 'game.rules = "no.such:Game" can\'t be loaded' in result["reasons"][0]
+    (kept,) = tmp_path.glob("zmqgame-demo-*")
+    assert f"kept in {kept}" in done.stderr
+    assert (kept / "logs" / "game-1.log").exists()

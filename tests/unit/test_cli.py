@@ -12,8 +12,11 @@ import time
 import pytest
 from click.testing import CliRunner
 from zmqgame.cli import _COMMANDS, cli, main
-from zmqgame.cli.context import exit_code, print_records
-from zmqgame.cli.names import borrowed_name
+from zmqgame.cli.context import Context, exit_code, print_records
+from zmqgame.cli.names import borrowed_name, kept_name
+from zmqgame.cli.stage import Addresses, Stage
+from zmqgame.cli.up import usual_addresses
+from zmqgame_bus.config import load
 from zmqgame_bus.errors import (
     CannotReachHub,
     ConfigError,
@@ -187,6 +190,21 @@ def test_two_commands_at_once_have_two_names_and_a_killed_one_gives_its_back():
             assert again == second
 
 
+def test_a_kept_name_is_held_by_the_program_that_follows():
+    code = (
+        "import os, sys; from zmqgame.cli.names import kept_name; name = kept_name('bots');"
+        "os.execv(sys.executable, [sys.executable, '-c', f'print({name!r}, flush=True); input()'])"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    name = first.stdout.readline().strip()
+    assert name.startswith("bots-")
+    assert name.endswith("-1")
+    assert kept_name("bots").endswith("-2")
+    first.communicate("\n")
+
+
 def test_a_wanted_name_is_waited_for(monkeypatch):
     monkeypatch.setattr("zmqgame.cli.names.WAIT_S", 0.1)
     with borrowed_name() as (name, _):
@@ -208,6 +226,54 @@ def test_up_names_who_holds_a_port(capsys, tmp_path):
     error = capsys.readouterr().err
     assert f"error: port {port} on 127.0.0.1 is in use by another process (pid {os.getpid()}, " in error
     assert "stop it, or choose another port: zmqgame-cli --hub" in error
+
+
+def test_a_folder_has_one_backend(capsys, tmp_path):
+    first = Stage(tmp_path, Addresses())
+    first.prepare()
+    written = first.config.read_text()
+    child = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, zmqgame.cli; sys.exit(zmqgame.cli.main())",
+            "up",
+            "--dir",
+            tmp_path,
+            "--free-ports",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 1
+    assert f"{tmp_path} is in use by another zmqgame-cli (pid {os.getpid()})" in child.stderr
+    assert first.config.read_text() == written
+
+
+def test_settled_addresses_go_over_the_environment(tmp_path):
+    stage = Stage(tmp_path, Addresses(hub="tcp://127.0.0.1:7777"))
+    for spec in (stage.hub(), stage.stats(), stage.manager(), *stage.games(), stage.bots(1, "x")):
+        assert "--set=bus.hub=tcp://127.0.0.1:7777" in spec.command, spec.name
+
+
+def test_what_a_user_chose_reaches_the_services(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[manager]\npatience_ms = 1500\n[bus]\nhub = 'tcp://127.0.0.1:1'\n")
+    chosen = Context(file, None, ["game.max_players=7"]).chosen()
+    assert chosen["manager"] == {"patience_ms": 1500}
+    assert chosen["game"] == {"max_players": 7}
+    stage = Stage(tmp_path / "up", Addresses(), settings=chosen)
+    stage.prepare()
+    made = load(stage.config, environ={}).settings
+    assert made["manager.patience_ms"].value == 1500
+    assert made["bus.hub"].value == Addresses().hub
+
+
+def test_sixteen_games_have_addresses():
+    games = usual_addresses([f"game-{n}" for n in range(1, 17)], "tcp://127.0.0.1:7600").games
+    assert games["game-1"] == ("127.0.0.1:7611", "127.0.0.1:7612")
+    assert games["game-16"] == ("127.0.0.1:7761", "127.0.0.1:7762")
 
 
 def test_demo_keeps_only_in_an_empty_folder(capsys, tmp_path):

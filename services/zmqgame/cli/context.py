@@ -78,6 +78,14 @@ class Context:
         """The configuration, checked."""
         return load(self.file, flags=self.flags)
 
+    def chosen(self) -> dict[str, dict[str, object]]:
+        """What the file and --set say, by table: for services that this command starts."""
+        tables: dict[str, dict[str, object]] = {}
+        for setting in self.config.settings.values():
+            if setting.source != "default" and not setting.source.startswith("environment "):
+                tables.setdefault(setting.key.table, {})[setting.key.name] = setting.value
+        return tables
+
     @asynccontextmanager
     async def node(self, *, repeat: MessageId | None = None) -> AsyncIterator[Node]:
         """A node on the bus with a name of its own for as long as the command runs.

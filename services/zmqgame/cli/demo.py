@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -71,11 +73,12 @@ class Demo:
         self.board = screen.board
         self.board.players = options.players
         self.addresses: Addresses = free_addresses(GAMES)
-        settings: dict[str, Mapping[str, object]] = {
+        settings: dict[str, dict[str, object]] = {
             "game": {"cutscene_ms": 500, "countdown_ms": 1000},
             "manager": {"patience_ms": 2000, "match_config": '{"distance_m": 201.168}'},
-            **options.settings,
         }
+        for name, values in options.settings.items():
+            settings.setdefault(name, {}).update(values)
         self.stage = Stage(folder, self.addresses, settings=settings, commands=options.commands)
         self.supervisor = Supervisor(self.stage.logs, self._heard)
         self.players = [f"{PREFIX}{number:04d}" for number in range(1, options.players + 1)]
@@ -406,20 +409,36 @@ def demo(context: Context, players: int, seconds: float, keep: Path | None, as_j
 
     Needs nothing installed and no free port of a certain number. Exit 1 if the proof fails, with the reason.
     """
-    settings: dict[str, dict[str, object]] = {}
-    for path, value in context.flags.items():
-        settings.setdefault(path.partition(".")[0], {})[path.partition(".")[2]] = value
-    options = Options(players, seconds, settings)
-    try:
-        with contextlib.ExitStack() as stack:
-            folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zmqgame-demo-")))
-            if keep is not None and keep.exists() and any(keep.iterdir()):
-                raise StartError(
-                    f"{keep} is not empty", hint="a proof needs a fresh folder: choose another --keep"
-                )
+    options = Options(players, seconds, context.chosen())
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        raise StartError(f"{keep} is not empty", hint="a proof needs a fresh folder: choose another --keep")
+    with _folder(keep) as folder:
+        try:
             result, code = run(perform(folder, options, Screen(Board())))
-    except BusError as error:
-        raise ZmqgameError(f"the demo stopped: {error}", hint=error.hint) from error
-    if as_json:
-        print_json(result)
-    finish(code)
+        except ZmqgameError as error:
+            if as_json:
+                print_json({"players": players, "ok": False, "reasons": [str(error)]})
+            if isinstance(error, BusError):
+                raise ZmqgameError(f"the demo stopped: {error}", hint=error.hint) from error
+            raise
+        if as_json:
+            print_json(result)
+        finish(code)
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """Where the demo writes. What a demo that failed has left is evidence, so it stays."""
+    if keep is not None:
+        yield keep
+        return
+    folder = Path(tempfile.mkdtemp(prefix="zmqgame-demo-"))
+    try:
+        yield folder
+    except (ZmqgameError, click.exceptions.Exit):
+        print(f"logs, mailbox and analytics are kept in {folder}", file=sys.stderr)
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,8 @@ start, so a service that is killed comes back at the same address.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from zmqgame_bus.errors import StartError
+from zmqgame_bus.errors import AlreadyRunning, StartError
 from zmqgame_bus.folders import prepare
 from zmqgame_bus.keys import new_secret
 
@@ -102,15 +104,13 @@ class Stage:
 
     def prepare(self) -> None:
         """Write configuration and secrets; secrets of an earlier run stay."""
-        tables: dict[str, dict[str, object]] = {
-            "bus": {"hub": self.addresses.hub},
-            "hub": {"listen": self.addresses.hub},
-            "mailbox": {"url": f"sqlite:{self.mailbox}"},
-            "events": {"publish": self.addresses.events, "spool_dir": str(self.spools)},
-            "stats": {"listen": self.addresses.events},
-        }
+        self._lock()
+        tables: dict[str, dict[str, object]] = {}
+        for path, value in self._settled().items():
+            table, _, name = path.partition(".")
+            tables.setdefault(table, {})[name] = value
         for name, values in self._settings.items():
-            tables.setdefault(name, {}).update(values)
+            tables[name] = {**values, **tables.get(name, {})}
         lines = [
             "# Written by zmqgame-cli for this folder; every key is explained by: zmqgame-cli config docs"
         ]
@@ -120,6 +120,34 @@ class Stage:
         for name in ("token.secret", "netcode.key"):
             if not (self.folder / name).exists():
                 new_secret(self.folder / name)
+
+    def _settled(self) -> dict[str, str]:
+        """Where everybody finds the others: not for the environment, nor a user's file, to change."""
+        return {
+            "bus.hub": self.addresses.hub,
+            "hub.listen": self.addresses.hub,
+            "mailbox.url": f"sqlite:{self.mailbox}",
+            "events.publish": self.addresses.events,
+            "events.spool_dir": str(self.spools),
+            "stats.listen": self.addresses.events,
+        }
+
+    def _lock(self) -> None:
+        """One backend a folder, for as long as this process lives: a second one would write the first one's
+        configuration anew.
+        """
+        self._lock_fd = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._lock_fd, 20, 0).decode(errors="replace") or "unknown"
+            os.close(self._lock_fd)
+            raise AlreadyRunning(
+                f"{self.folder} is in use by another zmqgame-cli (pid {holder})",
+                hint="stop it, or choose another folder",
+            ) from None
+        os.ftruncate(self._lock_fd, 0)
+        os.pwrite(self._lock_fd, str(os.getpid()).encode(), 0)
 
     def hub(self) -> Spec:
         """The hub: everybody else needs it."""
@@ -153,8 +181,9 @@ class Stage:
 
     def _spec(self, name: str, what: str, *words: str) -> Spec:
         command = list(self._commands.get(name) or program(what))
-        flags = [f"--config={self.config}", f"--state-dir={self.folder / name}", *self._extra]
-        return Spec(name, [*command, *flags, *words])
+        flags = [f"--config={self.config}", f"--state-dir={self.folder / name}"]
+        flags += [f"--set={path}={value}" for path, value in self._settled().items()]
+        return Spec(name, [*command, *flags, *self._extra, *words])
 
 
 def _toml(value: object) -> str:
@@ -162,4 +191,6 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

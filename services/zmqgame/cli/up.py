@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,25 +53,28 @@ def up(context: Context, folder: Path, games: int, players: int, free_ports: boo
     if free_ports:
         addresses = free_addresses(names)
     else:
-        addresses = replace(
-            Addresses(),
-            hub=context.config.table(BusConfig).hub,
-            games={
-                name: (f"127.0.0.1:76{number}1", f"127.0.0.1:76{number}2")
-                for number, name in enumerate(names, start=1)
-            },
-        )
+        addresses = usual_addresses(names, context.config.table(BusConfig).hub)
     extra = [f"--set={path}={value}" for path, value in context.flags.items() if path != "bus.hub"]
-    finish(run(_up(Stage(folder, addresses, extra=extra), players)))
+    stage = Stage(folder, addresses, settings=context.chosen(), extra=extra)
+    finish(run(_up(stage, players)))
+
+
+def usual_addresses(games: Sequence[str], hub: str) -> Addresses:
+    """Where everything listens unless told otherwise: ten ports a game server."""
+    pairs = {
+        name: (f"127.0.0.1:{port + 1}", f"127.0.0.1:{port + 2}")
+        for name, port in zip(games, range(7610, 7610 + 10 * len(games), 10), strict=True)
+    }
+    return replace(Addresses(), hub=hub, games=pairs)
 
 
 async def _up(stage: Stage, players: int) -> int:
+    check_free(stage.addresses)
     stage.prepare()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    check_free(stage.addresses)
     supervisor = Supervisor(stage.logs, _tell)
     try:
         starting = asyncio.create_task(_start(stage, supervisor, players))

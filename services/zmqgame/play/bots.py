@@ -12,6 +12,7 @@ Service `bots`: {"op": "status"}; {"op": "leave", "players"} logs them out, they
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sys
@@ -37,6 +38,7 @@ from zmqgame.protocol import RawId
 
 log = logging.getLogger(__name__)
 
+LEAVE_S = 2.0  # for logging out at the end: a server that is away must not hold up the process
 SEND_EVERY_S = 0.04  # inputs of two frames at 50 Hz in each packet, and the two before them again
 REDUNDANT_FRAMES = 4
 LEAD_FRAMES = 4
@@ -290,7 +292,10 @@ class Bots:
         }
 
     async def close(self) -> None:
-        """All stop."""
+        """All log out, so that no receipt waits for the end of their grace time, and stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await asyncio.gather(*(bot.leave() for bot in self.bots), return_exceptions=True)
         await asyncio.gather(*(bot.close() for bot in self.bots))
 
 
