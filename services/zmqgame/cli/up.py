@@ -115,7 +115,7 @@ async def _start(stage: Stage, supervisor: Supervisor, players: int) -> None:
 def check_free(addresses: Addresses) -> None:
     """Say which address is taken, by whom and what to do, before anything is started."""
     taken = [
-        (addresses.hub, "zmqgame-cli --hub tcp://127.0.0.1:7700 up"),
+        (addresses.hub, "zmqgame-cli up --free-ports"),
         (addresses.events, "zmqgame-cli up --free-ports"),
     ]
     taken += [(f"tcp://{tcp}", "zmqgame-cli up --free-ports") for tcp, _ in addresses.games.values()]
