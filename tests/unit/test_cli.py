@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 from zmqgame.cli import _COMMANDS, cli, main
 from zmqgame.cli.context import Context, exit_code, print_records
+from zmqgame.cli.demo import Demo, Options
 from zmqgame.cli.names import borrowed_name, kept_name
 from zmqgame.cli.stage import Addresses, Stage
 from zmqgame.cli.up import usual_addresses
+from zmqgame.cli.view import Board, Screen
 from zmqgame_bus.config import load
 from zmqgame_bus.errors import (
     CannotReachHub,
@@ -63,6 +65,13 @@ def test_a_typo_gets_a_suggestion_and_exit_2(capsys):
         (["keys", "new", "../x"], "NAME is a file name"),
         (["keys", "show", "--dir", "/nonexistent"], "does not exist"),
         (["bots", "--players", "10001"], "not in the range 1<=x<=10000"),
+        (["--hub", "tcp://127.0.0.1:1", "demo"], "--hub: the demo settles this itself"),
+        (["--set", "mailbox.url=sqlite:/x", "demo"], "--set mailbox.url: the demo settles this itself"),
+        (["--set", "manager.patience_ms=soon", "demo"], "is not a whole number"),
+        (["--config", "/nonexistent.toml", "demo"], "/nonexistent.toml: can't be read"),
+        (["--config", "/nonexistent.toml", "up"], "/nonexistent.toml: can't be read"),
+        (["--set", "game.listen=127.0.0.1:1", "up"], "--set game.listen: `up` settles who listens where"),
+        (["--hub", "tcp://127.0.0.1:1", "up", "--free-ports"], "--hub: --free-ports chooses"),
         (["send", "--frobnicate"], "No such option"),
     ],
 )
@@ -268,6 +277,20 @@ def test_what_a_user_chose_reaches_the_services(tmp_path):
     made = load(stage.config, environ={}).settings
     assert made["manager.patience_ms"].value == 1500
     assert made["bus.hub"].value == Addresses().hub
+
+
+def test_key_files_beside_a_users_file_are_found_by_services_elsewhere(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[security]\nkey_file = 'my.key'\n")
+    (tmp_path / "my.key").write_text("")
+    assert Context(file, None, []).chosen() == {"security": {"key_file": str(tmp_path / "my.key")}}
+
+
+def test_a_demo_stays_out_of_a_warehouse_that_it_was_not_given(tmp_path):
+    made = Demo(tmp_path, Options(settings={"stats": {"clickhouse": "http://production"}}), Screen(Board()))
+    assert "--set=stats.clickhouse=chdb" in made.stage.stats().command
+    given = Demo(tmp_path, Options(warehouse="http://mine:8123"), Screen(Board()))
+    assert "--set=stats.clickhouse=http://mine:8123" in given.stage.stats().command
 
 
 def test_sixteen_games_have_addresses():

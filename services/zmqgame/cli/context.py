@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -79,12 +79,27 @@ class Context:
         return load(self.file, flags=self.flags)
 
     def chosen(self) -> dict[str, dict[str, object]]:
-        """What the file and --set say, by table: for services that this command starts."""
+        """What the file and --set say, by table: for services that this command starts.
+
+        They have a configuration file elsewhere, so the names of key files become whole paths.
+        """
         tables: dict[str, dict[str, object]] = {}
+        keyring = Keyring(self.config)
         for setting in self.config.settings.values():
-            if setting.source != "default" and not setting.source.startswith("environment "):
-                tables.setdefault(setting.key.table, {})[setting.key.name] = setting.value
+            if setting.source == "default" or setting.source.startswith("environment "):
+                continue
+            value = setting.value
+            if setting.key.table == "security" and setting.key.unit == "file":
+                value = str(keyring.locate(value).resolve())
+            tables.setdefault(setting.key.table, {})[setting.key.name] = value
         return tables
+
+    def refuse_flags(self, paths: Collection[str], because: str) -> None:
+        """Wrong usage, if --set or --hub names what the command settles itself."""
+        for path in self.flags:
+            if path in paths:
+                what = "--hub" if path == "bus.hub" and self._hub else f"--set {path}"
+                raise click.UsageError(f"{what}: {because}")
 
     @asynccontextmanager
     async def node(self, *, repeat: MessageId | None = None) -> AsyncIterator[Node]:

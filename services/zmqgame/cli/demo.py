@@ -45,6 +45,20 @@ ASK_S: Final = 2.0
 BACK_S: Final = 15.0
 """How long a killed service has to come back."""
 
+SETTLED: Final = (
+    *("bus.hub", "hub.listen", "events.publish", "events.spool_dir", "stats.listen"),
+    *(
+        "game.listen",
+        "game.udp",
+        "mailbox.url",
+        "security.curve",
+        "bots.count",
+        "bots.prefix",
+        "bots.log_dir",
+    ),
+)
+"""What the proof relies on, or its own nodes do."""
+
 AWAY: Final = 8
 """One of this many players goes offline for a while."""
 
@@ -60,6 +74,8 @@ class Options:
     """How long receipts, logs and rows have to arrive after the last message was sent."""
     last_race_s: float = 13.0
     """How much longer it waits for the races under way: the slowest car takes so long."""
+    warehouse: str = "chdb"
+    """Not from a file or the environment: a demo has no business in a warehouse of somebody else."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Other programs in the place of services, by name: tests put broken ones in."""
 
@@ -79,7 +95,8 @@ class Demo:
         }
         for name, values in options.settings.items():
             settings.setdefault(name, {}).update(values)
-        self.stage = Stage(folder, self.addresses, settings=settings, commands=options.commands)
+        own = ("--set=security.curve=false", f"--set=stats.clickhouse={options.warehouse}")
+        self.stage = Stage(folder, self.addresses, settings=settings, commands=options.commands, extra=own)
         self.supervisor = Supervisor(self.stage.logs, self._heard)
         self.players = [f"{PREFIX}{number:04d}" for number in range(1, options.players + 1)]
         self.problems: list[str] = []
@@ -409,7 +426,9 @@ def demo(context: Context, players: int, seconds: float, keep: Path | None, as_j
 
     Needs nothing installed and no free port of a certain number. Exit 1 if the proof fails, with the reason.
     """
-    options = Options(players, seconds, context.chosen())
+    context.refuse_flags(SETTLED, "the demo settles this itself; `zmqgame-cli up` runs a backend as you like")
+    warehouse = context.flags.get("stats.clickhouse", Options.warehouse)
+    options = Options(players, seconds, context.chosen(), warehouse=warehouse)
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise StartError(f"{keep} is not empty", hint="a proof needs a fresh folder: choose another --keep")
     with _folder(keep) as folder:

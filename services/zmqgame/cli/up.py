@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from zmqgame_bus import ports
@@ -21,6 +21,8 @@ from zmqgame.cli.stage import Addresses, Stage, free_addresses
 from zmqgame.cli.supervise import Supervisor
 
 __all__ = ["up"]
+
+SETTLED: Final = ("hub.listen", "events.publish", "stats.listen", "game.listen", "game.udp")
 
 EPILOG = f"""\b
 Examples:
@@ -49,6 +51,9 @@ Examples:
 @click.pass_obj
 def up(context: Context, folder: Path, games: int, players: int, free_ports: bool) -> None:
     """Run hub, games, manager and stats until Ctrl-C; print each address; restart what dies."""
+    context.refuse_flags(SETTLED, "`up` settles who listens where: --hub and --free-ports choose")
+    if free_ports:
+        context.refuse_flags(("bus.hub",), "--free-ports chooses the hub's address too")
     names = [f"game-{number}" for number in range(1, games + 1)]
     if free_ports:
         addresses = free_addresses(names)
