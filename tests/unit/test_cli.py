@@ -234,7 +234,7 @@ def test_up_names_who_holds_a_port(capsys, tmp_path):
     assert code == 1
     error = capsys.readouterr().err
     assert f"error: port {port} on 127.0.0.1 is in use by another process (pid {os.getpid()}, " in error
-    assert "stop it, or choose another port: zmqgame-cli --hub" in error
+    assert "stop it, or take other ports: zmqgame-cli up --free-ports" in error
 
 
 def test_a_folder_has_one_backend(capsys, tmp_path):

@@ -119,19 +119,15 @@ async def _start(stage: Stage, supervisor: Supervisor, players: int) -> None:
 
 def check_free(addresses: Addresses) -> None:
     """Say which address is taken, by whom and what to do, before anything is started."""
-    taken = [
-        (addresses.hub, "zmqgame-cli up --free-ports"),
-        (addresses.events, "zmqgame-cli up --free-ports"),
-    ]
-    taken += [(f"tcp://{tcp}", "zmqgame-cli up --free-ports") for tcp, _ in addresses.games.values()]
-    taken += [(f"udp://{udp}", "zmqgame-cli up --free-ports") for _, udp in addresses.games.values()]
-    for address, otherwise in taken:
+    pairs = addresses.games.values()
+    listening = [addresses.hub, addresses.events, *(f"tcp://{tcp}" for tcp, _ in pairs)]
+    for address in [*listening, *(f"udp://{udp}" for _, udp in pairs)]:
         host, port = ports.split(address)
         holder = ports.holder(port, udp=address.startswith("udp")) if port else None
         if holder is not None:
             raise AddressInUse(
                 f"port {port} on {host} is in use by another process ({holder})",
-                hint=f"stop it, or choose another port: {otherwise}",
+                hint="stop it, or take other ports: zmqgame-cli up --free-ports",
             )
 
 
