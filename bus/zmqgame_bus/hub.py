@@ -20,6 +20,7 @@ from zmqgame_bus.epoch import keep_highest, read
 from zmqgame_bus.errors import AddressRefused, Replaced, StoreUnavailable, ZmqgameError, binding
 from zmqgame_bus.events import PlainNotLoopback, refuse_plain
 from zmqgame_bus.keys import Keyring
+from zmqgame_bus.linklog import ORDINARY, LinkLog
 from zmqgame_bus.mailbox import Mailbox, Operation, open_mailbox
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import HubConfig, MailboxConfig
@@ -29,8 +30,6 @@ __all__ = ["main"]
 _EPOCH_ZERO_S: Final = 1_767_225_600
 """2026-01-01 UTC: hub epochs count seconds from here, so that they fit in 32 bits for 136 years."""
 _BATCH_WAIT_MS: Final = 500
-_ORDINARY: Final = ("disconnected", "closed_by_hub")
-"""Ends of links that say nothing about who was at the other end."""
 _LOOK_S: Final = 0.1
 _STATUS_EVERY: Final = 10
 """A status line a second."""
@@ -135,7 +134,7 @@ async def _serve(process: Process, config: HubConfig, hub: Hub, mailbox: Mailbox
 
 async def _watch(process: Process, hub: Hub, keeper: StoreKeeper) -> None:
     """Until told to stop: end the process when hub or store have ended, show what goes on."""
-    turn = 0
+    turn, links = 0, LinkLog(process.log)
     while not process.stop.is_set():
         why = hub.wait(0)
         if keeper.error is not None:
@@ -143,10 +142,11 @@ async def _watch(process: Process, hub: Hub, keeper: StoreKeeper) -> None:
         if why is not None:
             # A broken invariant is cured by a new start; another hub in our place is not.
             raise ZmqgameError(why) if why.startswith("the hub's loop broke") else Replaced(why)
-        _log_links(process.log, hub)
+        links.write(hub.take_log(), time.monotonic())
         if turn % _STATUS_EVERY == 0:
             status = orjson.loads(await asyncio.to_thread(hub.status))
-            process.status(_status(status, keeper))
+            counters = await asyncio.to_thread(hub.counters)
+            process.status(_status(status, counters, keeper))
         turn += 1
         try:
             await asyncio.wait_for(process.stop.wait(), _LOOK_S)
@@ -154,16 +154,16 @@ async def _watch(process: Process, hub: Hub, keeper: StoreKeeper) -> None:
             continue
 
 
-def _log_links(log: logging.Logger, hub: Hub) -> None:
-    """What the hub's loop noted about links; it keeps a bounded number and counts the rest."""
-    for event, kind, address, text in hub.take_log():
-        level = logging.INFO if kind in _ORDINARY else logging.WARNING
-        log.log(level, "link %s: %s", event, text, extra={"kind": kind, "peer": address})
-
-
-def _status(status: dict[str, Any], keeper: StoreKeeper) -> str:
+def _status(status: dict[str, Any], counters: dict[str, int], keeper: StoreKeeper) -> str:
     nodes, players = status["nodes_linked"], status["players_online"]
     text = f"{nodes} nodes, {players} players online, {status['counters']['messages_in']} messages"
+    refused = sum(
+        count
+        for name, count in counters.items()
+        if name.startswith("link_closed_") and name.removeprefix("link_closed_") not in ORDINARY
+    )
+    if refused:
+        text = f"{text}, {refused} connections refused"
     return f"{text}; {keeper.trouble}" if keeper.trouble else text
 
 

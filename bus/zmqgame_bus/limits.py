@@ -29,6 +29,15 @@ PROBLEM_TEXT_CHARS: Final = 200
 CONFIG_LIST_ITEMS: Final = 1_024
 """A list of the configuration: more is data, and belongs in a file of its own."""
 
+LINK_LOG_LINES: Final = 10
+"""Lines on ended links of one kind from one host in LINK_LOG_S: enough to see what goes on."""
+
+LINK_LOG_S: Final = 10.0
+"""A node with a wrong key tries 20 times a second: in 10 s that is 200 lines, of which the first tell all."""
+
+LINK_LOG_HOSTS: Final = 1_024
+"""Hosts and kinds that are counted at a time; a scan from more gets its lines."""
+
 KEY_FILE_BYTES: Final = 65_536
 """A key file or list of allowed keys: 500 entries of a long line each."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 import struct
 
 import pytest
@@ -135,6 +136,19 @@ async def test_bad_bytes_are_refused_and_nobody_else_notices(tmp_path):
             with pytest.raises(ActionRefused):
                 await client.action("nothing")
             assert client.counters["losses"] == 0
+            host, _, port = running.running["game-1"].addresses["udp"].rpartition(":")
+            with socket.socket(type=socket.SOCK_DGRAM) as stranger:
+                for length in (1, 18, 1078):
+                    stranger.sendto(b"\x85" * length, (host, int(port)))
+            await until(lambda: refusals(studio), "status shows what the sockets refused")
+            log = running.running["game-1"].log
+            await until(lambda: "datagrams_refused 3" in log.read_text(), "the log tells it", 15)
+
+
+async def refusals(studio):
+    status = (await studio.request("game:game-1", {"op": "status"})).json()
+    assert status["counters"]["refused_bad_token"] == 2
+    return status["edge"].get("datagrams_refused") == 3 and status["edge"]["bad_bytes"] >= 1
 
 
 async def unknown_kind_after_login(address, login):

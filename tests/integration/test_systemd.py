@@ -262,4 +262,7 @@ def test_units_run_as_their_own_user_and_wait_long_enough():
         assert service["Type"] == "notify"
         assert float(service["TimeoutStopSec"].rstrip("s")) > 20
         assert service["RestartPreventExitStatus"] == "2 4"
+        assert (
+            parser["Unit"]["StartLimitIntervalSec"] == "0"
+        )  # a port held for a while is no reason to give up
     assert users == {"zmqgame"}

@@ -201,6 +201,7 @@ class Game:
             **self.load(),
             "by_id": matches,
             "counters": self.sessions.counters,
+            "edge": {name: count for name, count in self.sessions.edge_counters().items() if count},
         }
 
     async def housekeep(self, clock: TickClock, process: Process) -> None:
@@ -211,6 +212,7 @@ class Game:
             self.sessions.housekeep(now_ms())
             if time.monotonic() >= report_at:
                 report_at += REPORT_TICKS_S
+                self.sessions.log_refusals()
                 report = clock.report()
                 self.emitter.emit(
                     "ticks",

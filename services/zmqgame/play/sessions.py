@@ -57,6 +57,10 @@ class SessionListener(Protocol):
         """Inputs of some frames; raises `Refused`."""
 
 
+EDGE_REFUSALS = ("bad_bytes", "bad_request", "bad_websocket", "closed_handshake", "datagrams_refused")
+"""Counters of the edge for bytes that are none of ours."""
+
+
 @dataclass(frozen=True)
 class Door:
     """What a server says of itself to clients, and what it checks them with."""
@@ -82,6 +86,7 @@ class Sessions:
         self._listener = listener
         self._by_connection: dict[int, Session] = {}
         self._new: dict[int, int] = {}  # connections that have not logged in: until when they may
+        self._edge_refused: Counter[str] = Counter()
         self._logging_in: dict[str, int] = {}  # player -> the newest connection that logs in
         self._early: dict[str, list[Delivery]] = {}  # came while a login was under way
         self._by_udp: dict[int, Session] = {}
@@ -401,6 +406,18 @@ class Sessions:
         self._writes.append((connection, int(kind), sequence, payload))
 
     # --- ends
+
+    def edge_counters(self) -> dict[str, int]:
+        """What the sockets counted: connections, packets, datagrams, and refusals by kind."""
+        return self._edge.counters()
+
+    def log_refusals(self) -> None:
+        """Tell what the sockets refused since the last time: a line a look, however many there were."""
+        now = Counter({kind: count for kind, count in self._edge.counters().items() if kind in EDGE_REFUSALS})
+        if new := now - self._edge_refused:
+            told = ", ".join(f"{kind} {count}" for kind, count in sorted(new.items()))
+            log.warning("refused at the sockets: %s", told, extra={"refused": dict(new)})
+        self._edge_refused = now
 
     def housekeep(self, now_ms: int) -> None:
         """Once a second: who never logged in, who is gone for the grace time, whose token gets old."""
