@@ -181,9 +181,9 @@ class DeadlineExceeded(RequestError):
     """No answer before the deadline."""
 
 
-def explain(error: OSError, what: str, *, hint: str = "") -> StartError | None:
+def explain(error: OSError, what: str, *, hint: str = "", option: str = "--state-dir") -> StartError | None:
     """The ``StartError`` that says what ``error`` means for ``what`` (an address or a path), if there is
-    one.
+    one; ``option`` is the flag that chooses another folder.
     """
     if error.errno == errno.EADDRINUSE:
         return AddressInUse(f"{_in_use(what)}", hint=hint or "stop it, or choose another address")
@@ -194,13 +194,13 @@ def explain(error: OSError, what: str, *, hint: str = "") -> StartError | None:
             f"{what} may not be bound by this user (ports below 1024 need privileges)", hint=hint
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"no space left to write {what}", hint=hint or "free some space, or use --state-dir")
+        return DiskFull(f"no space left to write {what}", hint=hint or f"free some space, or use {option}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return FolderNotUsable(
-            f"{what} is not writable by this user", hint=hint or "change its owner, or use --state-dir"
+            f"{what} is not writable by this user", hint=hint or f"change its owner, or use {option}"
         )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return FolderNotUsable(f"{what} is not a folder", hint=hint or "move it away, or use --state-dir")
+        return FolderNotUsable(f"{what} is not a folder", hint=hint or f"move it away, or use {option}")
     return None
 
 

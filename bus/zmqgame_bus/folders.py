@@ -12,11 +12,11 @@ from zmqgame_bus.limits import FOLDER_PROBE_BYTES
 __all__ = ["prepare"]
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, *, option: str = "--state-dir") -> Path:
     """Make ``folder`` if it is not there and show that it can be written; StartError says why not.
 
     Looking at mode bits or free blocks is not enough (quota, read-only mounts, reserved blocks), so a few
-    blocks are really written and synced.
+    blocks are really written and synced. ``option`` is the flag that chose it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,6 +25,6 @@ def prepare(folder: Path) -> Path:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        ours = explain(error, str(folder.resolve()))
+        ours = explain(error, str(folder.resolve()), option=option)
         raise ours or StartError(f"{folder}: {error.strerror}") from error
     return folder

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sqlite3
 import time
@@ -117,7 +116,7 @@ class SqliteMailbox:
                         ) from None
                     time.sleep(_LOCK_RETRY_S)
             lock.truncate(0)
-            lock.write(json.dumps({"pid": os.getpid(), "since": int(time.time())}))
+            lock.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}")
             lock.flush()
         except OSError as error:
             lock.close()

@@ -181,8 +181,12 @@ def test_a_foreign_address_is_refused():
 
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "state").write_text("")
-    with pytest.raises(FolderNotUsable, match="is not a folder"):
+    with pytest.raises(FolderNotUsable, match="is not a folder") as caught:
         prepare(tmp_path / "state")
+    assert caught.value.hint.endswith("use --state-dir")
+    with pytest.raises(FolderNotUsable) as caught:
+        prepare(tmp_path / "state", option="--keep")
+    assert caught.value.hint.endswith("use --keep")
 
 
 def test_an_unwritable_folder():

@@ -96,7 +96,14 @@ class Demo:
         for name, values in options.settings.items():
             settings.setdefault(name, {}).update(values)
         own = ("--set=security.curve=false", f"--set=stats.clickhouse={options.warehouse}")
-        self.stage = Stage(folder, self.addresses, settings=settings, commands=options.commands, extra=own)
+        self.stage = Stage(
+            folder,
+            self.addresses,
+            settings=settings,
+            commands=options.commands,
+            extra=own,
+            option="--keep",
+        )
         self.supervisor = Supervisor(self.stage.logs, self._heard)
         self.players = [f"{PREFIX}{number:04d}" for number in range(1, options.players + 1)]
         self.problems: list[str] = []

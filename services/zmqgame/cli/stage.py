@@ -90,8 +90,9 @@ class Stage:
         settings: Mapping[str, Mapping[str, object]] | None = None,
         commands: Mapping[str, Sequence[str]] | None = None,
         extra: Sequence[str] = (),
+        option: str = "--dir",
     ) -> None:
-        self.folder = prepare(folder).resolve()
+        self.folder = prepare(folder, option=option).resolve()
         self.addresses = addresses
         self.config = self.folder / "zmqgame.toml"
         self.spools = self.folder / "spool"

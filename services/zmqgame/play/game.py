@@ -23,6 +23,7 @@ from zmqgame.play.config import GameConfig
 from zmqgame.play.match import ENDED, MatchRun, State
 from zmqgame.play.matches import Matches, load_rules, phases_of
 from zmqgame.play.player import Session
+from zmqgame.play.public import check_public, public_tcp, public_udp
 from zmqgame.play.record import RecordFolder
 from zmqgame.play.rules import Refused
 from zmqgame.play.sessions import Door, Sessions
@@ -247,6 +248,7 @@ async def serve(process: Process) -> None:
     """The process, from its start to its drain."""
     config = process.config.table(GameConfig)
     keyring = Keyring(process.config)
+    check_public(process.config)
     rules_class = load_rules(config.rules, process.config.source("game.rules"))
     emitter = open_emitter(process)
     node = Node(
@@ -270,11 +272,13 @@ async def serve(process: Process) -> None:
     netcode_key = keyring.netcode_key()
     with binding(config.listen, key="game.listen"):
         tcp = edge.listen_tcp(config.listen)
-    udp = ""
+    udp, told = "", public_udp(config.udp, config.public_host)
     if config.udp:
         with binding(f"udp://{config.udp}", key="game.udp"):
-            udp = edge.listen_udp(config.udp, protocol_id=tokens.PROTOCOL_ID, private_key=netcode_key)
-    tcp, udp = _public(tcp, config.public_host), _public(udp, config.public_host)
+            udp = edge.listen_udp(
+                config.udp, protocol_id=tokens.PROTOCOL_ID, private_key=netcode_key, public_address=told
+            )
+    tcp, udp = public_tcp(tcp, config.public_host), told or udp
     game.addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp}
     door = Door(
         process.name,
@@ -320,10 +324,6 @@ async def _drain(game: Game, edge: Edge) -> None:
     await game.uplink.drain(DRAIN_S)
     await game.sessions.close()
     edge.stop(500)
-
-
-def _public(address: str, host: str) -> str:
-    return f"{host}:{address.rpartition(':')[2]}" if host and address else address
 
 
 def main() -> int:

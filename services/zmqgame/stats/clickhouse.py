@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 import clickhouse_connect
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from zmqgame_bus.errors import AlreadyRunning, ZmqgameError
+from zmqgame_bus.errors import AlreadyRunning, StartError, ZmqgameError
 
 from zmqgame.limits import STATS_QUERY_BYTES, STATS_RESULT_BYTES
 from zmqgame.stats.schema import event_tables, migrate, migrations
@@ -90,9 +90,21 @@ class Warehouse:
                 log.info("applied %s", name)
             self.schemas = event_tables(self.rows)
             self.installation = str(self.rows("SELECT id FROM installation ORDER BY id LIMIT 1")[0][0])
+        except ClickHouseError as error:
+            self._unlock()
+            raise self._not_open(error) from error
         except BaseException:
             self._unlock()
             raise
+
+    def _not_open(self, error: ClickHouseError) -> StartError:
+        if self.embedded:
+            return StartError(f"ClickHouse can't open {self._path}: {_plain(error)}")
+        server = _server(self.target)
+        return StartError(
+            f"ClickHouse at {server['host']}:{server['port']} can't be used: {_plain(error)}",
+            hint="is it running, and may this user log in? Without a server: --set stats.clickhouse=chdb",
+        )
 
     @property
     def embedded(self) -> bool:
