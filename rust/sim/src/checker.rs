@@ -29,6 +29,8 @@ pub struct Checker {
     handled: BTreeSet<(MessageId, String)>,
     groups: BTreeMap<MessageId, bool>,
     dead_epochs: BTreeSet<(u64, u64)>,
+    logins: BTreeMap<String, u64>,
+    hosts: BTreeMap<(String, u64), (usize, u64)>,
     /// What was found so far.
     pub violations: Vec<Violation>,
     /// Messages handled, repeats by new sessions included.
@@ -79,6 +81,23 @@ impl Checker {
     /// A sender was killed: what it has no receipt for may be handled or not.
     pub fn sender_killed(&mut self, node_key: u64, epoch: u64) {
         self.dead_epochs.insert((node_key, epoch));
+    }
+
+    /// A hub starts: until the newest host has registered it may bind an older one.
+    pub fn hub_begins(&mut self) {
+        self.logins.clear();
+    }
+
+    /// The hub lets a node host a player: promise E. A login is one node's, and an older one never follows a newer.
+    pub fn bound(&mut self, at_ms: u64, player: &str, login: u64, host: (usize, u64)) {
+        let highest = self.logins.entry(player.to_owned()).or_insert(login);
+        let older = login < *highest;
+        *highest = (*highest).max(login);
+        let first = *self.hosts.entry((player.to_owned(), login)).or_insert(host);
+        if older || first != host {
+            let text = format!("login {login} of {player} at {host:?}, it was of {first:?}");
+            self.fail(at_ms, "E", text);
+        }
     }
 
     /// A player's client begins a session that remembers nothing.

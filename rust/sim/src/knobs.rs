@@ -1,6 +1,10 @@
 //! What can go wrong in a run, as named numbers with units. One seed picks them all.
 
 use crate::prng::Prng;
+use zmqgame_core::bus::hub::HubConfig;
+
+/// Seeds below keep the faults that they had when some of them were written down in `tests/seeds.rs`.
+pub const FIRST_WITH_ALL: u64 = 10_000;
 
 /// The faults and sizes of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,30 @@ pub struct Knobs {
     pub store_fail_ms: u64,
     /// Longest time until an end notices a cut, ms; beyond it the heartbeat must.
     pub notice_ms: u64,
+    /// As above: the store fails everything for seconds.
+    pub store_away_ms: u64,
+    /// As above: a node does not read for a while.
+    pub not_writable_ms: u64,
+    /// As above: what a node sends reaches the hub late, often after the node has given the link up.
+    pub hold_up_ms: u64,
+    /// Nobody notices a cut but by the heartbeat.
+    pub silent_cuts: bool,
+    /// Messages that a sender has at once.
+    pub burst: u64,
+    /// The hub's `window_messages`.
+    pub window: u32,
+    /// The hub's `cursor_senders`.
+    pub cursor_senders: usize,
+    /// The hub's `link_bytes`.
+    pub link_bytes: usize,
+    /// The hub's `store_bytes`.
+    pub store_bytes: usize,
+    /// Of a thousand messages, so many go to everyone online.
+    pub broadcast_per_mille: u64,
+    /// Of a thousand messages, so many go to a durable group.
+    pub club_per_mille: u64,
+    /// A node's clock is up to this far ahead, another time at each start.
+    pub clock_ahead_ms: u64,
     /// Ms of virtual time with faults; after that all heal and everything must come in.
     pub faults_until_ms: u64,
 }
@@ -46,14 +74,15 @@ pub struct Knobs {
 impl Knobs {
     /// The run that a seed stands for: some are calm, some lose everything they can.
     #[must_use]
-    pub fn of(prng: &mut Prng) -> Self {
+    pub fn of(seed: u64, prng: &mut Prng) -> Self {
         let every = |prng: &mut Prng| match prng.below(4) {
             0 => 0,
             1 => prng.between(200, 1_000),
             2 => prng.between(1_000, 4_000),
             _ => prng.between(4_000, 20_000),
         };
-        Self {
+        let limits = HubConfig::default();
+        let knobs = Self {
             senders: prng.between(1, 3) as usize,
             hosts: prng.between(2, 4) as usize,
             players: prng.between(1, 8) as usize,
@@ -72,6 +101,63 @@ impl Knobs {
             store_fail_ms: every(prng),
             notice_ms: prng.between(1, 8_000),
             faults_until_ms: prng.between(3_000, 20_000),
+            store_away_ms: 0,
+            not_writable_ms: 0,
+            hold_up_ms: 0,
+            silent_cuts: false,
+            burst: 1,
+            window: limits.window_messages,
+            cursor_senders: limits.cursor_senders,
+            link_bytes: limits.link_bytes,
+            store_bytes: limits.store_bytes,
+            broadcast_per_mille: 0,
+            club_per_mille: 0,
+            clock_ahead_ms: 0,
+        };
+        if seed < FIRST_WITH_ALL {
+            return knobs;
         }
+        knobs.with_all(prng)
+    }
+
+    /// The faults and bounds that came later; each is absent in about half of the runs.
+    fn with_all(mut self, prng: &mut Prng) -> Self {
+        let rare = |prng: &mut Prng| prng.chance(500).then(|| prng.between(1_000, 8_000));
+        self.store_away_ms = rare(prng).map_or(0, |ms| 2 * ms);
+        self.not_writable_ms = rare(prng).unwrap_or(0);
+        self.hold_up_ms = rare(prng).unwrap_or(0);
+        self.silent_cuts = prng.chance(250);
+        if prng.chance(400) {
+            self.burst = prng.between(2, 60);
+        }
+        if prng.chance(250) {
+            self.window = prng.between(3, 60) as u32;
+        }
+        if prng.chance(500) {
+            self.senders += prng.below(4) as usize;
+            self.cursor_senders = prng.between(1, 4) as usize;
+        }
+        if prng.chance(300) {
+            self.link_bytes = prng.between(10, 300) as usize;
+        }
+        if prng.chance(250) {
+            self.store_bytes = prng.between(50, 2_000) as usize;
+        }
+        if prng.chance(300) {
+            self.broadcast_per_mille = prng.below(100);
+        }
+        if prng.chance(300) {
+            self.club_per_mille = prng.below(200);
+        }
+        if prng.chance(300) {
+            self.ack_ms = prng.between(40, 1_500);
+        }
+        if prng.chance(80) {
+            self.players = prng.between(20, 100) as usize;
+        }
+        if prng.chance(300) {
+            self.clock_ahead_ms = prng.between(1_000, 3_600_000);
+        }
+        self
     }
 }

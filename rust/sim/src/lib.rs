@@ -11,5 +11,7 @@ pub mod client;
 pub mod knobs;
 /// Chance.
 pub mod prng;
+/// A rule less.
+pub mod variant;
 /// The run.
 pub mod world;

@@ -2,17 +2,21 @@
 
 use std::process::ExitCode;
 use std::time::Instant;
+#[cfg(feature = "broken")]
+use zmqgame_core::bus::broken::Rule;
 use zmqgame_sim::world::{Verdict, run};
 
 const HELP: &str = "\
 zmqgame-sim: hubs, nodes, clients and a store under faults, one seed a run
 
-usage: zmqgame-sim [--seed N [--print] | --seeds FIRST..END [--twice]]
+usage: zmqgame-sim [--seed N [--print] | --seeds FIRST..END [--twice] | --variants FIRST..END]
 
   --seed N            one run, told in detail
   --print             every step and every message of it
   --seeds FIRST..END  that many runs; stops at the first seed that fails (default 0..200)
   --twice             every seed runs twice and must take the same steps
+  --variants FIRST..END  the first of these seeds that fails without a rule of the bus, for each rule
+                      (needs a build with --features broken)
 
 Exit 0: every promise held. Exit 1: a seed failed; the command that replays it is printed.
 ";
@@ -70,6 +74,26 @@ fn all(first: u64, end: u64, twice: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Each rule of the bus taken away: which seed notices, and by which promise.
+#[cfg(feature = "broken")]
+fn variants(first: u64, end: u64) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for (number, rule) in Rule::ALL {
+        let name = format!("{rule:?}");
+        match zmqgame_sim::variant::first_seed(rule, first..end) {
+            Some((seed, found)) => println!(
+                "[{number}] {name:<20} seed {seed:<6} {}: {}",
+                found.promise, found.text
+            ),
+            None => {
+                println!("[{number}] {name:<20} no seed of {first}..{end}");
+                code = ExitCode::from(1);
+            }
+        }
+    }
+    code
+}
+
 fn range(text: &str) -> Option<(u64, u64)> {
     let (first, end) = text.split_once("..")?;
     Some((first.parse().ok()?, end.parse().ok()?))
@@ -95,6 +119,11 @@ fn main() -> ExitCode {
         },
         ["--seeds", seeds] => match range(seeds) {
             Some((first, end)) => all(first, end, !flags.is_empty()),
+            None => usage(),
+        },
+        #[cfg(feature = "broken")]
+        ["--variants", seeds] => match range(seeds) {
+            Some((first, end)) => variants(first, end),
             None => usage(),
         },
         [] => all(0, 200, !flags.is_empty()),

@@ -17,6 +17,7 @@ use crate::checker::Checker;
 use crate::client::Client;
 use crate::knobs::Knobs;
 use crate::prng::Prng;
+use crate::variant::Variant;
 use links::Link;
 use nodes::NodeProcess;
 use std::collections::BTreeMap;
@@ -28,7 +29,10 @@ use zmqgame_core::bus::message::MessageId;
 
 /// The group that every hosted player joins.
 const GROUP: &str = "everyone";
-/// After the faults everything must have come in within this time: client grace, node grace and store waits fit in.
+/// The group that every second player joins for good.
+const CLUB: &str = "club";
+/// After the faults something must happen within this time until everything has come in: client grace, node grace and
+/// store waits fit in.
 const HEAL_MS: u64 = 180_000;
 /// Nothing may happen for so long before a run counts as quiet.
 const QUIET_MS: u64 = 10_000;
@@ -38,6 +42,7 @@ const MAX_STEPS: u64 = 20_000_000;
 /// The state of a run.
 pub struct World {
     knobs: Knobs,
+    variant: Variant,
     prng: Prng,
     agenda: Agenda<What>,
     now_ms: u64,
@@ -46,6 +51,7 @@ pub struct World {
     hub_timer_at: u64,
     store: MemoryStore,
     store_fails: bool,
+    store_away_until: u64,
     nodes: Vec<NodeProcess>,
     links: BTreeMap<Conn, Link>,
     last_conn: Conn,
@@ -82,9 +88,15 @@ pub struct Verdict {
 /// Runs one seed to its verdict; `printing` tells every step on stdout.
 #[must_use]
 pub fn run(seed: u64, printing: bool) -> Verdict {
+    run_variant(seed, printing, Variant::default())
+}
+
+/// The same in a world without one rule; it ends at the first promise that is broken.
+#[must_use]
+pub fn run_variant(seed: u64, printing: bool, variant: Variant) -> Verdict {
     let mut prng = Prng::new(seed);
-    let knobs = Knobs::of(&mut prng);
-    let mut world = World::new(knobs.clone(), prng);
+    let knobs = Knobs::of(seed, &mut prng);
+    let mut world = World::new(knobs.clone(), prng, variant);
     world.printing = printing;
     world.turn();
     Verdict {
@@ -110,7 +122,7 @@ fn waiting(store: &MemoryStore) -> Vec<(String, MessageId)> {
 impl World {
     /// Everything down, nobody online, the faults on the agenda.
     #[must_use]
-    pub fn new(knobs: Knobs, prng: Prng) -> Self {
+    pub fn new(knobs: Knobs, prng: Prng, variant: Variant) -> Self {
         let names = (0..knobs.senders)
             .map(|n| format!("sender-{n}"))
             .chain((0..knobs.hosts).map(|n| format!("host-{n}")));
@@ -130,6 +142,7 @@ impl World {
         let mut world = Self {
             messages_left: knobs.messages,
             knobs,
+            variant,
             prng,
             agenda: Agenda::default(),
             now_ms: 1,
@@ -138,6 +151,7 @@ impl World {
             hub_timer_at: u64::MAX,
             store: MemoryStore::default(),
             store_fails: false,
+            store_away_until: 0,
             nodes,
             links: BTreeMap::new(),
             last_conn: 0,
@@ -150,6 +164,7 @@ impl World {
             checker: Checker::default(),
             exits: Vec::new(),
         };
+        variant.change_store(&mut world.store);
         world.begin();
         world
     }
@@ -178,12 +193,16 @@ impl World {
                 self.heal();
             }
             let idle_ms = at_ms.saturating_sub(self.busy_at);
-            let over = at_ms > self.knobs.faults_until_ms + HEAL_MS || self.steps > MAX_STEPS;
+            let late_ms = self.knobs.faults_until_ms.max(self.busy_at) + HEAL_MS;
+            let over = at_ms > late_ms || self.steps > MAX_STEPS;
             if over || (self.healing && idle_ms > QUIET_MS && self.settled()) {
                 break;
             }
             self.now_ms = self.now_ms.max(at_ms);
             self.happen(what);
+            if !self.variant.is_whole() && !self.checker.violations.is_empty() {
+                return;
+            }
         }
         let waiting = waiting(&self.store);
         self.checker.end(self.now_ms, &waiting);
@@ -252,6 +271,8 @@ impl World {
             }
             What::ClientHears(client, visit, heard) => self.client_hears(client, visit, heard),
             What::Fault(fault) => self.fault(fault),
+            What::HubReads(conn) => self.hub_reads(conn),
+            What::Writable(conn) => self.writable(conn, true),
         }
     }
 }

@@ -5,7 +5,7 @@ use zmqgame_sim::world::run;
 #[test]
 fn every_promise_holds_and_a_seed_replays() {
     let mut handled = 0;
-    for seed in 0..60 {
+    for seed in (0..60).chain(10_000..10_028) {
         let verdict = run(seed, false);
         assert!(
             verdict.checker.violations.is_empty(),
@@ -45,6 +45,10 @@ fn seeds_that_once_failed() {
             "a busy group send that was then refused blocked its sender",
         ),
         (1622, "a copy of a refused message was accepted"),
+        (
+            10_001,
+            "players with full cursors waited for each other's messages for ever",
+        ),
     ] {
         let verdict = run(seed, false);
         assert!(

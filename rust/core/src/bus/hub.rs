@@ -38,6 +38,7 @@ pub use config::{Allowed, CloseReason, Conn, HubConfig, HubOut, Peer};
 pub use counters::Counters;
 pub use mailbox::StoreMismatch;
 
+use crate::bus::broken::{Broken, Rule};
 use crate::bus::codec::decode;
 use crate::bus::message::{ErrorCode, Message};
 use crate::bus::store::{StoreBatch, StoreDone, StoreError, StoreOp};
@@ -76,6 +77,7 @@ pub struct Hub {
     crowded: VecDeque<u32>,
     next_tick: u64,
     exited: bool,
+    broken: Broken,
 }
 
 impl Hub {
@@ -109,8 +111,16 @@ impl Hub {
             crowded: VecDeque::new(),
             next_tick: now_ms + tick_ms(&config),
             exited: false,
+            broken: Broken::NONE,
             config,
         }
+    }
+
+    /// Takes a rule away.
+    #[cfg(feature = "broken")]
+    pub const fn break_rule(&mut self, broken: Broken) {
+        self.broken = broken;
+        self.mailbox.broken = broken;
     }
 
     /// A connection was made; its transport has authenticated it.
@@ -367,6 +377,9 @@ impl Hub {
 
     /// A counter of this epoch as it goes on the wire [12].
     fn in_epoch(&self, counter: u32) -> u64 {
+        if self.broken.lacks(Rule::EpochInLogin) {
+            return u64::from(counter);
+        }
         u64::from(self.config.hub_epoch) << 32 | u64::from(counter)
     }
 }

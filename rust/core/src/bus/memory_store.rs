@@ -2,6 +2,7 @@
 //!
 //! For tests and the simulation. A clone is a crash image: what was committed at that point.
 
+use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::Mark;
 use crate::bus::store::{RosterEntry, Row, StoreBatch, StoreDone, StoreOp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,9 +34,16 @@ pub struct MemoryStore {
     pub last_row: u64,
     /// Bytes of payload that it takes; 0: any.
     pub limit_bytes: usize,
+    pub(crate) broken: Broken,
 }
 
 impl MemoryStore {
+    /// Takes a rule away.
+    #[cfg(feature = "broken")]
+    pub const fn break_rule(&mut self, broken: Broken) {
+        self.broken = broken;
+    }
+
     /// Runs a batch: all of it or, for a hub that is not the highest, nothing but the answer that says so.
     pub fn commit(&mut self, batch: &StoreBatch) -> Vec<StoreDone> {
         batch.ops.iter().map(|op| self.run(op)).collect()
@@ -138,11 +146,13 @@ impl MemoryStore {
             return StoreDone::Done;
         };
         let mark = (id.epoch, id.seq);
-        if self
-            .mailbox(player)
-            .accepted
-            .get(&id.node_key)
-            .is_some_and(|accepted| *accepted >= mark)
+        let once = !self.broken.lacks(Rule::AppendOnce);
+        if once
+            && self
+                .mailbox(player)
+                .accepted
+                .get(&id.node_key)
+                .is_some_and(|accepted| *accepted >= mark)
         {
             return StoreDone::Appended; // [20]
         }
@@ -156,6 +166,9 @@ impl MemoryStore {
             return StoreDone::Full;
         }
         self.last_row += 1;
+        if self.broken.lacks(Rule::RowsGrow) {
+            self.last_row = self.rows(player).last().map_or(1, |row| row.row + 1);
+        }
         let (row, payload) = (self.last_row, payload.clone());
         let mailbox = self.mailbox(player);
         mailbox.rows.push(Row {
@@ -165,7 +178,8 @@ impl MemoryStore {
             content: *content,
             payload,
         });
-        mailbox.accepted.insert(id.node_key, mark);
+        let accepted = mailbox.accepted.entry(id.node_key).or_default();
+        *accepted = (*accepted).max(mark);
         StoreDone::Appended
     }
 
@@ -178,17 +192,22 @@ impl MemoryStore {
             .collect();
         let end = rows.len() <= limit;
         rows.truncate(limit);
+        if self.broken.lacks(Rule::RowsStay) {
+            let last = rows.last().map_or(0, |row| row.row);
+            self.mailbox(player).rows.retain(|row| row.row > last);
+        }
         StoreDone::Rows { rows, end }
     }
 
     fn logout(&mut self, player: &Arc<str>, cursor: &[Mark]) {
+        let stay = self.broken.lacks(Rule::LogoutRows);
         let mailbox = self.mailbox(player);
         for mark in cursor {
             let accepted = mailbox.accepted.entry(mark.node_key).or_default();
             *accepted = (*accepted).max((mark.epoch, mark.seq));
             mailbox
                 .rows
-                .retain(|row| row.id.node_key != mark.node_key || row.id > *mark);
+                .retain(|row| stay || row.id.node_key != mark.node_key || row.id > *mark);
         }
     }
 }

@@ -119,6 +119,13 @@ impl Node {
         &self.counters
     }
 
+    /// Takes a rule away.
+    #[cfg(feature = "broken")]
+    pub const fn break_rule(&mut self, broken: crate::bus::broken::Broken) {
+        self.sender.broken = broken;
+        self.hosting.broken = broken;
+    }
+
     // --- out -----------------------------------------------------------------------------------------------------
 
     /// The next event, in order.

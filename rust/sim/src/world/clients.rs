@@ -3,6 +3,7 @@
 use super::World;
 use super::what::{Heard, Said, What};
 use crate::client::Place;
+use zmqgame_core::bus::node::cursor::Cursor;
 use zmqgame_core::bus::node::hosting::Attached;
 
 impl World {
@@ -40,7 +41,12 @@ impl World {
         let node = self.knobs.senders + self.prng.index(self.knobs.hosts);
         let incarnation = self.nodes[node].incarnation;
         let state = &self.clients[client];
-        let (player, login, cursor) = (state.player.clone(), state.login, state.cursor.clone());
+        let (player, login) = (state.player.clone(), state.login);
+        let cursor = if self.variant.client_brings_nothing() {
+            Cursor::default()
+        } else {
+            state.cursor.clone()
+        };
         let attached = self.nodes[node]
             .core
             .as_mut()
@@ -56,8 +62,6 @@ impl World {
             for delivery in pending {
                 self.tell_client(node, &player, Heard::Message(delivery.id));
             }
-        } else {
-            self.clients[client].login = 0;
         }
         if self.clients[client].leaving {
             self.tell_host(client, Said::Leave);
@@ -105,7 +109,8 @@ impl World {
             // Who has asked to leave handles nothing more: the logout carries the cursor of that moment [30, 31].
             Heard::Message(_) if self.clients[client].leaving => {}
             Heard::Message(id) => {
-                if !self.clients[client].cursor.covers(id) {
+                let new = !self.clients[client].cursor.covers(id);
+                if new || self.variant.client_is_forgetful() {
                     self.clients[client].cursor.raise(id);
                     self.note(10, id.seq);
                     self.busy_at = self.now_ms;

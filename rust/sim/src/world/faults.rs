@@ -17,6 +17,9 @@ impl World {
             Fault::Vanish => knobs.vanish_ms,
             Fault::Leave => knobs.leave_ms,
             Fault::StoreFail => knobs.store_fail_ms,
+            Fault::StoreAway => knobs.store_away_ms,
+            Fault::NotWritable => knobs.not_writable_ms,
+            Fault::HoldUp => knobs.hold_up_ms,
         }
     }
 
@@ -46,9 +49,7 @@ impl World {
                 self.node_kill(node);
             }
             Fault::Cut => {
-                let conns: Vec<Conn> = self.links.keys().copied().collect();
-                if !conns.is_empty() {
-                    let conn = conns[self.prng.index(conns.len())];
+                if let Some(conn) = self.some_link() {
                     self.sever(conn);
                 }
             }
@@ -69,12 +70,49 @@ impl World {
                 }
             }
             Fault::StoreFail => self.store_fails = true,
+            Fault::StoreAway => {
+                self.store_away_until = self.now_ms + self.prng.between(500, 8_000);
+            }
+            Fault::NotWritable => {
+                if let Some(conn) = self.some_link() {
+                    self.writable(conn, false);
+                    let delay = self.prng.between(1, 6_000);
+                    self.later(delay, What::Writable(conn));
+                }
+            }
+            Fault::HoldUp => self.hold_up(),
+        }
+    }
+
+    fn some_link(&mut self) -> Option<Conn> {
+        let conns: Vec<Conn> = self.links.keys().copied().collect();
+        if conns.is_empty() {
+            return None;
+        }
+        Some(conns[self.prng.index(conns.len())])
+    }
+
+    /// A link's way to the hub takes long; often its node has given it up and connected again meanwhile.
+    fn hold_up(&mut self) {
+        let Some(conn) = self.some_link() else {
+            return;
+        };
+        let long_ms = self.prng.between(1, 5_000);
+        let given_up = self.prng.chance(600).then(|| self.prng.below(long_ms));
+        let Some(link) = self.links.get_mut(&conn).filter(|link| !link.held_up) else {
+            return;
+        };
+        link.held_up = true;
+        self.later(long_ms, What::HubReads(conn));
+        if let Some(delay) = given_up {
+            self.later(delay, What::NodeLost(conn));
         }
     }
 
     pub(super) fn heal(&mut self) {
         self.healing = true;
         self.store_fails = false;
+        self.store_away_until = 0;
         self.busy_at = self.now_ms;
     }
 }

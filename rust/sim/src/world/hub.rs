@@ -2,7 +2,9 @@
 
 use super::World;
 use super::what::What;
+use zmqgame_core::bus::codec::decode;
 use zmqgame_core::bus::hub::{Conn, Hub, HubConfig, HubOut};
+use zmqgame_core::bus::message::Message;
 use zmqgame_core::bus::store::{StoreBatch, StoreDone, StoreError};
 
 impl World {
@@ -18,9 +20,16 @@ impl World {
             hash_seed: self.prng.bits(),
             queue_messages: 16,
             sent_messages: 8,
+            cursor_senders: self.knobs.cursor_senders,
+            link_bytes: self.knobs.link_bytes,
+            store_bytes: self.knobs.store_bytes,
+            window_messages: self.knobs.window,
             ..HubConfig::default()
         };
-        self.hub = Some(Hub::new(config, self.now_ms));
+        let mut hub = Hub::new(config, self.now_ms);
+        self.variant.change_hub(&mut hub);
+        self.hub = Some(hub);
+        self.checker.hub_begins();
         self.hub_timer_at = u64::MAX;
         self.drain_hub();
     }
@@ -42,9 +51,13 @@ impl World {
     }
 
     pub(super) fn hub_in(&mut self, conn: Conn, frame: &[u8]) {
-        let Some(link) = self.links.get(&conn) else {
+        let Some(link) = self.links.get_mut(&conn) else {
             return;
         };
+        if link.held_up {
+            link.unread.push(frame.to_vec());
+            return;
+        }
         if link.severed || !link.at_hub || link.hub_incarnation != self.hub_incarnation {
             return;
         }
@@ -59,6 +72,10 @@ impl World {
         let Some(link) = self.links.get_mut(&conn) else {
             return;
         };
+        if link.held_up {
+            link.lost_late = true;
+            return;
+        }
         let open = std::mem::replace(&mut link.at_hub, false);
         let ours = link.hub_incarnation == self.hub_incarnation;
         self.tidy_link(conn);
@@ -66,6 +83,45 @@ impl World {
             self.trace ^= conn;
             hub.handle_disconnected(self.now_ms, conn);
             self.drain_hub();
+        }
+    }
+
+    /// What was held up arrives, in order; then the end of the connection, if that came.
+    pub(super) fn hub_reads(&mut self, conn: Conn) {
+        let Some(link) = self.links.get_mut(&conn) else {
+            return;
+        };
+        link.held_up = false;
+        let (unread, lost) = (std::mem::take(&mut link.unread), link.lost_late);
+        for frame in unread {
+            self.hub_in(conn, &frame);
+        }
+        if lost {
+            self.hub_lost(conn);
+        }
+    }
+
+    /// The socket of a node is full, or takes frames again.
+    pub(super) fn writable(&mut self, conn: Conn, writable: bool) {
+        if let Some(hub) = self.hub.as_mut() {
+            hub.set_writable(conn, writable);
+            self.drain_hub();
+        }
+    }
+
+    /// Whom the hub lets host: promise E.
+    fn check_bound(&mut self, conn: Conn, frame: &[u8]) {
+        let Some(link) = self.links.get(&conn) else {
+            return;
+        };
+        let host = (link.node, link.node_incarnation);
+        for message in decode(frame).flatten() {
+            if let Message::Bound { bound } = message {
+                for bound in bound.iter() {
+                    self.checker
+                        .bound(self.now_ms, bound.player, bound.login, host);
+                }
+            }
         }
     }
 
@@ -86,7 +142,10 @@ impl World {
         };
         while let Some(out) = hub.poll_out() {
             match out {
-                HubOut::Frame { conn, bytes } => self.send_to_node(conn, bytes),
+                HubOut::Frame { conn, bytes } => {
+                    self.check_bound(conn, &bytes);
+                    self.send_to_node(conn, bytes);
+                }
                 HubOut::Close { conn, why } => {
                     self.note(4, why.text.len() as u64);
                     self.close_at_hub(conn);
@@ -96,7 +155,8 @@ impl World {
         }
         if let Some(batch) = hub.poll_store(64) {
             let delay = self.prng.between(1, self.knobs.store_ms);
-            let fails = std::mem::take(&mut self.store_fails);
+            let away = self.now_ms < self.store_away_until;
+            let fails = std::mem::take(&mut self.store_fails) || away;
             self.later(delay, What::StoreDone(self.hub_incarnation, batch, fails));
         }
         if let Some(at) = hub.poll_timeout() {

@@ -14,6 +14,10 @@ pub(super) struct Link {
     pub(super) at_hub: bool,
     pub(super) at_node: bool,
     pub(super) severed: bool,
+    /// Nothing reaches the hub for a while; it is not lost.
+    pub(super) held_up: bool,
+    pub(super) unread: Vec<Vec<u8>>,
+    pub(super) lost_late: bool,
 }
 
 impl World {
@@ -49,8 +53,10 @@ impl World {
         );
         if let Some(link) = self.links.get_mut(&conn).filter(|link| !link.severed) {
             link.severed = true;
-            self.later(hub_ms, What::HubLost(conn));
-            self.later(node_ms, What::NodeLost(conn));
+            if !self.knobs.silent_cuts {
+                self.later(hub_ms, What::HubLost(conn));
+                self.later(node_ms, What::NodeLost(conn));
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::links::Link;
 use super::what::{Heard, What};
-use super::{GROUP, World};
+use super::{CLUB, GROUP, World};
 use zmqgame_core::bus::hub::{Conn, Peer};
 use zmqgame_core::bus::memory_store::MemoryStore;
 use zmqgame_core::bus::message::{MessageId, node_key};
@@ -37,19 +37,26 @@ impl World {
             return;
         }
         self.note(6, node as u64);
+        let mut clock_ms = self.now_ms;
+        if self.knobs.clock_ahead_ms > 0 {
+            clock_ms += self.prng.below(self.knobs.clock_ahead_ms);
+        }
         let process = &mut self.nodes[node];
-        process.epoch = (process.epoch + 1).max(self.now_ms);
+        process.epoch = (process.epoch + 1).max(clock_ms);
         process.incarnation += 1;
         process.timer_at = u64::MAX;
         let config = NodeConfig {
             name: process.name.clone(),
             epoch: process.epoch,
-            connection: self.now_ms,
+            connection: clock_ms,
             roles: Vec::new(),
             next_seq: 1,
         };
         process.core = Node::new(config, self.now_ms).ok();
         assert!(process.core.is_some(), "the name is good");
+        if let Some(core) = process.core.as_mut() {
+            self.variant.change_node(core);
+        }
         self.drain_node(node);
     }
 
@@ -140,6 +147,9 @@ impl World {
                 at_hub,
                 at_node: true,
                 severed: !at_hub,
+                held_up: false,
+                unread: Vec::new(),
+                lost_late: false,
             },
         );
         if let Some(hub) = self.hub.as_mut() {
@@ -212,6 +222,10 @@ impl World {
                 self.tell_client(node, &player, Heard::Bound(login));
                 if let Some(core) = self.nodes[node].core.as_mut() {
                     let _ = core.member(true, false, GROUP, &player);
+                    if self.knobs.club_per_mille > 0 && player.ends_with(['0', '2', '4', '6', '8'])
+                    {
+                        let _ = core.member(true, true, CLUB, &player);
+                    }
                 }
             }
             NodeEvent::Dropped { player, .. } => self.tell_client(node, &player, Heard::Closed),

@@ -35,6 +35,10 @@ pub enum What {
     ClientHears(usize, u64, Heard),
     /// A fault of a kind.
     Fault(Fault),
+    /// What was held up on its way to the hub arrives.
+    HubReads(Conn),
+    /// A node reads again.
+    Writable(Conn),
 }
 
 /// From a client to its host.
@@ -82,10 +86,16 @@ pub enum Fault {
     Leave,
     /// The store fails the next batch.
     StoreFail,
+    /// The store is away for seconds.
+    StoreAway,
+    /// A node does not read for a while.
+    NotWritable,
+    /// A link's way to the hub takes long.
+    HoldUp,
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 11] = [
     Fault::HubKill,
     Fault::NodeKill,
     Fault::SenderKill,
@@ -94,4 +104,7 @@ pub const FAULTS: [Fault; 8] = [
     Fault::Vanish,
     Fault::Leave,
     Fault::StoreFail,
+    Fault::StoreAway,
+    Fault::NotWritable,
+    Fault::HoldUp,
 ];

@@ -1,6 +1,7 @@
 //! What the hub is told at its start, and what it tells its driver.
 
 use crate::bus::message::ErrorCode;
+use crate::limits::MAX_CURSOR_SENDERS;
 
 /// A connection as the driver names it; never used twice in a process.
 pub type Conn = u64;
@@ -62,6 +63,8 @@ pub struct HubConfig {
     pub queue_bytes: usize,
     /// Delivered and not acked, per player: bounds what a node holds for it.
     pub sent_messages: usize,
+    /// Senders in a session's cursor; a message of one more waits until a mark may go.
+    pub cursor_senders: usize,
     /// Payload that waits for one link; more stays with the players.
     pub link_bytes: usize,
     /// Receipts, presence and answers that wait for one link; more: it does not read, the link is closed.
@@ -100,6 +103,7 @@ impl Default for HubConfig {
             queue_messages: 256,
             queue_bytes: 1 << 20,
             sent_messages: 64,
+            cursor_senders: MAX_CURSOR_SENDERS,
             link_bytes: 4 << 20,
             control_bytes: 32 << 20,
             store_bytes: 64 << 20,

@@ -1,5 +1,6 @@
 //! The line of a player in motion (BUS.md section 6): into the queue, out to the host, into the mailbox.
 
+use crate::bus::broken::{Broken, Rule};
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::line::{Entry, Line, SenderMark, Sent};
@@ -7,10 +8,6 @@ use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
 use crate::bus::store::{Row, StoreOp};
-use crate::limits::MAX_CURSOR_SENDERS;
-
-/// From this many senders in a cursor on, marks that may go are looked for.
-const FORGET_FROM: usize = MAX_CURSOR_SENDERS / 2;
 
 /// What became of a message that entered a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +30,11 @@ enum Blocked {
     Link,
     /// A mark has to go first.
     Cursor,
+}
+
+/// Whether messages go from memory to the host in this phase [15].
+fn flows(phase: Phase, broken: Broken) -> bool {
+    phase == Phase::Live || (phase == Phase::Drain && broken.lacks(Rule::MailboxFirst))
 }
 
 impl Hub {
@@ -64,6 +66,7 @@ impl Hub {
         let player = self.players.get_mut(at);
         if let Some(line) = &player.line
             && line.is_accepted(entry.id)
+            && !self.broken.lacks(Rule::AcceptedAtLive)
         {
             return Entered::Done(Outcome::Stored, Detail::None); // [18]
         }
@@ -79,7 +82,8 @@ impl Hub {
         {
             return Entered::Open; // [19]
         }
-        let live = player.phase == Phase::Live && player.line().queue.is_empty();
+        let flows = flows(player.phase, self.broken);
+        let live = flows && player.line().queue.is_empty();
         if live && self.blocked(at, entry.id.node_key) == Blocked::No {
             return self.send_live(at, entry);
         }
@@ -97,7 +101,14 @@ impl Hub {
             || line.queue_bytes > self.config.queue_bytes;
         if full && player.phase != Phase::Offline {
             self.counters.spills += 1;
-            self.flush(at);
+            if self.broken.lacks(Rule::WholeSpill) {
+                for entry in std::mem::take(&mut self.players.get_mut(at).line().queue) {
+                    self.append(at, entry, true);
+                }
+                self.players.get_mut(at).line().queue_bytes = 0;
+            } else {
+                self.flush(at);
+            }
             let player = self.players.get_mut(at);
             if player.phase == Phase::Live {
                 player.phase = Phase::Drain;
@@ -111,7 +122,7 @@ impl Hub {
             if line.sent.len() >= self.config.sent_messages {
                 return Blocked::Window;
             }
-            if !line.has_mark_room(sender) {
+            if !line.has_mark_room(sender, self.config.cursor_senders) {
                 return Blocked::Cursor;
             }
         }
@@ -124,8 +135,11 @@ impl Hub {
 
     /// Takes the next number for a message that is not in the queue.
     fn send_live(&mut self, at: u32, entry: Entry) -> Entered {
+        if self.broken.lacks(Rule::DeliveredAtAck) {
+            self.outcome(entry.recipient(at), Outcome::Delivered, Detail::None);
+        }
         let (link, number) = self.number(at, |line| {
-            line.mark(entry.id, false);
+            line.mark(entry.id);
             line.sent.push_back(Sent::Memory(entry));
         });
         Entered::Live(link, number)
@@ -133,11 +147,11 @@ impl Hub {
 
     fn number(&mut self, at: u32, into: impl FnOnce(&mut Line)) -> (u32, Number) {
         self.counters.deliveries += 1;
-        let epoch = u64::from(self.config.hub_epoch) << 32;
+        let binding = self.in_epoch(self.players.get(at).binding);
         let player = self.players.get_mut(at);
         into(player.line());
         let number = Number {
-            binding: epoch | u64::from(player.binding),
+            binding,
             number: player.next_number,
         };
         player.next_number = player.next_number.saturating_add(1);
@@ -180,13 +194,18 @@ impl Hub {
     pub(super) fn pump(&mut self, at: u32) {
         match self.players.get(at).phase {
             Phase::Live => self.pump_queue(at),
-            Phase::Drain => self.read_on(at),
+            Phase::Drain => {
+                if self.broken.lacks(Rule::MailboxFirst) {
+                    self.pump_queue(at);
+                }
+                self.read_on(at);
+            }
             Phase::Offline | Phase::Waiting => {}
         }
     }
 
     fn pump_queue(&mut self, at: u32) {
-        while self.players.get(at).phase == Phase::Live {
+        while flows(self.players.get(at).phase, self.broken) {
             let Some(head) = self
                 .players
                 .get(at)
@@ -251,13 +270,14 @@ impl Hub {
 
     /// The host acked all numbers of a binding up to one [14, 25].
     pub(super) fn ack(&mut self, session: u32, ack: Ack) {
-        let current = ack.binding >> 32 == u64::from(self.config.hub_epoch);
+        let current = ack.binding == self.in_epoch(ack.binding as u32);
         let bound = if current {
             self.players.bound(ack.binding as u32)
         } else {
             None
         };
-        let Some(at) = bound.filter(|at| self.players.get(*at).host == session) else {
+        let any = self.broken.lacks(Rule::FreshBinding);
+        let Some(at) = bound.filter(|at| any || self.players.get(*at).host == session) else {
             self.counters.void_acks += 1;
             return;
         };
@@ -316,6 +336,9 @@ impl Hub {
 
     /// Issues one append. `flush`: the message was in memory before.
     pub(super) fn append(&mut self, at: u32, entry: Entry, flush: bool) {
+        if self.broken.lacks(Rule::StoredAtCommit) {
+            self.outcome(entry.recipient(at), Outcome::Stored, Detail::None);
+        }
         let player = self.players.get_mut(at);
         (player.rows_left, player.marks_known) = (true, false);
         let name = player.name.clone();
@@ -370,7 +393,7 @@ impl Hub {
             self.go_live(at); // This hub has read it to its end and has appended nothing since (BUS.md section 10).
             return;
         }
-        self.read_on(at);
+        self.pump(at);
     }
 
     /// The next page, when half the window is free; the marks, when they are not on their way.
@@ -445,7 +468,7 @@ impl Hub {
             }
             self.counters.rows_read += 1;
             let (link, number) = self.number(at, |line| {
-                line.mark(row.id, true);
+                line.mark(row.id);
                 line.last_row = row.row;
                 line.sent.push_back(Sent::Row { row: row.row });
             });
@@ -482,14 +505,17 @@ impl Hub {
     }
 
     fn go_live(&mut self, at: u32) {
+        let filtered = !self.broken.lacks(Rule::AcceptedAtLive); // [18]
         let player = self.players.get_mut(at);
         player.phase = Phase::Live;
         if player.line.is_some() {
             let line = player.line();
             let (seen, new): (Vec<_>, Vec<_>) = line.queue.drain(..).partition(|entry| {
-                line.accepted
-                    .iter()
-                    .any(|mark| mark.node_key == entry.id.node_key && *mark >= entry.id)
+                let accepted = line.accepted.iter();
+                filtered
+                    && accepted
+                        .clone()
+                        .any(|mark| mark.node_key == entry.id.node_key && *mark >= entry.id)
             });
             line.queue_bytes = new.iter().map(|entry| entry.payload.len()).sum();
             line.queue = new.into();
@@ -519,12 +545,12 @@ impl Hub {
         let complete = self.mailbox.opened;
         let player = self.players.get_mut(at);
         let name = player.name.clone();
-        let sessions = &self.sessions;
+        let (sessions, early) = (&self.sessions, self.broken.lacks(Rule::TrimWaits));
         let (over, kept): (Vec<_>, Vec<_>) = player
             .line()
             .accepted
             .drain(..)
-            .partition(|mark| sessions.is_over(mark, complete));
+            .partition(|mark| early || sessions.is_over(mark, complete));
         player.line().accepted = kept;
         for mark in over {
             self.counters.trims += 1;
@@ -554,28 +580,28 @@ impl Hub {
 
     /// Tells the node which marks of a full cursor can't be needed again [32].
     ///
-    /// Before live, unread rows may repeat what went out from memory, never what went out as a row: a
-    /// sender's rows are in its order, and the store takes no id twice.
+    /// Before live, an unread row may repeat what went out before: the mark knows.
     pub(super) fn forget(&mut self, at: u32) {
         let player = self.players.get(at);
         let Some(line) = player
             .line
             .as_deref()
-            .filter(|line| line.marks.len() >= FORGET_FROM)
+            .filter(|line| line.marks.len() * 2 >= self.config.cursor_senders)
         else {
             return;
         };
         let live = player.phase == Phase::Live;
-        if !(live || player.phase == Phase::Drain && line.sent.is_empty())
-            || !line.has_no_rows_open()
-        {
+        let hasty = self.broken.lacks(Rule::ForgetWaitsForRows);
+        let reckless = self.broken.lacks(Rule::ForgetWaitsForLow);
+        let read = live || player.phase == Phase::Drain && line.sent.is_empty();
+        if !(read && line.has_no_rows_open() || hasty) {
             return;
         }
         let complete = self.mailbox.opened;
         let may_go = |mark: &&SenderMark| {
-            (live || mark.as_row)
-                && self.sessions.is_over(&mark.id, complete)
-                && !line.holds_sender(mark.id.node_key)
+            (live || !mark.row_ahead || hasty)
+                && (self.sessions.is_over(&mark.id, complete) || reckless)
+                && (!line.holds_sender(mark.id.node_key) || hasty)
         };
         let marks: Vec<_> = line
             .marks
@@ -612,8 +638,21 @@ impl Hub {
             if self.players.at(at).is_some() {
                 self.players.get_mut(at).line().crowded = false;
                 self.forget(at);
+                self.store_crowded(at);
                 self.pump(at);
             }
+        }
+    }
+
+    /// What waits for a mark to go waits in the mailbox: it has its receipt then, so that its sender's low rises, and
+    /// marks of that sender may go at other players. In memory, players could wait for each other for ever.
+    fn store_crowded(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        let reads = matches!(player.phase, Phase::Drain | Phase::Live);
+        let line = player.line();
+        if reads && line.marks.len() >= self.config.cursor_senders && !line.queue.is_empty() {
+            player.phase = Phase::Drain;
+            self.flush(at);
         }
     }
 

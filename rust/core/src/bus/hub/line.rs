@@ -3,8 +3,8 @@
 //! Rows of the mailbox are older than anything here: memory goes to the mailbox whole and in order,
 //! what is in flight included, or not at all.
 
+use crate::bus::hub::receipts::Recipient;
 use crate::bus::message::{Content, Mark, MessageId};
-use crate::limits::MAX_CURSOR_SENDERS;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -21,6 +21,18 @@ pub struct Entry {
     pub content: Content,
     /// The payload, shared by the recipients of a group.
     pub payload: Arc<[u8]>,
+}
+
+impl Entry {
+    /// Whose outcome it waits for.
+    pub fn recipient(&self, player: u32) -> Recipient {
+        Recipient {
+            from: self.from,
+            id: self.id,
+            grouped: self.grouped,
+            player,
+        }
+    }
 }
 
 /// What an ack of a number means.
@@ -49,8 +61,11 @@ pub enum Sent {
 pub struct SenderMark {
     /// The last message that went to the session.
     pub id: Mark,
-    /// It went as a row.
-    pub as_row: bool,
+    /// An unread row may hold what it stands for.
+    ///
+    /// Such a row is older than all rows of senders that have no mark: it is read again before one of those can
+    /// wait for room, and then this ends.
+    pub row_ahead: bool,
 }
 
 /// The line of one player.
@@ -116,6 +131,10 @@ impl Line {
 
     /// The binding ended: what was only sent waits again, at the head; rows are read again [14].
     pub fn unsend(&mut self) {
+        let rows = |sent: &Sent| !matches!(sent, Sent::Memory(_));
+        if self.settled < self.settle_wanted || self.sent.iter().any(rows) {
+            self.marks.iter_mut().for_each(|mark| mark.row_ahead = true);
+        }
         while let Some(sent) = self.sent.pop_back() {
             if let Sent::Memory(entry) = sent {
                 self.queue_bytes += entry.payload.len();
@@ -145,6 +164,11 @@ impl Line {
         }
         all.extend(self.queue.drain(..));
         self.queue_bytes = 0;
+        for mark in &mut self.marks {
+            let below =
+                |entry: &Entry| entry.id.node_key == mark.id.node_key && entry.id <= mark.id;
+            mark.row_ahead |= all.iter().any(below);
+        }
         all
     }
 
@@ -158,21 +182,28 @@ impl Line {
     }
 
     /// Whether the cursor has room for a mark of this sender.
-    pub fn has_mark_room(&self, node_key: u64) -> bool {
-        self.marks.len() < MAX_CURSOR_SENDERS
-            || self.marks.iter().any(|mark| mark.id.node_key == node_key)
+    pub fn has_mark_room(&self, node_key: u64, senders: usize) -> bool {
+        self.marks.len() < senders || self.marks.iter().any(|mark| mark.id.node_key == node_key)
     }
 
     /// A message goes to the session: the cursor may hold it.
-    pub fn mark(&mut self, id: MessageId, as_row: bool) {
+    pub fn mark(&mut self, id: MessageId) {
         match self
             .marks
             .iter_mut()
             .find(|mark| mark.id.node_key == id.node_key)
         {
-            Some(mark) if id >= mark.id => *mark = SenderMark { id, as_row },
+            Some(mark) if id >= mark.id => {
+                *mark = SenderMark {
+                    id,
+                    row_ahead: false,
+                };
+            }
             Some(_) => {}
-            None => self.marks.push(SenderMark { id, as_row }),
+            None => self.marks.push(SenderMark {
+                id,
+                row_ahead: false,
+            }),
         }
     }
 
@@ -266,16 +297,13 @@ mod tests {
     fn the_cursor_takes_64_senders() {
         let mut line = Line::default();
         for node_key in 0..64 {
-            assert!(line.has_mark_room(node_key));
-            line.mark(
-                MessageId {
-                    node_key,
-                    epoch: 1,
-                    seq: 1,
-                },
-                false,
-            );
+            assert!(line.has_mark_room(node_key, 64));
+            line.mark(MessageId {
+                node_key,
+                epoch: 1,
+                seq: 1,
+            });
         }
-        assert!(line.has_mark_room(3) && !line.has_mark_room(64));
+        assert!(line.has_mark_room(3, 64) && !line.has_mark_room(64, 64));
     }
 }

@@ -1,5 +1,6 @@
 //! A link's life: hello, heartbeats, replaced, lost, closed; and its node's: grace, bye, roster.
 
+use crate::bus::broken::Rule;
 use crate::bus::hub::config::{CloseReason, HubOut, matches};
 use crate::bus::hub::directory::NONE;
 use crate::bus::hub::mailbox::Purpose;
@@ -32,7 +33,7 @@ impl Hub {
             None => self.sessions.add(hello.node_key, hello.name.into()),
         };
         let old = self.sessions.get(session).link;
-        if old != NONE {
+        if old != NONE && !self.broken.lacks(Rule::OneConnection) {
             self.close_link(
                 old,
                 ErrorCode::Replaced,
@@ -107,7 +108,8 @@ impl Hub {
                 format!("epoch {}, the highest is {}", hello.epoch, session.epoch),
             ));
         }
-        if hello.epoch == session.epoch && hello.connection <= session.connection {
+        let late = hello.epoch == session.epoch && hello.connection <= session.connection;
+        if late && !self.broken.lacks(Rule::LateHello) {
             return Err((
                 ErrorCode::Replaced,
                 "a newer connection of this node was here".into(),

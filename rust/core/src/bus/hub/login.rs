@@ -1,5 +1,6 @@
 //! Who hosts whom: login, register, takeover, logout, lost hosts (BUS.md rules 6, 9, 11 to 14, 31).
 
+use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::line::Entry;
@@ -46,7 +47,8 @@ impl Hub {
             let player = self.players.get(at);
             let taken =
                 claim.login == player.login && player.host != session && player.host != NONE;
-            if claim.login < player.login || taken {
+            let older = claim.login < player.login && !self.broken.lacks(Rule::NewestLogin);
+            if older || taken {
                 self.refuse_login(session, &claim, "a newer login"); // [11, 13]
                 continue;
             }
@@ -70,7 +72,11 @@ impl Hub {
 
     fn bind(&mut self, at: u32, session: u32, login: u64, request: u64) {
         self.counters.bound += 1;
-        let counter = self.next_counter();
+        let counter = if self.broken.lacks(Rule::FreshBinding) {
+            at + 1
+        } else {
+            self.next_counter()
+        };
         let player = self.players.get(at);
         let (old, old_login, name) = (player.host, player.login, player.name.clone());
         if old != NONE {
@@ -117,6 +123,9 @@ impl Hub {
         }
         self.counters.dropped_logins += 1;
         self.detach(at);
+        if self.broken.lacks(Rule::DropOfReplaced) {
+            return;
+        }
         let (name, link) = (
             self.players.get(at).name.clone(),
             self.sessions.get(old).link,
@@ -178,7 +187,10 @@ impl Hub {
             );
             return;
         }
-        let cursor: Vec<Mark> = cursor.iter().collect();
+        let mut cursor: Vec<Mark> = cursor.iter().collect();
+        if self.broken.lacks(Rule::LogoutCursor) {
+            cursor.clear();
+        }
         self.players.get_mut(at).login = login;
         self.unhost(at);
         self.drop_handled(at, &cursor);
@@ -199,11 +211,15 @@ impl Hub {
             let name = player.name.clone();
             let line = player.line();
             (line.ops, line.behind_marks) = (line.ops + 1, true);
-            let purpose = Purpose::Logout {
+            let mut purpose = Purpose::Logout {
                 player: at,
                 login,
                 session,
             };
+            if self.broken.lacks(Rule::LogoutAtCommit) {
+                self.logout_done(at, login, session);
+                purpose = Purpose::Player { player: at };
+            }
             self.mailbox.push(
                 StoreOp::Logout {
                     player: name,
@@ -281,6 +297,9 @@ impl Hub {
     fn give_up(&mut self, at: u32) {
         self.counters.hosts_lost += 1;
         self.unhost(at);
+        if self.broken.lacks(Rule::AppendOfLost) {
+            self.players.get_mut(at).line().take_memory();
+        }
         self.flush(at);
         self.slim(at);
     }

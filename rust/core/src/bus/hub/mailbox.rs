@@ -3,6 +3,7 @@
 //! One batch is under way at a time. If its outcome is unknown it is issued again, whole and in its
 //! old order; nothing is confirmed before its completion.
 
+use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::MessageId;
 use crate::bus::store::{StoreBatch, StoreDone, StoreOp};
 use std::collections::VecDeque;
@@ -123,6 +124,8 @@ pub struct Mailbox {
     pub opened: bool,
     /// Why the last batch failed; none after one that did not.
     pub failure: Option<String>,
+    /// A rule that is taken away.
+    pub broken: Broken,
 }
 
 /// First wait after a failure; doubled to `RETRY_MAX_MS`: a store that restarts is found soon, a dead one not hammered.
@@ -133,6 +136,10 @@ impl Mailbox {
     /// Issues an operation behind all others.
     pub fn push(&mut self, op: StoreOp, purpose: Purpose) {
         self.bytes += payload_bytes(&op);
+        let read = self.opened && matches!(op, StoreOp::Read { .. });
+        if read && self.broken.lacks(Rule::StoreOrder) {
+            return self.waiting.push_front(Pending { op, purpose });
+        }
         self.waiting.push_back(Pending { op, purpose });
     }
 

@@ -1,5 +1,6 @@
 //! A send is accepted or answered: to one player, to a group, to those online [35, 36, 39].
 
+use crate::bus::broken::Rule;
 use crate::bus::codec::decode;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::NONE;
@@ -158,7 +159,7 @@ impl Hub {
     /// Whether no earlier message of the pair was `busy` [36], and there is room.
     fn may_enter(&mut self, session: u32, at: u32, send: &Send<'_>) -> Result<(), Detail> {
         let (sender, name) = (self.sessions.get(session), &self.players.get(at).name);
-        if sender.busy.blocks(name, send.seq) {
+        if sender.busy.blocks(name, send.seq) && !self.broken.lacks(Rule::BusyHolds) {
             return Err(Detail::BehindBusy);
         }
         if sender

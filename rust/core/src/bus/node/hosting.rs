@@ -17,6 +17,7 @@ use super::cursor::Cursor;
 use super::event::NodeEvent;
 use super::limits::{CLIENT_GRACE_MS, MAX_PENDING, MAX_PLAYERS};
 use super::output::Output;
+use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{Bound, Claim, Content, Deliver, Mark, Message, MessageId, Policy};
 use crate::bus::wire::List;
 use crate::limits::MAX_LIST_ITEMS;
@@ -89,6 +90,7 @@ pub struct Hosting {
     by_binding: BTreeMap<u64, String>,
     gone: BTreeSet<(u64, String)>,
     next_request: u64,
+    pub(super) broken: Broken,
 }
 
 impl Player {
@@ -144,6 +146,7 @@ impl Hosting {
             by_binding: BTreeMap::new(),
             gone: BTreeSet::new(),
             next_request: 1,
+            broken: Broken::NONE,
         }
     }
 
@@ -182,7 +185,10 @@ impl Hosting {
             self.gone.remove(&(gone_at_ms, name.to_owned()));
         }
         match player.phase {
-            Phase::Hosted if login != 0 && login == player.login => {
+            Phase::Hosted
+                if (login != 0 && login == player.login)
+                    || self.broken.lacks(Rule::ResumeByLogin) =>
+            {
                 player.leave_when_bound = false;
                 return Attached::Resumed(self.resume(name, &cursor, out));
             }
@@ -365,7 +371,8 @@ impl Hosting {
         let Some(player) = self.players.get_mut(bound.player) else {
             return;
         };
-        if player.phase == Phase::LogoutPending || player.request != bound.request {
+        let asked = player.request == bound.request || self.broken.lacks(Rule::LastRequest);
+        if player.phase == Phase::LogoutPending || !asked {
             return;
         }
         player.unbind(&mut self.by_binding, out);
@@ -420,7 +427,12 @@ impl Hosting {
                 ));
             }
             player.last_number = target.number;
-            let handled = player.cursor.covers(delivery.id);
+            let forgetful = self.broken.lacks(Rule::CursorHolds);
+            let covered = player.cursor.covers(delivery.id) && !forgetful;
+            if covered && self.broken.lacks(Rule::CoveredIsAcked) {
+                continue;
+            }
+            let handled = covered || self.broken.lacks(Rule::AckAfterHandling);
             player.pending.push_back(Pending {
                 number: target.number,
                 handled,
@@ -428,7 +440,9 @@ impl Hosting {
             });
             if handled {
                 player.ack(out); // [26] not handled again, but acked
-            } else if player.gone_at_ms.is_none() && !player.shown.covers(delivery.id) {
+            }
+            let shown = covered || (player.shown.covers(delivery.id) && !forgetful);
+            if player.gone_at_ms.is_none() && !shown {
                 player.shown.raise(delivery.id);
                 Self::show(name, &delivery, out);
             }

@@ -10,6 +10,7 @@
 use super::limits::{
     BUSY_FIRST_MS, BUSY_MAX_MS, MAX_REPORT_PLAYERS, WINDOW_BYTES, WINDOW_MESSAGES,
 };
+use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{Content, GroupReport, Message, Outcome, Policy, Scope, Send, Target};
 use crate::error::WireError;
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,6 +143,7 @@ pub struct Sender {
     hold: Hold,
     max_messages: usize,
     max_bytes: usize,
+    pub(super) broken: Broken,
 }
 
 /// Why a message was not taken.
@@ -188,6 +190,7 @@ impl Sender {
             },
             max_messages: WINDOW_MESSAGES,
             max_bytes: WINDOW_BYTES,
+            broken: Broken::NONE,
         }
     }
 
@@ -268,6 +271,13 @@ impl Sender {
         self.written = self.low();
         self.again.clear();
         self.hold = Hold::default();
+        if self.broken.lacks(Rule::Resend) {
+            self.written = self.next_seq;
+        } else if self.broken.lacks(Rule::OldFirst) {
+            let old = |(seq, message): (&u64, &Pending)| message.sent_before.then_some(*seq);
+            self.again = self.pending.iter().filter_map(old).collect();
+            self.written = self.again.last().map_or(self.written, |last| last + 1);
+        }
     }
 
     /// Appends what is to be sent, up to about `target_bytes`.
@@ -301,7 +311,8 @@ impl Sender {
     }
 
     fn next_to_write(&mut self) -> Option<u64> {
-        if let Some(seq) = self.again.pop_first() {
+        let new_first = self.broken.lacks(Rule::OldFirst) && self.written < self.next_seq;
+        if !new_first && let Some(seq) = self.again.pop_first() {
             return Some(seq);
         }
         for (&seq, message) in self.pending.range(self.written..) {
