@@ -9,6 +9,9 @@ TOP = (
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "bus/BUS.md",
+    "bus/PROTOCOL.md",
+    "services/CLIENT.md",
     "tests/README.md",
     "tests/bench/README.md",
 )
