@@ -45,10 +45,15 @@ lint: build ## formatting, lints and types, Rust and Python
 .PHONY: test-rust
 test-rust: ## the Rust tests
 	cargo test --quiet --locked --workspace --exclude zmqgame-native
+	cargo test --quiet --locked -p zmqgame-sim --features broken --test variants
 
 .PHONY: sim
 sim: ## SEEDS=0..1000: the seeded simulation of hubs, nodes, clients and store under faults
 	cargo run --quiet --release --locked -p zmqgame-sim -- --seeds $(or $(SEEDS),0..200)
+
+.PHONY: sim-variants
+sim-variants: ## SEEDS=10000..10029: takes one rule of the bus away at a time, shows the first seed that notices
+	cargo run --quiet --release --locked -p zmqgame-sim --features broken -- --variants $(or $(SEEDS),10000..10029)
 
 .PHONY: test-python
 test-python: build ## the Python tests; ARGS=FILE for one
