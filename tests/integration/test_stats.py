@@ -16,14 +16,10 @@ import zmq
 from zmqgame.stats.audit import ROWS_SQL, compare, rows_of
 from zmqgame_bus.spool import scan
 
+from tests.support.ports import free_endpoint
+
 SCRIPT = Path(__file__).with_name("stats_process.py")
 STEPS = ("before_plan", "after_plan", "half_inserted", "after_insert", "after_progress", "before_confirm")
-
-
-def free_endpoint() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
 class World:

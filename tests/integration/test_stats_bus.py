@@ -6,7 +6,6 @@ import asyncio
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +18,9 @@ from zmqgame_bus.errors import RequestError, RequestFailed
 from zmqgame_bus.node import Node
 from zmqgame_bus.spool import Published, scan
 
+from tests.support.ports import free_endpoint
+
 SOURCE = Path(__file__).with_name("source_process.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class World:
@@ -33,8 +28,8 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.hub = f"tcp://127.0.0.1:{free_port()}"
-        self.publish = f"tcp://127.0.0.1:{free_port()}"
+        self.hub = free_endpoint()
+        self.publish = free_endpoint()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.node: Node | None = None
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_endpoint
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
@@ -202,15 +204,10 @@ class Unit:
         return code, (self.folder / "log").read_text()
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 @pytest.fixture
 def units(root, tmp_path):
     """All services, as their units start them, with CURVE keys by LoadCredential."""
-    hub, events = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
+    hub, events = (free_endpoint() for _ in range(2))
     environ = {
         "ZMQGAME_HUB_LISTEN": hub,
         "ZMQGAME_BUS_HUB": hub,

@@ -1,6 +1,8 @@
 //! Requests to services: at most once. On any doubt the caller gets `unknown`, never a second execution.
 
+use crate::bus::codec::decode;
 use crate::bus::hub::Hub;
+use crate::bus::hub::directory::NONE;
 use crate::bus::message::{AnswerStatus, Content, Message};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +14,17 @@ const MAX_DEADLINE_MS: u64 = 3_600_000;
 struct Call {
     caller: u32,
     number: u64,
+    /// The session that serves it; `NONE` while it waits for one.
     target: u32,
     deadline: u64,
+}
+
+/// A request that came while the hub holds, for a service of which no node is back yet.
+#[derive(Debug)]
+struct Waiting {
+    service: Arc<str>,
+    /// The call as it goes to the service.
+    message: Vec<u8>,
 }
 
 /// Requests under way, and who serves what.
@@ -22,6 +33,8 @@ pub struct Calls {
     calls: BTreeMap<u64, Call>,
     deadlines: BTreeSet<(u64, u64)>,
     last: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    waiting_bytes: usize,
     /// By service: sessions, and whose turn it is.
     services: BTreeMap<Arc<str>, (Vec<u32>, usize)>,
 }
@@ -51,6 +64,13 @@ impl Calls {
     fn remove(&mut self, call: u64) -> Option<Call> {
         let found = self.calls.remove(&call)?;
         self.deadlines.remove(&(found.deadline, call));
+        self.take_waiting(call);
+        Some(found)
+    }
+
+    fn take_waiting(&mut self, call: u64) -> Option<Waiting> {
+        let found = self.waiting.remove(&call)?;
+        self.waiting_bytes -= found.message.len();
         Some(found)
     }
 
@@ -77,14 +97,8 @@ impl Hub {
     ) {
         let target = match self.server_for(caller, number, service) {
             Ok(target) => target,
-            Err((status, why)) => {
-                let content = if why.is_empty() {
-                    Content::Bytes
-                } else {
-                    Content::Text
-                };
-                return self.answer(caller, number, status, content, why.as_bytes());
-            }
+            Err((AnswerStatus::NoSuchService, _)) if self.may_wait(payload) => NONE,
+            Err((status, why)) => return self.refuse_call(caller, number, status, why),
         };
         let wait = match u64::from(deadline_ms) {
             0 => self.config.call_ms,
@@ -105,7 +119,72 @@ impl Hub {
             content,
             payload,
         };
-        self.queue_for_service(target, &message);
+        if target == NONE {
+            self.keep_waiting(call, service, &message);
+        } else {
+            self.queue_for_service(target, &message);
+        }
+    }
+
+    fn refuse_call(&mut self, caller: u32, number: u64, status: AnswerStatus, why: &'static str) {
+        let content = if why.is_empty() {
+            Content::Bytes
+        } else {
+            Content::Text
+        };
+        self.answer(caller, number, status, content, why.as_bytes());
+    }
+
+    /// While the hub holds, a service without a node may be one whose nodes are on their way back.
+    fn may_wait(&self, payload: &[u8]) -> bool {
+        self.hold && self.calls.waiting_bytes + payload.len() < self.config.link_bytes
+    }
+
+    fn keep_waiting(&mut self, call: u64, service: &str, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        if message.encode(&mut bytes).is_err() {
+            return; // Its deadline answers it; its fields came in a message, so they fit one.
+        }
+        self.calls.waiting_bytes += bytes.len();
+        let (service, message) = (service.into(), bytes);
+        self.calls
+            .waiting
+            .insert(call, Waiting { service, message });
+    }
+
+    /// A node came, or the hold is over: requests that wait are handed out, and after the hold none waits on.
+    pub(super) fn hand_out_calls(&mut self) {
+        let all: Vec<u64> = self.calls.waiting.keys().copied().collect();
+        for call in all {
+            let service = self.calls.waiting[&call].service.clone();
+            match self.free_server(&service) {
+                Ok(target) => self.hand_out(call, target),
+                Err(_) if self.hold => {}
+                Err((status, why)) => {
+                    if let Some(found) = self.end_call(call) {
+                        self.refuse_call(found.caller, found.number, status, why);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hand_out(&mut self, call: u64, target: u32) {
+        let Some(waited) = self.calls.take_waiting(call) else {
+            return;
+        };
+        let Some(begun) = self.calls.calls.get_mut(&call) else {
+            return;
+        };
+        begun.target = target;
+        let left_ms = begun.deadline.saturating_sub(self.now) as u32;
+        self.sessions.get_mut(target).serving.insert(call);
+        for mut message in decode(&waited.message).flatten() {
+            if let Message::Call { deadline_ms, .. } = &mut message {
+                *deadline_ms = left_ms;
+            }
+            self.queue_for_service(target, &message);
+        }
     }
 
     /// The session that is to serve this call, or why there is none.
@@ -122,6 +201,11 @@ impl Hub {
         if calls.len() >= self.config.max_calls {
             return Err((AnswerStatus::Failed, "too many requests under way"));
         }
+        self.free_server(service)
+    }
+
+    /// A linked node of the service that reads what it is sent.
+    fn free_server(&mut self, service: &str) -> Result<u32, (AnswerStatus, &'static str)> {
         let mut linked = false;
         for at in self.calls.candidates(service) {
             let Some(link) = self.links.get(self.sessions.get(at).link) else {
@@ -147,7 +231,9 @@ impl Hub {
             .get_mut(begun.caller)
             .calls
             .insert(begun.number, call);
-        self.sessions.get_mut(begun.target).serving.insert(call);
+        if begun.target != NONE {
+            self.sessions.get_mut(begun.target).serving.insert(call);
+        }
         self.calls.deadlines.insert((begun.deadline, call));
         self.calls.calls.insert(call, begun);
         self.counters.calls += 1;
@@ -156,6 +242,9 @@ impl Hub {
 
     /// In order with calls: what cancels one may not overtake it.
     fn queue_for_service(&mut self, session: u32, message: &Message<'_>) {
+        if session == NONE {
+            return; // It waits here: nobody has heard of it.
+        }
         let at = self.sessions.get(session).link;
         if let Some(link) = self.links.get_mut(at).filter(|link| link.closing.is_none()) {
             link.out.payload(message);
@@ -193,7 +282,9 @@ impl Hub {
             .get_mut(found.caller)
             .calls
             .remove(&found.number);
-        self.sessions.get_mut(found.target).serving.remove(&call);
+        if found.target != NONE {
+            self.sessions.get_mut(found.target).serving.remove(&call);
+        }
         Some(found)
     }
 
@@ -268,5 +359,13 @@ impl Hub {
                 b"",
             );
         }
+    }
+}
+
+#[cfg(test)]
+impl Calls {
+    /// Whether no request is under way or kept.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.waiting.is_empty() && self.waiting_bytes == 0
     }
 }

@@ -56,6 +56,7 @@ impl Hub {
         }
         self.welcome(at);
         self.calls.serve(session, &self.sessions.get(session).roles);
+        self.hand_out_calls();
         if !self.sessions.get(session).linked {
             self.write_roster(session, true);
             self.announce(PresenceKind::NodeUp, &name, &name, (0, session));

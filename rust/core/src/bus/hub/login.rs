@@ -327,6 +327,7 @@ impl Hub {
         for session in 0..self.sessions.len() {
             self.send_held(session);
         }
+        self.hand_out_calls();
     }
 
     /// Frees what says nothing: the line, and the record of a name that nobody ever logged in with.

@@ -172,6 +172,10 @@ impl World {
 
     /// A node that is back after this: nothing registered yet.
     pub fn hello(&mut self, name: &'static str, epoch: u64) -> Node {
+        self.hello_as(name, epoch, &["echo"])
+    }
+
+    pub fn hello_as(&mut self, name: &'static str, epoch: u64, roles: &[&str]) -> Node {
         let conn = self.connect();
         let node = Node { name, conn, epoch };
         let hello = Hello {
@@ -184,7 +188,7 @@ impl World {
             low: 0,
             features: 0,
             name,
-            roles: (&["echo"]).into(),
+            roles: roles.into(),
         };
         self.say_raw(conn, &Message::Hello(hello));
         node

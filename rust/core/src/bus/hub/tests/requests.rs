@@ -3,12 +3,16 @@
 use super::*;
 
 fn ask(world: &mut World, node: &Node, call: u64, service: &str) {
+    ask_within(world, node, call, service, 1_000);
+}
+
+fn ask_within(world: &mut World, node: &Node, call: u64, service: &str, deadline_ms: u32) {
     let content = Content::Text;
     world.say(
         node,
         &Message::Request {
             call,
-            deadline_ms: 1_000,
+            deadline_ms,
             service,
             content,
             payload: b"hi",
@@ -204,4 +208,87 @@ fn queries_answer_in_json() {
     assert_eq!(json(3, "5 al").matches("phase").count(), 1);
     assert_eq!(json(3, "").matches(r#""phase":"live""#).count(), 2);
     assert_eq!(json(9, ""), "no such query");
+}
+
+/// A restarted hub and a caller that serves nothing; the node that serves `echo` is not back yet.
+fn restarted() -> (World, Node) {
+    let (world, _, _) = pair();
+    let mut world = world.restart();
+    let caller = world.hello_as("caller", 1, &[]);
+    world.take(&caller);
+    (world, caller)
+}
+
+/// Answers that a node was given, pings apart.
+fn answers(world: &mut World, node: &Node) -> Vec<String> {
+    let mut others = world.take(node).others;
+    others.retain(|text| text.starts_with("Answer"));
+    others
+}
+
+#[test]
+fn a_request_after_a_hub_restart_waits_for_its_service() {
+    let (mut world, caller) = restarted();
+    ask(&mut world, &caller, 5, "echo");
+    assert!(answers(&mut world, &caller).is_empty());
+    world.pass_with(&[&caller], 300);
+    let server = world.hello("server", 1);
+    let received = world.take(&server);
+    let text = received.others.iter().find(|text| text.starts_with("Call"));
+    assert!(text.unwrap().contains("deadline_ms: 700"), "{text:?}");
+    let call = call_of(&received);
+    let (ok, content, payload) = (true, Content::Bytes, &b"there"[..]);
+    world.say(
+        &server,
+        &Message::Reply {
+            call,
+            ok,
+            content,
+            payload,
+        },
+    );
+    let given = answers(&mut world, &caller);
+    assert!(given.len() == 1 && given[0].contains("call: 5"));
+    assert!(given[0].contains("status: Ok"));
+    assert!(world.hub.calls.is_empty());
+}
+
+#[test]
+fn after_the_hold_no_request_waits_for_a_service() {
+    let (mut world, caller) = restarted();
+    ask_within(&mut world, &caller, 5, "echo", 60_000);
+    world.pass_with(&[&caller], 2_900);
+    assert!(answers(&mut world, &caller).is_empty());
+    world.pass_with(&[&caller], 200);
+    assert!(answers(&mut world, &caller)[0].contains("NoSuchService"));
+    assert!(world.hub.calls.is_empty());
+}
+
+#[test]
+fn a_waiting_request_ends_with_its_deadline_its_cancellation_and_its_link() {
+    let (mut world, caller) = restarted();
+    ask(&mut world, &caller, 5, "echo");
+    world.pass_with(&[&caller], 1_100);
+    assert!(answers(&mut world, &caller)[0].contains("Deadline"));
+    ask(&mut world, &caller, 6, "echo");
+    world.say(&caller, &Message::Cancel { call: 6 });
+    assert!(answers(&mut world, &caller)[0].contains("Cancelled"));
+    ask(&mut world, &caller, 7, "echo");
+    world.drop_link(&caller);
+    assert!(world.hub.calls.is_empty());
+    let server = world.hello("server", 1);
+    let received = world.take(&server).others;
+    assert!(!received.iter().any(|text| text.starts_with("Call")));
+}
+
+#[test]
+fn what_waits_for_services_is_bounded() {
+    let (mut world, caller) = restarted();
+    world.hub.config.link_bytes = 100;
+    for call in 5..9 {
+        ask(&mut world, &caller, call, "echo");
+    }
+    let refused = answers(&mut world, &caller);
+    assert!(!refused.is_empty() && refused.len() < 4, "{refused:?}");
+    assert!(refused.iter().all(|text| text.contains("NoSuchService")));
 }
