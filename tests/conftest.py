@@ -20,12 +20,10 @@ def refused(report, item):
         report.longrepr = f"skipped, which CI does not allow (tests/install-system-packages): {reason}"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """With several workers a file stays together, and so does what shares the installed tree."""
-    for item in items:
-        group = "installed" if "installed" in item.fixturenames else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = "installed" if "installed" in item.fixturenames else str(item.path)
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)

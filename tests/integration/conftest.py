@@ -15,7 +15,10 @@ def installed(tmp_path_factory):
     """The root of a tree that `make wheels` and deploy/install made."""
     root = tmp_path_factory.mktemp("root")
     environ = {**os.environ, "PYTHON": sys.executable}
-    subprocess.run(["make", "wheels"], cwd=ROOT, check=True, env=environ, capture_output=True)
+    made = subprocess.run(
+        ["make", "wheels"], cwd=ROOT, check=False, env=environ, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
     wheels = sorted((ROOT / "dist").glob("*.whl"))
     assert len(wheels) == 3
     install = [ROOT / "deploy" / "install", "--root", root, *wheels]

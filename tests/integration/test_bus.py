@@ -406,7 +406,7 @@ async def test_a_second_hub_on_the_same_mailbox_says_who_holds_it(hub: HubProces
     with pytest.raises(AssertionError) as error:
         second.start()
     assert hub.process is not None
-    assert f'"pid": {hub.process.pid}' in str(error.value)
+    assert f"is held by pid {hub.process.pid} since" in str(error.value)
     assert second.process is not None
     assert second.process.wait() == 3
 
