@@ -57,7 +57,7 @@ sim-variants: ## SEEDS=10000..10029: takes one rule of the bus away at a time, s
 
 .PHONY: test-python
 test-python: build ## the Python tests; ARGS=FILE for one
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadgroup --no-loadscope-reorder)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test
 test: lint test-rust test-python ## everything

@@ -1,4 +1,4 @@
-"""What holds for every test: what may run beside what, and that CI skips nothing for want of a component."""
+"""What holds for every test: in CI nothing is skipped for want of a component."""
 
 import os
 
@@ -18,12 +18,6 @@ def refused(report, item):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow (tests/install-system-packages): {reason}"
-
-
-def pytest_itemcollected(item):
-    """With several workers a file stays together, and so does what shares the installed tree."""
-    group = "installed" if "installed" in item.fixturenames else str(item.path)
-    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
