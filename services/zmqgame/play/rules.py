@@ -248,7 +248,7 @@ class Match:
 
     def step(self, frame: int, inputs: Mapping[str, Any]) -> None:
         """One tick of the running match; missing inputs are filled already."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has no step(frame, inputs): a match needs one")
 
     def snapshot(self) -> Json:
         """The state for clients, as something JSON can hold."""
