@@ -1,7 +1,7 @@
 //! What a committed operation means. Nothing here may be said before its commit [10].
 
 use crate::bus::hub::Hub;
-use crate::bus::hub::directory::Membership;
+use crate::bus::hub::directory::{Membership, Phase};
 use crate::bus::hub::mailbox::{Mailbox, Purpose};
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::message::{ErrorCode, MessageId, Outcome, node_key};
@@ -197,6 +197,7 @@ impl Hub {
         if self.players.get(at).binding == binding {
             self.players.get_mut(at).line().reading = false;
             self.rows(at, rows, end);
+            self.slim_live(at);
         }
     }
 
@@ -211,6 +212,7 @@ impl Hub {
         let stale = line.behind_marks;
         player.marks_known = !stale;
         self.check_live(at);
+        self.slim_live(at);
     }
 
     fn settled(&mut self, at: u32, up_to: u64) {
@@ -219,5 +221,13 @@ impl Hub {
         self.settle(at);
         self.note_clean(at);
         self.forget(at);
+        self.slim_live(at);
+    }
+
+    /// A login without messages needs no line: most players are idle at any time.
+    fn slim_live(&mut self, at: u32) {
+        if self.players.get(at).phase == Phase::Live {
+            self.slim(at);
+        }
     }
 }

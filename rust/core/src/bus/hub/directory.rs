@@ -33,6 +33,10 @@ pub struct Player {
     pub name: Arc<str>,
     /// The highest login seen.
     pub login: u64,
+    /// Queue, sent, rows; made when needed.
+    pub line: Option<Box<Line>>,
+    /// Groups it is in, in order.
+    pub groups: Memberships,
     /// Low half of the current binding (the high half is the hub epoch); 0 none.
     pub binding: u32,
     /// The next number in this binding.
@@ -41,10 +45,6 @@ pub struct Player {
     pub host: u32,
     /// Its place in that session's list.
     pub host_at: u32,
-    /// Queue, sent, rows; made when needed.
-    pub line: Option<Box<Line>>,
-    /// Groups it is in, in order.
-    pub groups: Vec<u32>,
     /// Where its line stands.
     pub phase: Phase,
     /// The store knows it, or was told to, in this hub epoch.
@@ -65,7 +65,7 @@ impl Player {
             host: NONE,
             host_at: 0,
             line: None,
-            groups: Vec::new(),
+            groups: Memberships::default(),
             phase: Phase::Offline,
             known: false,
             rows_left: true,
@@ -79,13 +79,42 @@ impl Player {
     }
 }
 
-/// All players.
+/// Groups of a player, in order. Most players are in none, which costs a pointer.
+#[derive(Debug, Default)]
+pub struct Memberships(Option<Box<GroupList>>);
+
+#[derive(Debug, Default)]
+struct GroupList(Vec<u32>);
+
+impl Memberships {
+    /// Them.
+    pub fn as_slice(&self) -> &[u32] {
+        self.0.as_ref().map_or(&[], |list| &list.0)
+    }
+
+    /// One more.
+    pub fn push(&mut self, group: u32) {
+        self.0.get_or_insert_default().0.push(group);
+    }
+
+    /// One less.
+    pub fn remove(&mut self, group: u32) {
+        if let Some(list) = &mut self.0 {
+            list.0.retain(|other| *other != group);
+            if list.0.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+/// All players. The two indexes hold places only: names and bindings are compared in the records.
 #[derive(Debug)]
 pub struct Directory {
     slots: Vec<Option<Player>>,
     free: Vec<u32>,
     by_name: HashTable<u32>,
-    by_binding: FixedMap<u32, u32>,
+    by_binding: HashTable<u32>,
     seed: u64,
 }
 
@@ -96,7 +125,7 @@ impl Directory {
             slots: Vec::new(),
             free: Vec::new(),
             by_name: HashTable::new(),
-            by_binding: FixedMap::default(),
+            by_binding: HashTable::new(),
             seed,
         }
     }
@@ -104,6 +133,12 @@ impl Directory {
     fn hash(seed: u64, name: &str) -> u64 {
         let mut hasher = FxHasher::with_seed(seed as usize);
         hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    fn hash_binding(binding: u32) -> u64 {
+        let mut hasher = FxHasher::default();
+        hasher.write_u32(binding);
         hasher.finish()
     }
 
@@ -162,7 +197,7 @@ impl Directory {
         if let Ok(entry) = self.by_name.find_entry(hash, |other| *other == at) {
             entry.remove();
         }
-        self.by_binding.remove(&player.binding);
+        self.unindex(at, player.binding);
         self.free.push(at);
     }
 
@@ -182,7 +217,15 @@ impl Directory {
 
     /// The player who has this binding now.
     pub fn bound(&self, binding: u32) -> Option<u32> {
-        self.by_binding.get(&binding).copied()
+        let slots = &self.slots;
+        let has = |at: &u32| {
+            slots[*at as usize]
+                .as_ref()
+                .is_some_and(|player| player.binding == binding)
+        };
+        self.by_binding
+            .find(Self::hash_binding(binding), has)
+            .copied()
     }
 
     /// Gives a player a new binding, or none (0).
@@ -190,11 +233,25 @@ impl Directory {
         let player = self.get_mut(at);
         let old = std::mem::replace(&mut player.binding, binding);
         player.next_number = 1;
-        if old != 0 {
-            self.by_binding.remove(&old);
-        }
+        self.unindex(at, old);
         if binding != 0 {
-            self.by_binding.insert(binding, at);
+            let slots = &self.slots;
+            let rehash = |at: &u32| {
+                slots[*at as usize]
+                    .as_ref()
+                    .map_or(0, |player| Self::hash_binding(player.binding))
+            };
+            self.by_binding
+                .insert_unique(Self::hash_binding(binding), at, rehash);
+        }
+    }
+
+    fn unindex(&mut self, at: u32, binding: u32) {
+        let found = self
+            .by_binding
+            .find_entry(Self::hash_binding(binding), |other| *other == at);
+        if let (true, Ok(entry)) = (binding != 0, found) {
+            entry.remove();
         }
     }
 
@@ -361,7 +418,7 @@ mod tests {
     #[test]
     fn a_player_is_small() {
         assert!(
-            size_of::<Option<Player>>() <= 96,
+            size_of::<Option<Player>>() <= 64,
             "{}",
             size_of::<Option<Player>>()
         );

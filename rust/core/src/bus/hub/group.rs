@@ -55,8 +55,10 @@ impl Hub {
         let known = self
             .groups
             .find(group)
-            .is_some_and(|group| self.players.get(at).groups.contains(&group));
-        if !known && self.players.get(at).groups.len() >= self.config.max_groups_per_player {
+            .is_some_and(|group| self.players.get(at).groups.as_slice().contains(&group));
+        if !known
+            && self.players.get(at).groups.as_slice().len() >= self.config.max_groups_per_player
+        {
             return Err("limit of groups of a player reached");
         }
         let group = self
@@ -81,10 +83,7 @@ impl Hub {
         };
         self.groups.set(group, at, left);
         if left == Membership::default() {
-            self.players
-                .get_mut(at)
-                .groups
-                .retain(|other| *other != group);
+            self.players.get_mut(at).groups.remove(group);
         }
     }
 
@@ -133,7 +132,7 @@ impl Hub {
 
     /// A login ended: memberships that were of it end too.
     pub(super) fn leave_plain_groups(&mut self, at: u32) {
-        for group in self.players.get(at).groups.clone() {
+        for group in self.players.get(at).groups.as_slice().to_vec() {
             self.take(
                 at,
                 group,

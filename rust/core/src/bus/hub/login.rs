@@ -337,7 +337,7 @@ impl Hub {
             player.line = None;
         }
         let nobody = player.login == 0 && !player.known && player.host == NONE;
-        if nobody && player.line.is_none() && player.groups.is_empty() {
+        if nobody && player.line.is_none() && player.groups.as_slice().is_empty() {
             self.players.remove(at);
         }
     }

@@ -131,6 +131,8 @@ pub struct Mailbox {
 /// First wait after a failure; doubled to `RETRY_MAX_MS`: a store that restarts is found soon, a dead one not hammered.
 const RETRY_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 2_000;
+/// Room for operations that an empty queue keeps: some batches.
+const KEEP_WAITING: usize = 4_096;
 
 impl Mailbox {
     /// Issues an operation behind all others.
@@ -182,6 +184,9 @@ impl Mailbox {
                     break; // A store that is not ours is not written to.
                 }
             }
+        }
+        if self.waiting.is_empty() && self.waiting.capacity() > KEEP_WAITING {
+            self.waiting = VecDeque::new(); // A storm of logins is over.
         }
         if self.under_way.is_empty() {
             return None;
