@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::event::{Timespec, epoll};
@@ -206,6 +206,13 @@ impl Reactor {
             tv_sec: (wait_ms / 1000).cast_signed(),
             tv_nsec: ((wait_ms % 1000) * 1_000_000).cast_signed(),
         })
+    }
+}
+
+impl AsFd for Reactor {
+    /// Readable while something is ready: a loop can be watched by another one. Timers don't show.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 

@@ -26,6 +26,12 @@ pub const ACCEPTS_A_TURN: usize = 64;
 pub const SLICES_A_WRITE: usize = 64;
 /// Lines of the log that wait for whoever reads them; more are counted and dropped.
 pub const MAX_LOG_LINES: usize = 1_024;
+/// Output of a node that waits for its socket, beside what the kernel has: the node packs no further frame until it is
+/// below, so that an ack is not late behind more than this.
+pub const NODE_OUT_BYTES: usize = 256 << 10;
+/// Events of a node that wait for its owner: all that the hub may have unacked towards 1,000 busy players. Then the
+/// socket is read no further, and the hub takes an owner that stays away for dead.
+pub const NODE_EVENTS: usize = 65_536;
 
 const _: () = assert!(OUT_LOW_BYTES < OUT_HIGH_BYTES && OUT_HIGH_BYTES < OUT_MAX_BYTES);
 const _: () = assert!(OUT_MAX_BYTES > OUT_HIGH_BYTES + 4 * zmqgame_core::limits::MAX_FRAME_BYTES);
