@@ -375,7 +375,7 @@ impl Dealer {
             if link.peer.out_bytes() == 0 {
                 return;
             }
-            match link.flush(&mut self.reactor) {
+            match link.flush(&self.reactor) {
                 Ok(_) if link.peer.out_bytes() > 0 => return,
                 Ok(_) => {}
                 Err(_) => {
