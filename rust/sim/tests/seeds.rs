@@ -49,6 +49,14 @@ fn seeds_that_once_failed() {
             10_001,
             "players with full cursors waited for each other's messages for ever",
         ),
+        (
+            10_029,
+            "marks that stood for no row were kept for one, the next sender waited for ever",
+        ),
+        (
+            10_187,
+            "a repeat of what had gone out was stored behind another sender, and shown again",
+        ),
     ] {
         let verdict = run(seed, false);
         assert!(

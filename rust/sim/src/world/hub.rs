@@ -103,6 +103,9 @@ impl World {
 
     /// The socket of a node is full, or takes frames again.
     pub(super) fn writable(&mut self, conn: Conn, writable: bool) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.stalled |= !writable;
+        }
         if let Some(hub) = self.hub.as_mut() {
             hub.set_writable(conn, writable);
             self.drain_hub();
@@ -111,7 +114,8 @@ impl World {
 
     /// Whom the hub lets host: promise E.
     fn check_bound(&mut self, conn: Conn, frame: &[u8]) {
-        let Some(link) = self.links.get(&conn) else {
+        // What waited for a stalled link may be old when it goes out: `drop` follows it there.
+        let Some(link) = self.links.get(&conn).filter(|link| !link.stalled) else {
             return;
         };
         let host = (link.node, link.node_incarnation);

@@ -18,6 +18,8 @@ pub(super) struct Link {
     pub(super) held_up: bool,
     pub(super) unread: Vec<Vec<u8>>,
     pub(super) lost_late: bool,
+    /// The hub could not write to it for a while: what it says then is old.
+    pub(super) stalled: bool,
 }
 
 impl World {

@@ -150,6 +150,7 @@ impl World {
                 held_up: false,
                 unread: Vec::new(),
                 lost_late: false,
+                stalled: false,
             },
         );
         if let Some(hub) = self.hub.as_mut() {

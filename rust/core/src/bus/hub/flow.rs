@@ -70,6 +70,14 @@ impl Hub {
         {
             return Entered::Done(Outcome::Stored, Detail::None); // [18]
         }
+        if resend
+            && player
+                .line
+                .as_ref()
+                .is_some_and(|line| line.went_out(entry.id))
+        {
+            return Entered::Done(Outcome::Stored, Detail::None);
+        }
         if player.phase == Phase::Offline && !hold {
             self.append(at, entry, false);
             return Entered::Open;
@@ -462,6 +470,9 @@ impl Hub {
                 || self.blocked(at, row.id.node_key) != Blocked::No
             {
                 let blocked = self.blocked(at, row.id.node_key);
+                if blocked == Blocked::Cursor {
+                    self.players.get_mut(at).line().no_row_ahead();
+                }
                 self.wait(at, blocked);
                 all = false; // What did not fit is read again.
                 break;

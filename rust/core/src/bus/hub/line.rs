@@ -61,7 +61,7 @@ pub enum Sent {
 pub struct SenderMark {
     /// The last message that went to the session.
     pub id: Mark,
-    /// An unread row may hold what it stands for.
+    /// An unread row may hold what it stands for: the binding ended before all that went out was settled.
     ///
     /// Such a row is older than all rows of senders that have no mark: it is read again before one of those can
     /// wait for room, and then this ends.
@@ -205,6 +205,23 @@ impl Line {
                 row_ahead: false,
             }),
         }
+    }
+
+    /// A row of a sender without mark was read: rows of what went out before are behind us, and what they stand for
+    /// has come again or is settled.
+    pub fn no_row_ahead(&mut self) {
+        self.marks
+            .iter_mut()
+            .for_each(|mark| mark.row_ahead = false);
+    }
+
+    /// Whether a message that comes again went out to this session before, and is now acked or a row.
+    ///
+    /// Were it taken again, its second row could come behind those of senders that have no mark yet, and its mark go
+    /// before it is read.
+    pub fn went_out(&self, id: MessageId) -> bool {
+        let marked = |mark: &SenderMark| mark.id.node_key == id.node_key && mark.id >= id;
+        self.appends == 0 && self.marks.iter().any(marked) && !self.contains(id)
     }
 
     /// Whether the store said that it accepted this message [18].
