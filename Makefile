@@ -55,6 +55,10 @@ sim: ## SEEDS=0..1000: the seeded simulation of hubs, nodes, clients and store u
 sim-variants: ## SEEDS=10000..10029: takes one rule of the bus away at a time, shows the first seed that notices
 	cargo run --quiet --release --locked -p zmqgame-sim --features broken -- --variants $(or $(SEEDS),10000..10029)
 
+.PHONY: fuzz
+fuzz: ## SECONDS=60 for all targets, or TARGET=bus_hub: libFuzzer over every decoder; what it finds becomes a test
+	@nice rust/fuzz/run $(or $(SECONDS),60) $(TARGET)
+
 .PHONY: test-python
 test-python: build ## the Python tests; ARGS=FILE for one
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
