@@ -103,7 +103,13 @@ async def _open_mailbox(process: Process) -> Mailbox | None:
 
     try:
         return await asyncio.to_thread(
-            open_mailbox, url, durability=config.durability, max_bytes=config.max_bytes, on_wait=on_wait
+            open_mailbox,
+            url,
+            durability=config.durability,
+            max_bytes=config.max_bytes,
+            player_messages=config.player_messages,
+            player_bytes=config.player_bytes,
+            on_wait=on_wait,
         )
     except ZmqgameError:
         if process.stop.is_set():

@@ -5,9 +5,14 @@ one thread. An operation is a tuple whose first item is its name, because that i
 border from Rust; a result is a tuple as well::
 
     operation                                         result
-    ("open", hub_epoch, unix_ms)                      ("opened", highest, roster, groups)
-    ("append", player, node_key, epoch, seq,          ("appended",) or ("unknown_player",) or ("full",)
-               deadline_ms, content, payload)
+    ("open", hub_epoch, unix_ms)                      ("opened", highest, roster, groups, next_due_ms)
+    ("append", player, node_key, epoch, seq,          ("appended",), or refused: ("unknown_player",),
+               deadline_ms, content, payload, first)  ("full",), ("over_quota", messages, bytes)
+    ("defer", player, node_key, epoch, seq,           as append
+              deliver_at_ms, deadline_ms, content, payload, first)
+    ("due", unix_ms, limit)                           ("due", players, next_due_ms)
+    ("expire", unix_ms, limit)                        ("expired", count)
+    ("admin", json)                                   ("text", json)
     ("read", player, after_row, limit)                ("rows", rows, end)
     ("accepted", player)                              ("marks", marks)
     ("settle", player, up_to_row)                     ("done",)
@@ -18,6 +23,14 @@ border from Rust; a result is a tuple as well::
     ("leave", group, player)                          ("done",)
     ("roster", node_key, name, epoch, linked)         ("done",)
 
+`append` inserts nothing for an id at or below the mark in `accepted`, and still answers `appended` [20].
+`defer` does the same with marks of its own; `trim` ends both. `first`: the message was not sent before, so
+the quota of its player counts [35]. A refusal holds for the rest of the batch: what follows of that sender to
+that player gets the same answer, or else a later message would be in before a refused one. `due` moves
+deferred messages whose time has come into the rows, oldest first, each under the id (DEFERRED_KEY, 1, n), n
+counted for ever [37]; `players` names each once. `next_due_ms` is when the next one is due, 0 for none.
+`expire` deletes rows whose deadline is past, looking at no more than `limit` [34]. Times are unix ms.
+
 `highest` is the highest hub epoch in the store, the claim of this operation included; the roster leaves out
 nodes that are retired. `open` with an epoch that is not above every other raises Replaced.
 """
@@ -25,12 +38,15 @@ nodes that are retired. `open` with an epoch that is not above every other raise
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 Operation: TypeAlias = tuple[Any, ...]
 Result: TypeAlias = tuple[Any, ...]
 
-__all__ = ["Mailbox", "Operation", "Result", "open_mailbox"]
+__all__ = ["DEFERRED_KEY", "Mailbox", "Operation", "Result", "open_mailbox"]
+
+DEFERRED_KEY: Final = 0xDBBCBBECE325734A
+"""The node key of the name `deferred`, the sender of what was deferred and is due: no node may have it."""
 
 
 class Mailbox(Protocol):
@@ -55,6 +71,8 @@ def open_mailbox(
     *,
     durability: str = "power-loss",
     max_bytes: int = 16 << 30,
+    player_messages: int = 0,
+    player_bytes: int = 0,
     on_wait: Callable[[str], bool] | None = None,
 ) -> Mailbox:
     """Open the store that `url` names: `sqlite:PATH`.
@@ -67,6 +85,11 @@ def open_mailbox(
     kind, _, rest = url.partition(":")
     if kind == "sqlite" and rest:
         return SqliteMailbox(
-            rest.removeprefix("//"), durability=durability, max_bytes=max_bytes, on_wait=on_wait
+            rest.removeprefix("//"),
+            durability=durability,
+            max_bytes=max_bytes,
+            player_messages=player_messages,
+            player_bytes=player_bytes,
+            on_wait=on_wait,
         )
     raise StoreUnavailable(f"mailbox {url!r} is not supported: write sqlite:PATH")

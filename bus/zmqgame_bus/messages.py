@@ -32,7 +32,7 @@ Payload: TypeAlias = bytes | str | dict[str, Any] | list[Any]
 
 BYTES, TEXT, JSON = range(3)
 
-OUTCOMES = ("unknown", "delivered", "stored", "expired", "refused", "busy", "sent", "dropped")
+OUTCOMES = ("unknown", "delivered", "stored", "expired", "refused", "busy", "sent", "dropped", "passed")
 """By their number on the wire; 0 is the sender's own: no receipt in time."""
 
 PRESENCE = ("", "node_up", "node_down", "login", "logout")

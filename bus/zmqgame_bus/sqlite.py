@@ -14,14 +14,17 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import orjson
+
 from .errors import AlreadyRunning, Replaced, StoreUnavailable
-from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS
-from .mailbox import Operation, Result
+from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS, STORE_USED_PLAYERS
+from .mailbox import DEFERRED_KEY, Operation, Result
 
 __all__ = ["DURABILITY", "SqliteMailbox"]
 
@@ -43,13 +46,22 @@ create index if not exists rows_of_player on rows (player, row);
 create table if not exists accepted (
     player text not null, node_key integer not null, epoch integer not null, seq integer not null,
     primary key (player, node_key)) without rowid;
+create table if not exists deferred (
+    list integer primary key autoincrement, deliver_at_ms integer not null,
+    player text not null, node_key integer not null, epoch integer not null, seq integer not null,
+    deadline_ms integer not null, content integer not null, payload blob not null);
+create index if not exists deferred_by_time on deferred (deliver_at_ms, list);
+create index if not exists deferred_of_player on deferred (player);
+create table if not exists deferred_marks (
+    player text not null, node_key integer not null, epoch integer not null, seq integer not null,
+    primary key (player, node_key)) without rowid;
 create table if not exists players (player text primary key) without rowid;
 create table if not exists members (
     group_name text not null, player text not null, primary key (group_name, player)) without rowid;
 create table if not exists roster (
     node_key integer primary key, name text not null, epoch integer not null, linked integer not null,
     seen_ms integer not null);
-insert or ignore into meta values ('format', 1), ('hub_epoch', 0), ('bytes', 0);
+insert or ignore into meta values ('format', 1), ('hub_epoch', 0), ('bytes', 0), ('last_due', 0);
 create view if not exists mailbox_view as
     select row, player, node_key, epoch + 9223372036854775807 + 1 as epoch,
            seq + 9223372036854775807 + 1 as seq, length(payload) as bytes from rows;
@@ -73,6 +85,8 @@ class SqliteMailbox:
         *,
         durability: str = "power-loss",
         max_bytes: int = 16 << 30,
+        player_messages: int = 0,
+        player_bytes: int = 0,
         on_wait: Callable[[str], bool] | None = None,
     ) -> None:
         """Lock and open the file; while another process holds it, ask `on_wait` whether to go on waiting."""
@@ -81,6 +95,12 @@ class SqliteMailbox:
         self._path = Path(path)
         self._synchronous = DURABILITY[durability]
         self._max_bytes = max_bytes
+        self._player_messages = player_messages or sys.maxsize
+        self._player_bytes = player_bytes or sys.maxsize
+        # Messages and bytes of mailboxes that were looked at: this process alone changes them.
+        self._used: dict[str, list[int]] = {}
+        self._refused: dict[tuple[str, int], Result] = {}
+        self._expire_from = 0
         self._claimed: int | None = None
         self._attempted = 0  # claimed in a transaction whose outcome may be unknown
         self._database: sqlite3.Connection | None = None
@@ -165,6 +185,7 @@ class SqliteMailbox:
         with self._transaction() as database:
             before = self._bytes
             self._check_epoch(database)
+            self._refused.clear()
             results = [handlers[operation[0]](self, database, *operation[1:]) for operation in operations]
             if self._bytes != before:
                 database.execute("update meta set value = ? where name = 'bytes'", (self._bytes,))
@@ -190,6 +211,7 @@ class SqliteMailbox:
             raise
 
     def _abandon(self) -> None:
+        self._used.clear()
         database, self._database = self._database, None
         if database is not None:
             with contextlib.suppress(sqlite3.Error):
@@ -222,7 +244,7 @@ class SqliteMailbox:
             )
         ]
         groups = database.execute("select group_name, player from members order by 1, 2").fetchall()
-        return ("opened", hub_epoch, roster, groups)
+        return ("opened", hub_epoch, roster, groups, self._next_due(database))
 
     def _append(
         self,
@@ -234,37 +256,147 @@ class SqliteMailbox:
         deadline_ms: int,
         content: int,
         payload: bytes,
+        first: bool = False,
     ) -> Result:
         node_key, epoch, seq = _signed(node_key), _signed(epoch), _signed(seq)
-        known = database.execute(
-            "select a.epoch, a.seq from players p"
-            " left join accepted a on a.player = p.player and a.node_key = ? where p.player = ?",
-            (node_key, player),
-        ).fetchone()
-        if known is None:
-            return ("unknown_player",)
-        if known[0] is not None and (epoch, seq) <= (known[0], known[1]):
-            return ("appended",)  # [20] a repeat: it has a row, or was handled
-        size = len(payload) + _ROW_BYTES
-        if self._bytes + size > self._max_bytes:
-            return ("full",)
+        answer = self._take(database, "accepted", player, node_key, epoch, seq, payload, first)
+        if answer is not None:
+            return answer
         database.execute(
             "insert into rows (player, node_key, epoch, seq, deadline_ms, content, payload)"
             " values (?, ?, ?, ?, ?, ?, ?)",
             (player, node_key, epoch, seq, _signed(deadline_ms), content, payload),
         )
-        self._accept(database, player, node_key, epoch, seq)
-        self._bytes += size
+        self._accept(database, "accepted", player, node_key, epoch, seq)
+        return ("appended",)
+
+    def _take(
+        self,
+        database: sqlite3.Connection,
+        marks: str,
+        player: str,
+        node_key: int,
+        epoch: int,
+        seq: int,
+        payload: bytes,
+        first: bool,
+    ) -> Result | None:
+        """Count a message that is new and has room; else the answer."""
+        refused = self._refused.get((player, node_key))
+        if refused is not None:
+            return refused  # else a later one would be in before a refused one
+        known = database.execute(
+            f"select a.epoch, a.seq from players p"
+            f" left join {marks} a on a.player = p.player and a.node_key = ? where p.player = ?",
+            (node_key, player),
+        ).fetchone()
+        if known is not None and known[0] is not None and (epoch, seq) <= (known[0], known[1]):
+            return ("appended",)  # [20] a repeat: it has a row, or was handled
+        used = self._usage(database, player)
+        size = len(payload)
+        if known is None:
+            refused = ("unknown_player",)
+        elif first and (used[0] >= self._player_messages or used[1] + size > self._player_bytes):
+            refused = ("over_quota", used[0], used[1])  # [35]
+        elif self._bytes + size + _ROW_BYTES > self._max_bytes:
+            refused = ("full",)
+        else:
+            self._bytes += size + _ROW_BYTES
+            used[0] += 1
+            used[1] += size
+            return None
+        self._refused[player, node_key] = refused
+        return refused
+
+    def _usage(self, database: sqlite3.Connection, player: str) -> list[int]:
+        used = self._used.get(player)
+        if used is None:
+            used = [0, 0]
+            for table in ("rows", "deferred"):
+                count, size = database.execute(
+                    f"select count(*), coalesce(sum(length(payload)), 0) from {table} where player = ?",
+                    (player,),
+                ).fetchone()
+                used[0] += count
+                used[1] += size
+            if len(self._used) >= STORE_USED_PLAYERS:
+                self._used.clear()
+            self._used[player] = used
+        return used
+
+    @staticmethod
+    def _accept(
+        database: sqlite3.Connection, marks: str, player: str, node_key: int, epoch: int, seq: int
+    ) -> None:
+        database.execute(
+            f"insert into {marks} values (?, ?, ?, ?) on conflict (player, node_key) do update"
+            f" set epoch = excluded.epoch, seq = excluded.seq"
+            f" where (excluded.epoch, excluded.seq) > ({marks}.epoch, {marks}.seq)",
+            (player, node_key, epoch, seq),
+        )
+
+    # --- deferred sends and expiry [34, 37] ----------------------------------------------------------
+
+    def _defer(
+        self,
+        database: sqlite3.Connection,
+        player: str,
+        node_key: int,
+        epoch: int,
+        seq: int,
+        deliver_at_ms: int,
+        deadline_ms: int,
+        content: int,
+        payload: bytes,
+        first: bool,
+    ) -> Result:
+        node_key, epoch, seq = _signed(node_key), _signed(epoch), _signed(seq)
+        answer = self._take(database, "deferred_marks", player, node_key, epoch, seq, payload, first)
+        if answer is not None:
+            return answer
+        database.execute(
+            "insert into deferred"
+            " (deliver_at_ms, player, node_key, epoch, seq, deadline_ms, content, payload)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (_signed(deliver_at_ms), player, node_key, epoch, seq, _signed(deadline_ms), content, payload),
+        )
+        self._accept(database, "deferred_marks", player, node_key, epoch, seq)
         return ("appended",)
 
     @staticmethod
-    def _accept(database: sqlite3.Connection, player: str, node_key: int, epoch: int, seq: int) -> None:
-        database.execute(
-            "insert into accepted values (?, ?, ?, ?) on conflict (player, node_key) do update"
-            " set epoch = excluded.epoch, seq = excluded.seq"
-            " where (excluded.epoch, excluded.seq) > (accepted.epoch, accepted.seq)",
-            (player, node_key, epoch, seq),
-        )
+    def _next_due(database: sqlite3.Connection) -> int:
+        (first,) = database.execute("select min(deliver_at_ms) from deferred").fetchone()
+        return 0 if first is None else _unsigned(first)
+
+    def _due(self, database: sqlite3.Connection, unix_ms: int, limit: int) -> Result:
+        due = database.execute(
+            "select list, player from deferred where deliver_at_ms <= ? order by deliver_at_ms, list limit ?",
+            (_signed(unix_ms), limit),
+        ).fetchall()
+        last = self._meta(database, "last_due")
+        for number, (place, _player) in enumerate(due, last + 1):
+            database.execute(
+                "insert into rows (player, node_key, epoch, seq, deadline_ms, content, payload)"
+                " select player, ?, ?, ?, deadline_ms, content, payload from deferred where list = ?",
+                (_signed(DEFERRED_KEY), _signed(1), _signed(number), place),
+            )
+            database.execute("delete from deferred where list = ?", (place,))
+        if due:
+            database.execute("update meta set value = ? where name = 'last_due'", (last + len(due),))
+        players = list(dict.fromkeys(player for _place, player in due))
+        return ("due", players, self._next_due(database))
+
+    def _expire(self, database: sqlite3.Connection, unix_ms: int, limit: int) -> Result:
+        # From where the last call ended, and round again: an index by deadline would cost every append, and
+        # what is late is passed over when it is read.
+        found = database.execute(
+            "select row, deadline_ms from rows where row > ? order by row limit ?", (self._expire_from, limit)
+        ).fetchall()
+        self._expire_from = found[-1][0] if len(found) == limit else 0
+        late = [row for row, deadline_ms in found if 0 < _unsigned(deadline_ms) < unix_ms]
+        for row in late:
+            self._delete(database, "row = ?", (row,))
+        return ("expired", len(late))
 
     def _read(self, database: sqlite3.Connection, player: str, after_row: int, limit: int) -> Result:
         limit = max(1, min(limit, STORE_READ_ROWS))
@@ -299,7 +431,7 @@ class SqliteMailbox:
     ) -> Result:
         for mark in cursor:  # [31] marks and deletes are one transaction
             node_key, epoch, seq = map(_signed, mark)
-            self._accept(database, player, node_key, epoch, seq)
+            self._accept(database, "accepted", player, node_key, epoch, seq)
             self._delete(
                 database,
                 "player = ? and node_key = ? and (epoch, seq) <= (?, ?)",
@@ -309,15 +441,20 @@ class SqliteMailbox:
 
     def _delete(self, database: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
         freed = database.execute(
-            f"delete from rows where {where} returning length(payload)", values
+            f"delete from rows where {where} returning player, length(payload)", values
         ).fetchall()
-        self._bytes -= sum(size + _ROW_BYTES for (size,) in freed)
+        for player, size in freed:
+            self._bytes -= size + _ROW_BYTES
+            if (used := self._used.get(player)) is not None:
+                used[0] -= 1
+                used[1] -= size
 
     def _trim(self, database: sqlite3.Connection, player: str, node_key: int, epoch: int, seq: int) -> Result:
-        database.execute(
-            "delete from accepted where player = ? and node_key = ? and (epoch, seq) <= (?, ?)",
-            (player, _signed(node_key), _signed(epoch), _signed(seq)),
-        )
+        for marks in ("accepted", "deferred_marks"):
+            database.execute(
+                f"delete from {marks} where player = ? and node_key = ? and (epoch, seq) <= (?, ?)",
+                (player, _signed(node_key), _signed(epoch), _signed(seq)),
+            )
         return ("done",)
 
     def _know(self, database: sqlite3.Connection, player: str) -> Result:
@@ -346,6 +483,39 @@ class SqliteMailbox:
         )
         return ("done",)
 
+    # --- operators ---------------------------------------------------------------------------------
+
+    def _admin(self, database: sqlite3.Connection, question: str) -> Result:
+        asked = orjson.loads(question)
+        op, player = asked.get("op"), asked.get("player", "")
+        if op == "list":
+            found = database.execute(
+                "select player, count(*), sum(length(payload)), min(row) from rows where player >= ?"
+                " group by player order by player limit ?",
+                (asked.get("from", ""), int(asked.get("limit", 100))),
+            )
+            names: tuple[str, ...] = ("player", "messages", "bytes", "first_row")
+        elif op == "show":
+            found = database.execute(
+                "select row, node_key, epoch, seq, deadline_ms, content, length(payload), case when ? then"
+                " hex(payload) end from rows where player = ? and row > ? order by row limit ?",
+                (bool(asked.get("payload")), player, asked.get("after", 0), int(asked.get("limit", 100))),
+            )
+            names = ("row", "node_key", "epoch", "seq", "deadline_ms", "content", "bytes", "payload")
+        elif op == "purge":
+            before = self._usage(database, player)[0]
+            self._settle(database, player, int(asked.get("up_to", _BIAS - 1)))
+            return ("text", orjson.dumps({"purged": before - self._usage(database, player)[0]}).decode())
+        else:
+            return ("text", orjson.dumps({"error": f"a mailbox has no operation {op!r}"}).decode())
+        rows = [dict(zip(names, row, strict=True)) for row in found]
+        for row in rows:
+            row.update({name: _unsigned(row[name]) for name in _BIASED if name in row})
+        return ("text", orjson.dumps(rows).decode())
+
+
+_BIASED = ("node_key", "epoch", "seq", "deadline_ms")
+"""Columns that hold u64 less 2**63."""
 
 _HANDLERS: dict[str, Callable[..., Result]] = {
     "open": SqliteMailbox._open,
@@ -359,4 +529,8 @@ _HANDLERS: dict[str, Callable[..., Result]] = {
     "join": SqliteMailbox._join,
     "leave": SqliteMailbox._leave,
     "roster": SqliteMailbox._roster,
+    "defer": SqliteMailbox._defer,
+    "due": SqliteMailbox._due,
+    "expire": SqliteMailbox._expire,
+    "admin": SqliteMailbox._admin,
 }

@@ -144,6 +144,30 @@ class MailboxConfig:
         reason="less holds no message of the largest size, more no file system of today",
         help="Messages over this are refused, so that a disk is not filled by players that never come.",
     )
+    player_messages: int = key(
+        1_000,
+        unit="messages",
+        low=1,
+        high=1_000_000,
+        reason="a mailbox without room for a message is none; a million take minutes to read at a login",
+        help="Messages that wait for one player, deferred ones included; a sender is refused beyond it.",
+    )
+    player_bytes: int = key(
+        4 << 20,
+        unit="bytes",
+        low=1 << 20,
+        high=1 << 32,
+        reason="less holds no message of the largest size; 4 GiB for one player is no mailbox",
+        help="Their payload.",
+    )
+    keep_days: int = key(
+        30,
+        unit="days",
+        low=1,
+        high=3_650,
+        reason="a player may be away for a day; after ten years nobody waits",
+        help="Messages without a deadline of their sender are kept so long.",
+    )
     wait_s: int = key(
         10,
         unit="s",

@@ -26,8 +26,11 @@ fn sends() -> Vec<Vector> {
             seq: 5,
             low: 3,
             deadline_ms: 1_795_000_000_123,
+            deliver_at_ms: 0,
             policy,
             resend,
+            quiet: false,
+            trace: false,
             content,
             target,
             key,
@@ -283,6 +286,7 @@ fn from_hub() -> Vec<Vector> {
                 max_payload: 983_040,
                 window_messages: 65_536,
                 window_bytes: 16_777_216,
+                features: 0,
                 slots: (&[SlotRange {
                     first: 0,
                     last: 16_383,
@@ -306,7 +310,8 @@ fn from_hub() -> Vec<Vector> {
             Message::GroupReport(GroupReport {
                 seq: 6,
                 last: true,
-                counts: [1, 1, 0, 0, 0, 0, 0],
+                wide: false,
+                counts: [1, 1, 0, 0, 0, 0, 0, 0],
                 omitted: 1,
                 entries: ENTRIES.into(),
             }),
@@ -331,6 +336,7 @@ fn from_hub() -> Vec<Vector> {
             Message::Deliver(Deliver {
                 id: ID,
                 policy: Policy::MustDeliver,
+                trace: false,
                 content: Content::Text,
                 targets: TARGETS.into(),
                 payload: b"raid at nine",
@@ -419,6 +425,168 @@ fn from_hub() -> Vec<Vector> {
     ]
 }
 
+/// What version 2 adds.
+fn from_node_2() -> Vec<Vector> {
+    const SEEN: &[Number] = &[Number {
+        binding: 4_294_967_298,
+        number: 7,
+    }];
+    let send = |seq, deliver_at_ms, policy, quiet, trace, target, key, payload| {
+        Message::Send(Send {
+            seq,
+            low: 3,
+            deadline_ms: 0,
+            deliver_at_ms,
+            policy,
+            resend: false,
+            quiet,
+            trace,
+            content: Content::Bytes,
+            target,
+            key,
+            payload,
+        })
+    };
+    let alice = Target::Player("alice");
+    vec![
+        (
+            "send_latest_quiet",
+            send(
+                POLICY_SEQ | 5,
+                0,
+                Policy::Latest,
+                true,
+                false,
+                alice,
+                "hp",
+                b"70",
+            ),
+            json!({"seq": (POLICY_SEQ | 5).to_string(), "low": "3", "deadline_ms": "0", "policy": 1, "resend": false,
+                "quiet": true, "trace": false, "content": 0, "player": "alice", "key": "hp", "payload": "3730"}),
+        ),
+        (
+            "send_group_traced",
+            send(
+                6,
+                0,
+                Policy::MustDeliver,
+                false,
+                true,
+                Target::Group("team-7"),
+                "",
+                b"go",
+            ),
+            json!({"seq": "6", "low": "3", "deadline_ms": "0", "policy": 0, "resend": false,
+                "quiet": false, "trace": true, "content": 0, "group": "team-7", "key": "", "payload": "676f"}),
+        ),
+        (
+            "send_later",
+            send(
+                7,
+                1_795_000_100_000,
+                Policy::MustDeliver,
+                false,
+                false,
+                alice,
+                "",
+                b"gift",
+            ),
+            json!({"seq": "7", "low": "3", "deadline_ms": "0", "deliver_at_ms": "1795000100000", "resend": false,
+                "trace": false, "content": 0, "player": "alice", "payload": "67696674"}),
+        ),
+        (
+            "seen",
+            Message::Seen {
+                deliveries: SEEN.into(),
+            },
+            json!({"deliveries": [{"binding": "4294967298", "number": 7}]}),
+        ),
+    ]
+}
+
+fn from_hub_2() -> Vec<Vector> {
+    const RECEIPTS: &[Receipt<'static>] = &[
+        Receipt {
+            seq: POLICY_SEQ | 5,
+            outcome: Outcome::Sent,
+            detail: "",
+        },
+        Receipt {
+            seq: 8,
+            outcome: Outcome::Refused,
+            detail: "mailbox full, 1,000 of 1,000 messages",
+        },
+    ];
+    const ENTRIES: &[ReportEntry<'static>] = &[ReportEntry {
+        player: "bob",
+        outcome: Outcome::Passed,
+        detail: "",
+    }];
+    const TARGETS: &[Number] = &[Number {
+        binding: 4_294_967_298,
+        number: 0,
+    }];
+    vec![
+        (
+            "welcome_2",
+            Message::Welcome(Welcome {
+                version: 2,
+                hub_epoch: 28_000_001,
+                heartbeat_ms: 1_000,
+                dead_ms: 3_000,
+                spread_ms: 20,
+                max_payload: 983_040,
+                window_messages: 65_536,
+                window_bytes: 16_777_216,
+                features: features::ALL,
+                slots: (&[SlotRange {
+                    first: 0,
+                    last: 16_383,
+                    hub: "hub",
+                }])
+                    .into(),
+            }),
+            json!({"version": 2, "hub_epoch": 28_000_001, "heartbeat_ms": 1000, "dead_ms": 3000, "spread_ms": 20,
+                "max_payload": 983_040, "window_messages": 65_536, "window_bytes": 16_777_216, "features": "31",
+                "slots": [{"first": 0, "last": 16_383, "hub": "hub"}]}),
+        ),
+        (
+            "receipt_2",
+            Message::Receipt {
+                receipts: RECEIPTS.into(),
+            },
+            json!({"receipts": [{"seq": (POLICY_SEQ | 5).to_string(), "outcome": 6, "detail": ""},
+                {"seq": "8", "outcome": 4, "detail": "mailbox full, 1,000 of 1,000 messages"}]}),
+        ),
+        (
+            "group_receipt_2",
+            Message::GroupReport(GroupReport {
+                seq: 6,
+                last: true,
+                wide: true,
+                counts: [1, 1, 0, 0, 0, 0, 0, 1],
+                omitted: 2,
+                entries: ENTRIES.into(),
+            }),
+            json!({"seq": "6", "last": true, "counts": [1, 1, 0, 0, 0, 0, 0, 1], "omitted": 2,
+                "entries": [{"player": "bob", "outcome": 8, "detail": ""}]}),
+        ),
+        (
+            "deliver_latest",
+            Message::Deliver(Deliver {
+                id: ID,
+                policy: Policy::Latest,
+                trace: true,
+                content: Content::Bytes,
+                targets: TARGETS.into(),
+                payload: b"70",
+            }),
+            json!({"id": id(), "policy": 1, "trace": true, "content": 0, "payload": "3730",
+                "targets": [{"binding": "4294967298", "number": 0}]}),
+        ),
+    ]
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -489,4 +657,24 @@ fn messages_of_nodes_have_their_golden_bytes() {
 #[test]
 fn messages_of_the_hub_have_their_golden_bytes() {
     check("hub_to_node_v1", from_hub());
+}
+
+#[test]
+fn version_2_has_its_golden_bytes() {
+    check("node_to_hub_v2", from_node_2());
+    check("hub_to_node_v2", from_hub_2());
+}
+
+/// What version 1 said is decoded as before, and what it did not know has no bytes in it.
+#[test]
+fn version_1_has_no_place_for_what_version_2_adds() {
+    for (name, (bytes, _)) in stored("hub_to_node_v1") {
+        match decode(&unhex(&bytes)).next() {
+            Some(Ok(Message::Welcome(welcome))) => assert_eq!(welcome.features, 0, "{name}"),
+            Some(Ok(Message::GroupReport(report))) => {
+                assert_eq!((report.wide, report.counts[7]), (false, 0), "{name}");
+            }
+            other => assert!(other.is_some_and(|message| message.is_ok()), "{name}"),
+        }
+    }
 }

@@ -207,6 +207,7 @@ fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>
             deadline_ms,
             content,
             payload,
+            first,
         } => {
             let payload = PyBytes::new(py, payload);
             let content = *content as u8;
@@ -224,9 +225,34 @@ fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>
                 deadline_ms,
                 content,
                 payload,
+                first,
             )
                 .into_pyobject(py)
         }
+        StoreOp::Defer {
+            player,
+            id,
+            deliver_at_ms,
+            deadline_ms,
+            content,
+            payload,
+            first,
+        } => (
+            "defer",
+            &**player,
+            id.node_key,
+            id.epoch,
+            id.seq,
+            deliver_at_ms,
+            deadline_ms,
+            *content as u8,
+            PyBytes::new(py, payload),
+            first,
+        )
+            .into_pyobject(py),
+        StoreOp::Due { unix_ms, limit } => ("due", unix_ms, limit).into_pyobject(py),
+        StoreOp::Expire { unix_ms, limit } => ("expire", unix_ms, limit).into_pyobject(py),
+        StoreOp::Admin { json } => ("admin", json).into_pyobject(py),
         StoreOp::Read {
             player,
             after_row,
@@ -269,6 +295,23 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
         "appended" => Ok(StoreDone::Appended),
         "unknown_player" => Ok(StoreDone::UnknownPlayer),
         "full" => Ok(StoreDone::Full),
+        "over_quota" => Ok(StoreDone::OverQuota {
+            messages: result.get_item(1)?.extract()?,
+            bytes: result.get_item(2)?.extract()?,
+        }),
+        "due" => {
+            let players: Vec<String> = result.get_item(1)?.extract()?;
+            Ok(StoreDone::Due {
+                players: players.into_iter().map(Arc::from).collect(),
+                next_ms: result.get_item(2)?.extract()?,
+            })
+        }
+        "expired" => Ok(StoreDone::Expired {
+            count: result.get_item(1)?.extract()?,
+        }),
+        "text" => Ok(StoreDone::Text {
+            json: result.get_item(1)?.extract()?,
+        }),
         "done" => Ok(StoreDone::Done),
         "rows" => {
             let items = result.get_item(1)?;
@@ -306,6 +349,7 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
                     .into_iter()
                     .map(|(group, player)| (group.into(), player.into()))
                     .collect(),
+                next_due_ms: result.get_item(4)?.extract()?,
             })
         }
         other => Err(PyValueError::new_err(format!(

@@ -17,6 +17,10 @@ pub const HEADER_BYTES: usize = 8;
 const CONTENT_BITS: u8 = 0b011;
 /// resend, last, durable, snapshot: by kind.
 const MARKED: u8 = 0b100;
+/// quiet in sends; eight counts in `group_receipt`.
+const EXTRA: u8 = 0b1000;
+/// trace in sends and `deliver`.
+const TRACED: u8 = 0b1_0000;
 
 /// The messages of one frame. Ends after the first error.
 #[derive(Debug, Clone)]
@@ -85,9 +89,9 @@ fn split(frame: &[u8]) -> Result<(Header, &[u8], &[u8]), WireError> {
 }
 
 impl Header {
-    /// The content, and whether bit 2 is set. `payload`: the kind has a content; `marked`: it has a bit 2.
-    fn flags(&self, payload: bool, marked: bool) -> Result<(Content, bool), WireError> {
-        let allowed = if payload { CONTENT_BITS } else { 0 } | if marked { MARKED } else { 0 };
+    /// The content. `payload`: the kind has one; `allowed`: what else it may have.
+    fn flags(&self, payload: bool, allowed: u8) -> Result<Content, WireError> {
+        let allowed = if payload { CONTENT_BITS } else { 0 } | allowed;
         let bad = WireError::new(WireErrorKind::BadValue, "flags", u64::from(self.flags));
         if self.flags & !allowed != 0 {
             return Err(bad);
@@ -98,7 +102,11 @@ impl Header {
             2 => Content::Json,
             _ => return Err(bad),
         };
-        Ok((content, self.flags & MARKED != 0))
+        Ok(content)
+    }
+
+    const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
     }
 }
 
@@ -148,15 +156,19 @@ impl Message<'_> {
 
     fn kind_and_flags(&self) -> (u8, u8) {
         let mark = |set: bool| if set { MARKED } else { 0 };
+        let extra = |set: bool| if set { EXTRA } else { 0 };
+        let traced = |set: bool| if set { TRACED } else { 0 };
         match self {
             Self::Hello(_) => (0x01, 0),
             Self::Send(send) => {
                 let kind = match send.target {
+                    _ if send.deliver_at_ms != 0 => 0x13,
                     Target::Player(_) => 0x02,
                     Target::Group(_) => 0x03,
                     Target::Broadcast(_) => 0x04,
                 };
-                (kind, send.content as u8 | mark(send.resend))
+                let flags = mark(send.resend) | extra(send.quiet) | traced(send.trace);
+                (kind, send.content as u8 | flags)
             }
             Self::Request { content, .. } => (0x05, *content as u8),
             Self::Reply { content, .. } => (0x06, *content as u8),
@@ -172,11 +184,12 @@ impl Message<'_> {
             Self::Pong { .. } => (0x10, 0),
             Self::Bye { .. } => (0x11, 0),
             Self::Query { .. } => (0x12, 0),
+            Self::Seen { .. } => (0x14, 0),
             Self::Welcome(_) => (0x41, 0),
             Self::Receipt { .. } => (0x42, 0),
-            Self::GroupReport(report) => (0x43, mark(report.last)),
+            Self::GroupReport(report) => (0x43, mark(report.last) | extra(report.wide)),
             Self::Bound { .. } => (0x44, 0),
-            Self::Deliver(deliver) => (0x45, deliver.content as u8),
+            Self::Deliver(deliver) => (0x45, deliver.content as u8 | traced(deliver.trace)),
             Self::LogoutDone { .. } => (0x46, 0),
             Self::Drop { .. } => (0x47, 0),
             Self::Forget { .. } => (0x48, 0),

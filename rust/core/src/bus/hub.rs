@@ -40,7 +40,7 @@ pub use mailbox::StoreMismatch;
 
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::codec::decode;
-use crate::bus::message::{ErrorCode, Message};
+use crate::bus::message::{ErrorCode, Message, Send};
 use crate::bus::store::{StoreBatch, StoreDone, StoreError, StoreOp};
 use crate::limits::MAX_FRAME_BYTES;
 use call::Calls;
@@ -194,6 +194,9 @@ impl Hub {
         }
         match message {
             Message::Ack { acks } => acks.iter().for_each(|ack| self.ack(session, ack)),
+            Message::Send(send) if !self.speaks(link, &send) => {
+                self.malformed(link, "what version 2 has, on a link of version 1");
+            }
             Message::Send(send) => self.send(session, &send),
             Message::Login { claims } => {
                 claims.iter().for_each(|claim| self.login(session, &claim))
@@ -239,9 +242,20 @@ impl Hub {
                 what,
                 argument,
             } => self.query(session, call, what, argument),
+            Message::Seen { .. } if self.version(link) >= 2 => {}
             Message::Hello(_) => self.malformed(link, "a second hello"),
             _ => self.malformed(link, "a message that only the hub sends"),
         }
+    }
+
+    fn version(&self, link: u32) -> u16 {
+        self.links.get(link).map_or(0, |link| link.version)
+    }
+
+    /// Whether a send has only what the version of its link knows.
+    fn speaks(&self, link: u32, send: &Send<'_>) -> bool {
+        let new = send.deliver_at_ms != 0 || send.quiet || send.trace;
+        !new || self.version(link) >= 2
     }
 
     /// A connection is gone.

@@ -3,8 +3,8 @@
 //! For tests and the simulation. A clone is a crash image: what was committed at that point.
 
 use crate::bus::broken::{Broken, Rule};
-use crate::bus::message::Mark;
-use crate::bus::store::{RosterEntry, Row, StoreBatch, StoreDone, StoreOp};
+use crate::bus::message::{Content, Mark, MessageId};
+use crate::bus::store::{DEFERRED_KEY, RosterEntry, Row, StoreBatch, StoreDone, StoreOp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,6 +15,21 @@ pub struct MemoryMailbox {
     pub rows: Vec<Row>,
     /// By sender: the last accepted epoch and seq.
     pub accepted: BTreeMap<u64, (u64, u64)>,
+}
+
+/// A message that is delivered later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferred {
+    /// The mailbox.
+    pub player: Arc<str>,
+    /// Its id until it is due.
+    pub id: MessageId,
+    /// Unix ms after which it is not delivered; 0 none.
+    pub deadline_ms: u64,
+    /// How to read the payload.
+    pub content: Content,
+    /// The payload.
+    pub payload: Arc<[u8]>,
 }
 
 /// All mailboxes, and what else a store keeps.
@@ -34,6 +49,20 @@ pub struct MemoryStore {
     pub last_row: u64,
     /// Bytes of payload that it takes; 0: any.
     pub limit_bytes: usize,
+    /// Messages that one player's mailbox takes; 0: any.
+    pub player_messages: u64,
+    /// Bytes of payload that one player's mailbox takes; 0: any.
+    pub player_bytes: u64,
+    /// By time and order of arrival.
+    pub deferred: BTreeMap<(u64, u64), Deferred>,
+    /// By player and sender: the last one that was deferred.
+    pub deferred_marks: BTreeMap<(Arc<str>, u64), (u64, u64)>,
+    /// Deferred messages so far.
+    pub last_deferred: u64,
+    /// The last seq of the deferred list as a sender.
+    pub last_due: u64,
+    /// Refused in the batch under way: by player and sender, and why.
+    pub(crate) refused: BTreeMap<(Arc<str>, u64), StoreDone>,
     pub(crate) broken: Broken,
 }
 
@@ -46,7 +75,10 @@ impl MemoryStore {
 
     /// Runs a batch: all of it or, for a hub that is not the highest, nothing but the answer that says so.
     pub fn commit(&mut self, batch: &StoreBatch) -> Vec<StoreDone> {
-        batch.ops.iter().map(|op| self.run(op)).collect()
+        self.refused.clear();
+        let done = batch.ops.iter().map(|op| self.run(op)).collect();
+        self.refused.clear();
+        done
     }
 
     /// Whether no row is left.
@@ -72,10 +104,37 @@ impl MemoryStore {
     fn run(&mut self, op: &StoreOp) -> StoreDone {
         match op {
             StoreOp::Open { hub_epoch, .. } => return self.open(*hub_epoch),
-            StoreOp::Append { player, .. } if !self.known.contains(player) => {
-                return StoreDone::UnknownPlayer;
+            StoreOp::Append {
+                player,
+                id,
+                payload,
+                first,
+                ..
             }
-            StoreOp::Append { .. } => return self.append(op),
+            | StoreOp::Defer {
+                player,
+                id,
+                payload,
+                first,
+                ..
+            } => {
+                let deferred = matches!(op, StoreOp::Defer { .. });
+                return match self.takes(player, *id, payload.len(), *first, deferred) {
+                    Ok(true) if deferred => self.defer(op),
+                    Ok(true) => self.append(op),
+                    Ok(false) => StoreDone::Appended,
+                    Err(why) => {
+                        let pair = (player.clone(), id.node_key);
+                        self.refused.insert(pair, why.clone());
+                        why
+                    }
+                };
+            }
+            StoreOp::Due { unix_ms, limit } => return self.due(*unix_ms, *limit as usize),
+            StoreOp::Expire { unix_ms, limit } => return self.expire(*unix_ms, *limit as usize),
+            StoreOp::Admin { .. } => {
+                return StoreDone::Text { json: self.list() };
+            }
             StoreOp::Read {
                 player,
                 after_row,
@@ -105,6 +164,10 @@ impl MemoryStore {
                 self.mailbox(player)
                     .accepted
                     .retain(|key, mark| key != sender || *mark > (*epoch, *seq));
+                let pair = (player.clone(), *sender);
+                if self.deferred_marks.get(&pair) <= Some(&(*epoch, *seq)) {
+                    self.deferred_marks.remove(&pair);
+                }
             }
             StoreOp::Know { player } => {
                 self.known.insert(player.clone());
@@ -131,7 +194,154 @@ impl MemoryStore {
             hub_epoch_highest: self.hub_epoch,
             roster: self.roster.values().cloned().collect(),
             groups: self.groups.iter().cloned().collect(),
+            next_due_ms: self.next_due(),
         }
+    }
+
+    fn next_due(&self) -> u64 {
+        self.deferred.first_key_value().map_or(0, |(key, _)| key.0)
+    }
+
+    /// What a mailbox holds: messages and bytes, deferred ones included.
+    #[must_use]
+    pub fn used(&self, player: &str) -> (u64, u64) {
+        let rows = self.rows(player).iter().map(|row| row.payload.len());
+        let deferred = self.deferred.values();
+        let deferred = deferred
+            .filter(|message| &*message.player == player)
+            .map(|message| message.payload.len());
+        let all = rows.chain(deferred);
+        all.fold((0, 0), |sum, bytes| (sum.0 + 1, sum.1 + bytes as u64))
+    }
+
+    /// Whether a message is new and taken; false: it is a repeat [20].
+    fn takes(
+        &mut self,
+        player: &Arc<str>,
+        id: MessageId,
+        bytes: usize,
+        first: bool,
+        deferred: bool,
+    ) -> Result<bool, StoreDone> {
+        if let Some(why) = self.refused.get(&(player.clone(), id.node_key)) {
+            return Err(why.clone());
+        }
+        if !self.known.contains(player) {
+            return Err(StoreDone::UnknownPlayer);
+        }
+        let mark = if deferred {
+            self.deferred_marks.get(&(player.clone(), id.node_key))
+        } else {
+            let mailbox = self.mailboxes.get(player);
+            mailbox.and_then(|mailbox| mailbox.accepted.get(&id.node_key))
+        };
+        if mark >= Some(&(id.epoch, id.seq)) && !self.broken.lacks(Rule::AppendOnce) {
+            return Ok(false);
+        }
+        let (messages, used) = self.used(player);
+        let over = |limit: u64, wanted: u64| limit != 0 && wanted > limit;
+        let full = over(self.player_messages, messages + 1)
+            || over(self.player_bytes, used + bytes as u64);
+        if first && full {
+            return Err(StoreDone::OverQuota {
+                messages,
+                bytes: used,
+            });
+        }
+        let rows = self.mailboxes.values().flat_map(|mailbox| &mailbox.rows);
+        let deferred = self.deferred.values().map(|message| message.payload.len());
+        let all: usize = rows.map(|row| row.payload.len()).chain(deferred).sum();
+        if self.limit_bytes != 0 && all + bytes > self.limit_bytes {
+            return Err(StoreDone::Full);
+        }
+        Ok(true)
+    }
+
+    fn defer(&mut self, op: &StoreOp) -> StoreDone {
+        if let StoreOp::Defer {
+            player,
+            id,
+            deliver_at_ms,
+            deadline_ms,
+            content,
+            payload,
+            ..
+        } = op
+        {
+            self.last_deferred += 1;
+            let key = (*deliver_at_ms, self.last_deferred);
+            let message = Deferred {
+                player: player.clone(),
+                id: *id,
+                deadline_ms: *deadline_ms,
+                content: *content,
+                payload: payload.clone(),
+            };
+            self.deferred.insert(key, message);
+            let pair = (player.clone(), id.node_key);
+            self.deferred_marks.insert(pair, (id.epoch, id.seq));
+        }
+        StoreDone::Appended
+    }
+
+    fn due(&mut self, unix_ms: u64, limit: usize) -> StoreDone {
+        let mut players: Vec<Arc<str>> = Vec::new();
+        for _ in 0..limit {
+            let Some(first) = self.deferred.first_entry() else {
+                break;
+            };
+            if first.key().0 > unix_ms {
+                break;
+            }
+            let message = first.remove();
+            self.last_due += 1;
+            self.last_row += 1;
+            let row = Row {
+                row: self.last_row,
+                id: MessageId {
+                    node_key: DEFERRED_KEY,
+                    epoch: 1,
+                    seq: self.last_due,
+                },
+                deadline_ms: message.deadline_ms,
+                content: message.content,
+                payload: message.payload,
+            };
+            self.mailbox(&message.player).rows.push(row);
+            if !players.contains(&message.player) {
+                players.push(message.player);
+            }
+        }
+        StoreDone::Due {
+            players,
+            next_ms: self.next_due(),
+        }
+    }
+
+    fn expire(&mut self, unix_ms: u64, limit: usize) -> StoreDone {
+        let mut left = limit;
+        let mut stays = |deadline_ms: u64| {
+            let gone = left > 0 && deadline_ms != 0 && deadline_ms < unix_ms;
+            left -= usize::from(gone);
+            !gone
+        };
+        for mailbox in self.mailboxes.values_mut() {
+            mailbox.rows.retain(|row| stays(row.deadline_ms));
+        }
+        self.deferred
+            .retain(|_, message| stays(message.deadline_ms));
+        StoreDone::Expired {
+            count: (limit - left) as u64,
+        }
+    }
+
+    /// The question `list` of operators, whatever was asked.
+    fn list(&self) -> String {
+        let players = self.mailboxes.keys().map(|player| {
+            let (messages, bytes) = self.used(player);
+            format!("{{\"player\":{player:?},\"messages\":{messages},\"bytes\":{bytes}}}")
+        });
+        format!("[{}]", players.collect::<Vec<_>>().join(","))
     }
 
     fn append(&mut self, op: &StoreOp) -> StoreDone {
@@ -141,30 +351,12 @@ impl MemoryStore {
             deadline_ms,
             content,
             payload,
+            ..
         } = op
         else {
             return StoreDone::Done;
         };
         let mark = (id.epoch, id.seq);
-        let once = !self.broken.lacks(Rule::AppendOnce);
-        if once
-            && self
-                .mailbox(player)
-                .accepted
-                .get(&id.node_key)
-                .is_some_and(|accepted| *accepted >= mark)
-        {
-            return StoreDone::Appended; // [20]
-        }
-        let used: usize = self
-            .mailboxes
-            .values()
-            .flat_map(|mailbox| &mailbox.rows)
-            .map(|row| row.payload.len())
-            .sum();
-        if self.limit_bytes != 0 && used + payload.len() > self.limit_bytes {
-            return StoreDone::Full;
-        }
         self.last_row += 1;
         if self.broken.lacks(Rule::RowsGrow) {
             self.last_row = self.rows(player).last().map_or(1, |row| row.row + 1);

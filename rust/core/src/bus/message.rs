@@ -5,8 +5,28 @@
 
 use crate::bus::wire::List;
 
-/// The protocol versions that this build speaks.
-pub const VERSION: u16 = 1;
+/// The highest protocol version that this build speaks.
+pub const VERSION: u16 = 2;
+/// The lowest: one release back.
+pub const VERSION_MIN: u16 = 1;
+/// Set in the seq of `latest` and `droppable` messages: they have a counter of their own.
+pub const POLICY_SEQ: u64 = 1 << 63;
+
+/// What a side of version 2 can do: `hello.features`, `welcome.features`.
+pub mod features {
+    /// Policies `latest` and `droppable`.
+    pub const POLICIES: u64 = 1;
+    /// Deadlines.
+    pub const DEADLINES: u64 = 1 << 1;
+    /// `send_later`.
+    pub const DEFERRED: u64 = 1 << 2;
+    /// `seen`, and the outcome `passed`.
+    pub const SEEN: u64 = 1 << 3;
+    /// The flag *trace*.
+    pub const TRACE: u64 = 1 << 4;
+    /// All of version 2.
+    pub const ALL: u64 = POLICIES | DEADLINES | DEFERRED | SEEN | TRACE;
+}
 
 /// Stable hash of a node's name: FNV-1a, 64 bits, over its UTF-8 bytes. Two names with one key are refused at hello.
 #[must_use]
@@ -77,8 +97,11 @@ pub enum Outcome {
     Busy = 5,
     /// `latest` or `droppable`: went out on a live link.
     Sent = 6,
-    /// `droppable`: not live, or no room.
+    /// `latest` or `droppable`: not live, replaced, or no room.
     Dropped = 7,
+    /// In the report of a group send that was sent again: its mark is past this message. It was handled before, or the
+    /// recipient joined after the message was first sent. From version 2 on.
+    Passed = 8,
 }
 
 /// To whom a broadcast goes.
@@ -177,7 +200,7 @@ pub struct Hello<'a> {
     pub highest_hub_epoch: u32,
     /// Its smallest seq without final receipt, else the next one.
     pub low: u64,
-    /// Bits that both sides must know to use; none yet.
+    /// What the node can do, of [`features`].
     pub features: u64,
     /// The node's name.
     pub name: &'a str,
@@ -196,7 +219,7 @@ pub enum Target<'a> {
     Broadcast(Scope),
 }
 
-/// A message of a sender: kinds `send`, `send_group`, `broadcast`.
+/// A message of a sender: kinds `send`, `send_group`, `broadcast`, `send_later`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Send<'a> {
     /// The sender's sequence number.
@@ -205,10 +228,16 @@ pub struct Send<'a> {
     pub low: u64,
     /// Unix ms after which it is not delivered; 0 none.
     pub deadline_ms: u64,
+    /// Unix ms before which it is not delivered; 0: now. Another makes it a `send_later`: to one player, must-deliver.
+    pub deliver_at_ms: u64,
     /// What happens when it can't go out.
     pub policy: Policy,
     /// Sent before, perhaps.
     pub resend: bool,
+    /// No receipt is wanted: `latest` and `droppable` only.
+    pub quiet: bool,
+    /// Every hop of it is recorded.
+    pub trace: bool,
     /// How to read the payload.
     pub content: Content,
     /// To whom.
@@ -267,6 +296,8 @@ pub struct Welcome<'a> {
     pub window_messages: u32,
     /// Their bytes.
     pub window_bytes: u32,
+    /// What the hub can do, of [`features`]; from version 2 on, else 0.
+    pub features: u64,
     /// Which hub owns what.
     pub slots: List<'a, SlotRange<'a>>,
 }
@@ -300,8 +331,10 @@ pub struct GroupReport<'a> {
     pub seq: u64,
     /// Whether every recipient has its outcome.
     pub last: bool,
+    /// Eight counts, for a link of version 2; else seven, and no `passed`.
+    pub wide: bool,
     /// Recipients by outcome: index is the outcome less 1.
-    pub counts: [u32; 7],
+    pub counts: [u32; 8],
     /// Recipients that are counted but not named.
     pub omitted: u32,
     /// Those that are named.
@@ -335,8 +368,10 @@ pub struct Number {
 pub struct Deliver<'a> {
     /// Its id.
     pub id: MessageId,
-    /// Its policy.
+    /// Its policy. Another than must-deliver has the number 0 everywhere: it is not acked and moves no cursor.
     pub policy: Policy,
+    /// Every hop of it is recorded.
+    pub trace: bool,
     /// How to read the payload.
     pub content: Content,
     /// For whom.
@@ -361,7 +396,7 @@ pub struct Presence<'a> {
 pub enum Message<'a> {
     /// 0x01.
     Hello(Hello<'a>),
-    /// 0x02 `send`, 0x03 `send_group`, 0x04 `broadcast`.
+    /// 0x02 `send`, 0x03 `send_group`, 0x04 `broadcast`, 0x13 `send_later`.
     Send(Send<'a>),
     /// 0x05.
     Request {
@@ -468,6 +503,11 @@ pub enum Message<'a> {
         what: u8,
         /// 3 (players): `LIMIT PREFIX`, both optional.
         argument: &'a str,
+    },
+    /// 0x14: deliveries that were dropped because the cursor is past them; ahead of the ack that covers them.
+    Seen {
+        /// Binding and number.
+        deliveries: List<'a, Number>,
     },
     /// 0x41.
     Welcome(Welcome<'a>),

@@ -29,7 +29,8 @@ mod tests;
 
 use crate::bus::codec::decode;
 use crate::bus::message::{
-    Content, ErrorCode, Hello, Message, MessageId, Presence, VERSION, Welcome, node_key,
+    Content, ErrorCode, Hello, Message, MessageId, Presence, VERSION, VERSION_MIN, Welcome,
+    node_key,
 };
 use crate::bus::wire::{List, check_name};
 use crate::error::WireError;
@@ -212,7 +213,7 @@ impl Node {
         self.out.events.push_back(NodeEvent::Connect);
         let roles: Vec<&str> = self.config.roles.iter().map(String::as_str).collect();
         self.out.push(&Message::Hello(Hello {
-            version_min: VERSION,
+            version_min: VERSION_MIN,
             version_max: VERSION,
             node_key: self.key,
             epoch: self.config.epoch,
@@ -384,7 +385,7 @@ impl Node {
         if self.is_up() {
             return Err("a second welcome".to_owned());
         }
-        if welcome.version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&welcome.version) {
             return Err(format!(
                 "protocol version {} was not offered",
                 welcome.version

@@ -3,9 +3,14 @@
 //! The operations of a [`StoreBatch`] run in order, in one transaction (or by the steps of the
 //! document store); the completion comes after the commit. One batch is under way at a time.
 
-use crate::bus::message::{Content, Mark, MessageId};
+use crate::bus::message::{Content, Mark, MessageId, node_key};
 use std::fmt;
 use std::sync::Arc;
+
+/// The sender of deferred messages once they are due [37]: no node may have this name.
+pub const DEFERRED_NAME: &str = "deferred";
+/// Its key.
+pub const DEFERRED_KEY: u64 = node_key(DEFERRED_NAME);
 
 /// One operation. Players and groups are named, so that a store needs no table of the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +23,9 @@ pub enum StoreOp {
         unix_ms: u64,
     },
     /// Inserts a row, unless `id` is at or below `accepted` of its sender [20]. Answered by `Appended`, also
-    /// when nothing was inserted; `UnknownPlayer` if no `Know` of the player was committed; or `Full`.
+    /// when nothing was inserted; refused with `UnknownPlayer` if no `Know` of the player was committed, `Full`, or
+    /// `OverQuota` (a first transmission only [35]). A refusal holds for the rest of the batch: what follows of that
+    /// sender to that player gets the same answer, or else a later one would be accepted before it.
     Append {
         /// The mailbox.
         player: Arc<str>,
@@ -30,6 +37,47 @@ pub enum StoreOp {
         content: Content,
         /// The payload.
         payload: Arc<[u8]>,
+        /// It was not sent before, and was not in memory before: the quota counts.
+        first: bool,
+    },
+    /// Puts a message on the list of those that are delivered later [37], unless `id` is at or below the list's own
+    /// mark of its sender to that player; raises that mark. Answered and refused as `Append`.
+    Defer {
+        /// The mailbox.
+        player: Arc<str>,
+        /// The message.
+        id: MessageId,
+        /// Unix ms from which it is to be delivered.
+        deliver_at_ms: u64,
+        /// Unix ms after which it is not delivered; 0 none.
+        deadline_ms: u64,
+        /// How to read the payload.
+        content: Content,
+        /// The payload.
+        payload: Arc<[u8]>,
+        /// It was not sent before: the quota counts.
+        first: bool,
+    },
+    /// Moves deferred messages that are due, oldest first, into the mailboxes: each a new row under the id
+    /// ([`DEFERRED_KEY`], 1, seq of the list), whose seq is durable and grows in the order of promotion. Answered by
+    /// `Due`.
+    Due {
+        /// Wall clock.
+        unix_ms: u64,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Deletes rows and deferred messages whose deadline is past. Answered by `Expired`.
+    Expire {
+        /// Wall clock.
+        unix_ms: u64,
+        /// At most so many.
+        limit: u32,
+    },
+    /// What an operator asks; JSON that the store understands. Answered by `Text`.
+    Admin {
+        /// The question.
+        json: String,
     },
     /// The oldest rows after a row. Answered by `Rows`.
     Read {
@@ -59,7 +107,8 @@ pub enum StoreOp {
         /// What the session handled.
         cursor: Vec<Mark>,
     },
-    /// Deletes the `accepted` mark of a sender if it is at or below this id [24]. Answered by `Done`.
+    /// Deletes the `accepted` mark of a sender, and the mark of the deferred list, where at or below this id [24].
+    /// Answered by `Done`.
     Trim {
         /// The mailbox.
         player: Arc<str>,
@@ -135,13 +184,39 @@ pub enum StoreDone {
         roster: Vec<RosterEntry>,
         /// Every durable membership: group, player.
         groups: Vec<(Arc<str>, Arc<str>)>,
+        /// When the first deferred message is due, unix ms; 0 none.
+        next_due_ms: u64,
     },
     /// `Append`: in the mailbox, or known as accepted.
     Appended,
     /// `Append`, `Join`: no login of that name was ever committed.
     UnknownPlayer,
-    /// `Append`: the store is at its byte limit.
+    /// `Append`, `Defer`: the store is at its byte limit.
     Full,
+    /// `Append`, `Defer`: the mailbox is at a limit of its player [35]; what it has now, deferred ones included.
+    OverQuota {
+        /// Messages.
+        messages: u64,
+        /// Bytes of payload.
+        bytes: u64,
+    },
+    /// `Due`.
+    Due {
+        /// Players who have new rows, each once.
+        players: Vec<Arc<str>>,
+        /// When the next one is due, unix ms; 0 none.
+        next_ms: u64,
+    },
+    /// `Expire`.
+    Expired {
+        /// How many went.
+        count: u64,
+    },
+    /// `Admin`.
+    Text {
+        /// The answer.
+        json: String,
+    },
     /// `Read`.
     Rows {
         /// In order.

@@ -1,7 +1,7 @@
 //! What the hub writes: PROTOCOL.md section 3, kinds from 0x40.
 
-use super::Header;
 use super::items::{answer_status, boolean, error_code, payload, policy, write_payload};
+use super::{EXTRA, Header, MARKED, TRACED};
 use crate::bus::message::{Content, Deliver, GroupReport, Message, MessageId, Welcome};
 use crate::bus::wire::{Item, Reader, Writer};
 use crate::error::{WireError, WireErrorKind};
@@ -12,14 +12,20 @@ pub(super) fn from_hub<'a>(
     from: &mut Reader<'a>,
 ) -> Result<Message<'a>, WireError> {
     let payload_kind = matches!(header.kind, 0x45 | 0x4a | 0x4b);
-    let marked = matches!(header.kind, 0x43 | 0x49);
-    let (content, mark) = header.flags(payload_kind, marked)?;
+    let allowed = match header.kind {
+        0x43 => MARKED | EXTRA,
+        0x45 => TRACED,
+        0x49 => MARKED,
+        _ => 0,
+    };
+    let content = header.flags(payload_kind, allowed)?;
+    let mark = header.has(MARKED);
     Ok(match header.kind {
         0x41 => Message::Welcome(read_welcome(from)?),
         0x42 => Message::Receipt {
             receipts: from.list("receipts", MAX_LIST_ITEMS)?,
         },
-        0x43 => Message::GroupReport(read_report(mark, from)?),
+        0x43 => Message::GroupReport(read_report(mark, header.has(EXTRA), from)?),
         0x44 => Message::Bound {
             bound: from.list("bound", MAX_LIST_ITEMS)?,
         },
@@ -50,7 +56,7 @@ pub(super) fn from_hub<'a>(
             snapshot: mark,
             events: from.list("events", MAX_LIST_ITEMS)?,
         },
-        0x45 | 0x4a | 0x4b => read_carrying(header.kind, content, from)?,
+        0x45 | 0x4a | 0x4b => read_carrying(header, content, from)?,
         0x4c => Message::Cancelled {
             call: from.u64("call")?,
         },
@@ -78,17 +84,18 @@ pub(super) fn from_hub<'a>(
 
 /// The kinds that carry a payload to a node.
 fn read_carrying<'a>(
-    kind: u8,
+    header: &Header,
     content: Content,
     from: &mut Reader<'a>,
 ) -> Result<Message<'a>, WireError> {
-    Ok(match kind {
+    Ok(match header.kind {
         0x45 => {
             let (id, policy) = (MessageId::read(from)?, policy(from)?);
             let targets = from.list("targets", MAX_LIST_ITEMS)?;
             Message::Deliver(Deliver {
                 id,
                 policy,
+                trace: header.has(TRACED),
                 content,
                 targets,
                 payload: payload(from)?,
@@ -119,8 +126,9 @@ fn read_carrying<'a>(
 }
 
 fn read_welcome<'a>(from: &mut Reader<'a>) -> Result<Welcome<'a>, WireError> {
+    let version = from.u16("version")?;
     Ok(Welcome {
-        version: from.u16("version")?,
+        version,
         hub_epoch: from.u32("hub_epoch")?,
         heartbeat_ms: from.u32("heartbeat")?,
         dead_ms: from.u32("dead")?,
@@ -129,19 +137,29 @@ fn read_welcome<'a>(from: &mut Reader<'a>) -> Result<Welcome<'a>, WireError> {
         window_messages: from.u32("window_messages")?,
         window_bytes: from.u32("window_bytes")?,
         slots: from.list("slots", MAX_LIST_ITEMS)?,
+        features: if version >= 2 {
+            from.u64("features")?
+        } else {
+            0
+        },
     })
 }
 
-fn read_report<'a>(last: bool, from: &mut Reader<'a>) -> Result<GroupReport<'a>, WireError> {
+fn read_report<'a>(
+    last: bool,
+    wide: bool,
+    from: &mut Reader<'a>,
+) -> Result<GroupReport<'a>, WireError> {
     let seq = from.u64("seq")?;
-    let mut counts = [0; 7];
-    for count in &mut counts {
+    let mut counts = [0; 8];
+    for count in &mut counts[..if wide { 8 } else { 7 }] {
         *count = from.u32("counts")?;
     }
     let omitted = from.u32("omitted")?;
     Ok(GroupReport {
         seq,
         last,
+        wide,
         counts,
         omitted,
         entries: from.list("entries", MAX_REPORT_ENTRIES)?,
@@ -241,13 +259,17 @@ fn write_welcome(welcome: &Welcome<'_>, to: &mut Writer<'_>) -> Result<(), WireE
     to.u32(welcome.max_payload);
     to.u32(welcome.window_messages);
     to.u32(welcome.window_bytes);
-    to.list("slots", &welcome.slots, MAX_LIST_ITEMS)
+    to.list("slots", &welcome.slots, MAX_LIST_ITEMS)?;
+    if welcome.version >= 2 {
+        to.u64(welcome.features);
+    }
+    Ok(())
 }
 
 fn write_report(report: &GroupReport<'_>, to: &mut Writer<'_>) -> Result<(), WireError> {
     to.u64(report.seq);
-    for count in report.counts {
-        to.u32(count);
+    for count in &report.counts[..if report.wide { 8 } else { 7 }] {
+        to.u32(*count);
     }
     to.u32(report.omitted);
     to.list("entries", &report.entries, MAX_REPORT_ENTRIES)

@@ -25,7 +25,7 @@ macro_rules! enumeration {
 
 enumeration!(policy: u8 "policy" -> Policy { 0 MustDeliver, 1 Latest, 2 Droppable });
 enumeration!(scope: u8 "scope" -> Scope { 0 Players, 1 Nodes });
-enumeration!(outcome: u8 "outcome" -> Outcome { 1 Delivered, 2 Stored, 3 Expired, 4 Refused, 5 Busy, 6 Sent, 7 Dropped });
+enumeration!(outcome: u8 "outcome" -> Outcome { 1 Delivered, 2 Stored, 3 Expired, 4 Refused, 5 Busy, 6 Sent, 7 Dropped, 8 Passed });
 enumeration!(answer_status: u8 "status" -> AnswerStatus { 0 Ok, 1 Failed, 2 NoSuchService, 3 Unknown, 4 Deadline, 5 Cancelled });
 enumeration!(presence_kind: u8 "event" -> PresenceKind { 1 NodeUp, 2 NodeDown, 3 Login, 4 Logout });
 enumeration!(error_code: u16 "code" -> ErrorCode {

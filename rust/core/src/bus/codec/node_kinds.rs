@@ -1,8 +1,8 @@
 //! What nodes write: PROTOCOL.md section 3, kinds below 0x40.
 
-use super::Header;
 use super::items::{boolean, payload, policy, scope, write_payload};
-use crate::bus::message::{Hello, Message, Send, Target};
+use super::{EXTRA, Header, MARKED, TRACED};
+use crate::bus::message::{Hello, Message, Policy, Send, Target};
 use crate::bus::wire::{Reader, Writer};
 use crate::error::{WireError, WireErrorKind};
 use crate::limits::{MAX_KEY_BYTES, MAX_LIST_ITEMS, MAX_ROLES, MAX_TEXT_BYTES};
@@ -13,14 +13,15 @@ pub(super) fn from_node<'a>(
 ) -> Result<Message<'a>, WireError> {
     Ok(match header.kind {
         0x01 => {
-            header.flags(false, false)?;
+            header.flags(false, 0)?;
             Message::Hello(read_hello(from)?)
         }
         0x02..=0x04 => Message::Send(read_send(header, from)?),
+        0x13 => Message::Send(read_later(header, from)?),
         0x05 | 0x06 | 0x12 => read_calls(header, from)?,
         0x08..=0x0d => read_hosting(header, from)?,
         kind => {
-            header.flags(false, false)?;
+            header.flags(false, 0)?;
             match kind {
                 0x07 => Message::Cancel {
                     call: from.u64("call")?,
@@ -39,6 +40,9 @@ pub(super) fn from_node<'a>(
                 0x11 => Message::Bye {
                     low: from.u64("low")?,
                 },
+                0x14 => Message::Seen {
+                    deliveries: from.list("seen", MAX_LIST_ITEMS)?,
+                },
                 _ => {
                     return Err(WireError::new(
                         WireErrorKind::UnknownKind,
@@ -52,7 +56,7 @@ pub(super) fn from_node<'a>(
 }
 
 fn read_calls<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
-    let (content, _) = header.flags(header.kind != 0x12, false)?;
+    let content = header.flags(header.kind != 0x12, 0)?;
     Ok(match header.kind {
         0x05 => {
             let (call, deadline_ms) = (from.u64("call")?, from.u32("deadline")?);
@@ -87,7 +91,8 @@ fn read_calls<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Message<'a>,
 
 fn read_hosting<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
     let marked = matches!(header.kind, 0x09 | 0x0c | 0x0d);
-    let (_, mark) = header.flags(false, marked)?;
+    header.flags(false, if marked { MARKED } else { 0 })?;
+    let mark = header.has(MARKED);
     Ok(match header.kind {
         0x08 => Message::Login {
             claims: from.list("logins", MAX_LIST_ITEMS)?,
@@ -142,7 +147,7 @@ fn read_hello<'a>(from: &mut Reader<'a>) -> Result<Hello<'a>, WireError> {
 }
 
 fn read_send<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Send<'a>, WireError> {
-    let (content, resend) = header.flags(true, true)?;
+    let content = header.flags(true, MARKED | EXTRA | TRACED)?;
     let (seq, low, deadline_ms) = (from.u64("seq")?, from.u64("low")?, from.u64("deadline")?);
     let policy = policy(from)?;
     let target = match header.kind {
@@ -155,11 +160,37 @@ fn read_send<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Send<'a>, Wir
         seq,
         low,
         deadline_ms,
+        deliver_at_ms: 0,
         policy,
-        resend,
+        resend: header.has(MARKED),
+        quiet: header.has(EXTRA),
+        trace: header.has(TRACED),
         content,
         target,
         key,
+        payload: payload(from)?,
+    })
+}
+
+fn read_later<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Send<'a>, WireError> {
+    let content = header.flags(true, MARKED | TRACED)?;
+    let (seq, low, deadline_ms) = (from.u64("seq")?, from.u64("low")?, from.u64("deadline")?);
+    let deliver_at_ms = from.u64("deliver_at")?;
+    if deliver_at_ms == 0 {
+        return Err(WireError::new(WireErrorKind::BadValue, "deliver_at", 0));
+    }
+    Ok(Send {
+        seq,
+        low,
+        deadline_ms,
+        deliver_at_ms,
+        policy: Policy::MustDeliver,
+        resend: header.has(MARKED),
+        quiet: false,
+        trace: header.has(TRACED),
+        content,
+        target: Target::Player(from.name("player")?),
+        key: "",
         payload: payload(from)?,
     })
 }
@@ -233,6 +264,7 @@ impl Message<'_> {
                 to.list("cursor", cursor, MAX_LIST_ITEMS)
             }
             Self::Ack { acks } => to.list("acks", acks, MAX_LIST_ITEMS),
+            Self::Seen { deliveries } => to.list("seen", deliveries, MAX_LIST_ITEMS),
             Self::Join {
                 request, members, ..
             }
@@ -264,6 +296,9 @@ fn write_send(send: &Send<'_>, to: &mut Writer<'_>) -> Result<(), WireError> {
     to.u64(send.seq);
     to.u64(send.low);
     to.u64(send.deadline_ms);
+    if send.deliver_at_ms != 0 {
+        return write_later(send, to);
+    }
     to.u8(send.policy as u8);
     match send.target {
         Target::Player(player) => to.name("player", player)?,
@@ -271,5 +306,18 @@ fn write_send(send: &Send<'_>, to: &mut Writer<'_>) -> Result<(), WireError> {
         Target::Broadcast(scope) => to.u8(scope as u8),
     }
     to.bytes("key", send.key.as_bytes(), MAX_KEY_BYTES)?;
+    write_payload(send.payload, to)
+}
+
+fn write_later(send: &Send<'_>, to: &mut Writer<'_>) -> Result<(), WireError> {
+    let plain = send.policy == Policy::MustDeliver && !send.quiet && send.key.is_empty();
+    let Target::Player(player) = send.target else {
+        return Err(WireError::new(WireErrorKind::BadValue, "deliver_at", 0));
+    };
+    if !plain {
+        return Err(WireError::new(WireErrorKind::BadValue, "policy", 0));
+    }
+    to.u64(send.deliver_at_ms);
+    to.name("player", player)?;
     write_payload(send.payload, to)
 }

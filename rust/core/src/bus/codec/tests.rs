@@ -23,9 +23,9 @@ fn id() -> impl Strategy<Value = MessageId> {
 }
 
 fn outcomes() -> impl Strategy<Value = Outcome> {
-    use Outcome::{Busy, Delivered, Dropped, Expired, Refused, Sent, Stored};
+    use Outcome::{Busy, Delivered, Dropped, Expired, Passed, Refused, Sent, Stored};
     proptest::sample::select(vec![
-        Delivered, Stored, Expired, Refused, Busy, Sent, Dropped,
+        Delivered, Stored, Expired, Refused, Busy, Sent, Dropped, Passed,
     ])
 }
 
@@ -182,14 +182,34 @@ fn every_kind(parts: &Parts, mut check: impl FnMut(Message<'_>)) {
             seq: n[0],
             low: n[1],
             deadline_ms: n[2],
+            deliver_at_ms: 0,
             policy: Policy::Latest,
             resend: flag,
+            quiet: n[3] & 1 != 0,
+            trace: n[3] & 2 != 0,
             content,
             target,
             key: text,
             payload,
         }));
     }
+    check(Message::Send(Send {
+        seq: n[0],
+        low: n[1],
+        deadline_ms: n[2],
+        deliver_at_ms: n[3].max(1),
+        policy: Policy::MustDeliver,
+        resend: flag,
+        quiet: false,
+        trace: n[4] & 1 != 0,
+        content,
+        target: Target::Player(player),
+        key: "",
+        payload,
+    }));
+    check(Message::Seen {
+        deliveries: (&targets).into(),
+    });
     check(Message::Request {
         call: n[0],
         deadline_ms: low32,
@@ -253,6 +273,7 @@ fn every_kind(parts: &Parts, mut check: impl FnMut(Message<'_>)) {
         max_payload: low32,
         window_messages: low32,
         window_bytes: low32,
+        features: if n[0] as u16 >= 2 { n[1] } else { 0 },
         slots: (&slots).into(),
     }));
     check(Message::Receipt {
@@ -261,7 +282,16 @@ fn every_kind(parts: &Parts, mut check: impl FnMut(Message<'_>)) {
     check(Message::GroupReport(GroupReport {
         seq: n[0],
         last: flag,
-        counts: [low32; 7],
+        wide: true,
+        counts: [low32; 8],
+        omitted: low32,
+        entries: (&entries).into(),
+    }));
+    check(Message::GroupReport(GroupReport {
+        seq: n[0],
+        last: flag,
+        wide: false,
+        counts: [low32, 1, 2, 3, 4, 5, 6, 0],
         omitted: low32,
         entries: (&entries).into(),
     }));
@@ -272,6 +302,7 @@ fn every_kind(parts: &Parts, mut check: impl FnMut(Message<'_>)) {
     check(Message::Deliver(Deliver {
         id,
         policy: Policy::Droppable,
+        trace: flag,
         content,
         targets: (&targets).into(),
         payload,
@@ -394,9 +425,16 @@ fn a_count_over_the_limit_is_refused_before_its_items_are_there() {
 
 #[test]
 fn flags_without_meaning_are_refused() {
-    for flags in [0x03, 0x08, 0x80] {
+    for (kind, flags) in [
+        (0x02, 0x03),
+        (0x02, 0x20),
+        (0x02, 0x80),
+        (0x13, 0x08),
+        (0x45, 0x08),
+        (0x14, 0x01),
+    ] {
         assert_eq!(
-            error_of(&[8, 0, 0, 0, 0x02, flags, 0, 0]).kind,
+            error_of(&[8, 0, 0, 0, kind, flags, 0, 0]).kind,
             WireErrorKind::BadValue
         );
     }

@@ -24,6 +24,7 @@ impl Hub {
                     hub_epoch_highest,
                     roster,
                     groups,
+                    next_due_ms: _,
                 },
             ) => self.opened(hub_epoch_highest, roster, groups),
             (

@@ -190,6 +190,7 @@ impl Hub {
         let deliver = Deliver {
             id,
             policy: Policy::MustDeliver,
+            trace: false,
             content,
             targets: targets.into(),
             payload,
@@ -378,6 +379,7 @@ impl Hub {
                 deadline_ms: 0,
                 content,
                 payload,
+                first: !flush,
             },
             purpose,
         );

@@ -6,7 +6,7 @@ use crate::bus::hub::directory::NONE;
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::{Hub, session::Link};
 use crate::bus::message::{
-    ErrorCode, Hello, Message, PresenceKind, SlotRange, VERSION, Welcome, node_key,
+    ErrorCode, Hello, Message, PresenceKind, SlotRange, VERSION, VERSION_MIN, Welcome, node_key,
 };
 use crate::bus::store::{RosterEntry, StoreOp};
 use crate::limits::MAX_PAYLOAD_BYTES;
@@ -14,8 +14,16 @@ use std::sync::Arc;
 
 /// The highest slot: players and groups are cut into 16,384 by hash (DESIGN section 9).
 const LAST_SLOT: u16 = 16_383;
+/// What this hub can do for a node of version 2.
+const FEATURES: u64 = 0;
 /// A node adds at most this much to its wait before it connects again.
 const MAX_SPREAD_MS: u32 = 500;
+
+/// The highest version that both sides speak.
+fn common_version(hello: &Hello<'_>) -> Option<u16> {
+    let version = hello.version_max.min(VERSION);
+    (version >= hello.version_min.max(VERSION_MIN)).then_some(version)
+}
 
 impl Hub {
     /// First message of a link: who it is, and whether it may.
@@ -53,6 +61,7 @@ impl Hub {
         let name = entry.name.clone();
         if let Some(link) = self.links.get_mut(at) {
             link.session = session;
+            link.version = common_version(hello).unwrap_or(VERSION_MIN);
         }
         self.welcome(at);
         self.calls.serve(session, &self.sessions.get(session).roles);
@@ -64,11 +73,13 @@ impl Hub {
     }
 
     fn check_hello(&self, at: u32, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
-        if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+        if common_version(hello).is_none() {
             let (low, high) = (hello.version_min, hello.version_max);
             return Err((
                 ErrorCode::Version,
-                format!("the node speaks versions {low} to {high}, the hub {VERSION}"),
+                format!(
+                    "the node speaks versions {low} to {high}, the hub {VERSION_MIN} to {VERSION}"
+                ),
             ));
         }
         if hello.highest_hub_epoch > self.config.hub_epoch {
@@ -167,8 +178,9 @@ impl Hub {
             last: LAST_SLOT,
             hub: &self.config.name,
         }];
+        let version = self.links.get(at).map_or(VERSION, |link| link.version);
         let welcome = Welcome {
-            version: VERSION,
+            version,
             hub_epoch: self.config.hub_epoch,
             heartbeat_ms: self.config.heartbeat_ms as u32,
             dead_ms: self.config.dead_ms as u32,
@@ -176,6 +188,7 @@ impl Hub {
             max_payload: MAX_PAYLOAD_BYTES as u32,
             window_messages: self.config.window_messages,
             window_bytes: self.config.window_bytes,
+            features: if version >= 2 { FEATURES } else { 0 },
             slots: (&slots).into(),
         };
         if let Some(link) = self.links.get_mut(at) {

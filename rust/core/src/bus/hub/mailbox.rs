@@ -244,10 +244,17 @@ impl Mailbox {
 
     /// Whether a result is of the kind that the operation has.
     pub fn fits(op: &StoreOp, done: &StoreDone) -> bool {
-        use StoreDone::{Appended, Done, Full, Marks, Opened, Rows, UnknownPlayer};
+        use StoreDone::{
+            Appended, Done, Due, Expired, Full, Marks, Opened, OverQuota, Rows, Text, UnknownPlayer,
+        };
         match op {
             StoreOp::Open { .. } => matches!(done, Opened { .. }),
-            StoreOp::Append { .. } => matches!(done, Appended | UnknownPlayer | Full),
+            StoreOp::Append { .. } | StoreOp::Defer { .. } => {
+                matches!(done, Appended | UnknownPlayer | Full | OverQuota { .. })
+            }
+            StoreOp::Due { .. } => matches!(done, Due { .. }),
+            StoreOp::Expire { .. } => matches!(done, Expired { .. }),
+            StoreOp::Admin { .. } => matches!(done, Text { .. }),
             StoreOp::Read { .. } => matches!(done, Rows { .. }),
             StoreOp::Accepted { .. } => matches!(done, Marks { .. }),
             StoreOp::Join { .. } => matches!(done, Done | UnknownPlayer),
@@ -258,7 +265,7 @@ impl Mailbox {
 
 fn payload_bytes(op: &StoreOp) -> usize {
     match op {
-        StoreOp::Append { payload, .. } => payload.len(),
+        StoreOp::Append { payload, .. } | StoreOp::Defer { payload, .. } => payload.len(),
         _ => 0,
     }
 }

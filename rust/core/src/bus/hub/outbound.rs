@@ -191,6 +191,7 @@ mod tests {
             out.payload(&Message::Deliver(crate::bus::message::Deliver {
                 id,
                 policy,
+                trace: false,
                 content,
                 targets,
                 payload: &payload,

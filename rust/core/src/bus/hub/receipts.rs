@@ -18,6 +18,8 @@ pub enum Detail {
     Policy,
     /// Deadlines.
     Deadline,
+    /// `send_later`.
+    Deferred,
     /// The store's byte limit.
     StoreFull,
     /// The store is away or slow, and memory has no more room.
@@ -41,6 +43,7 @@ impl Detail {
             Self::UnknownGroup => "unknown group",
             Self::Policy => "not supported: policy",
             Self::Deadline => "not supported: deadline",
+            Self::Deferred => "not supported: deferred",
             Self::StoreFull => "mailbox store full",
             Self::StoreBusy => "mailbox store away or slow",
             Self::Starting => "hub starting",
@@ -97,7 +100,7 @@ impl Hub {
             Outcome::Stored => self.counters.stored += 1,
             Outcome::Refused => self.counters.refused += 1,
             Outcome::Busy => self.counters.busy += 1,
-            Outcome::Expired | Outcome::Sent | Outcome::Dropped => {}
+            Outcome::Expired | Outcome::Sent | Outcome::Dropped | Outcome::Passed => {}
         }
         let session = self.sessions.get_mut(to.from);
         if session.epoch != to.id.epoch {
@@ -126,7 +129,7 @@ impl Hub {
         let Some(report) = self.sessions.get_mut(session).reports.remove(&seq) else {
             return;
         };
-        let mut counts = [0u32; 7];
+        let mut counts = [0u32; 8];
         for (_, outcome, _) in &report.recipients {
             if let Some(outcome) = outcome {
                 counts[*outcome as usize - 1] += 1;
@@ -161,14 +164,16 @@ impl Hub {
                 })
             })
             .collect();
+        let link = self.sessions.get(session).link;
+        let wide = self.links.get(link).is_some_and(|link| link.version >= 2);
         let message = Message::GroupReport(GroupReport {
             seq,
             last: true,
+            wide,
             counts,
             omitted: omitted as u32,
             entries: (&entries).into(),
         });
-        let link = self.sessions.get(session).link;
         self.control(link, &message);
     }
 }

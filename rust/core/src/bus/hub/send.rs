@@ -22,6 +22,9 @@ impl Hub {
         if send.policy != Policy::MustDeliver {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Policy);
         }
+        if send.deliver_at_ms != 0 {
+            return self.answer_send(session, send.seq, Outcome::Refused, Detail::Deferred);
+        }
         if send.deadline_ms != 0 {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Deadline);
         }

@@ -4,7 +4,7 @@ use crate::bus::hub::config::{Conn, Peer};
 use crate::bus::hub::directory::{FixedMap, NONE};
 use crate::bus::hub::outbound::Outbound;
 use crate::bus::hub::receipts::Report;
-use crate::bus::message::Mark;
+use crate::bus::message::{Mark, VERSION_MIN};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub struct Link {
     pub peer: Peer,
     /// Its node, after hello; else `NONE`.
     pub session: u32,
+    /// The protocol version, after hello.
+    pub version: u16,
     /// When bytes came last.
     pub heard_ms: u64,
     /// When bytes went out last.
@@ -56,6 +58,7 @@ impl Links {
             conn,
             peer,
             session: NONE,
+            version: VERSION_MIN,
             heard_ms: now,
             sent_ms: now,
             out: Outbound::default(),

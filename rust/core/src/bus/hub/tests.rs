@@ -180,7 +180,7 @@ impl World {
         let node = Node { name, conn, epoch };
         let hello = Hello {
             version_min: 1,
-            version_max: 1,
+            version_max: 2,
             node_key: node_key(name),
             epoch,
             connection: conn,
@@ -279,8 +279,11 @@ impl World {
             seq,
             low: 0,
             deadline_ms: 0,
+            deliver_at_ms: 0,
             policy,
             resend,
+            quiet: false,
+            trace: false,
             content,
             target,
             key: "",
@@ -368,7 +371,7 @@ impl Node {
 }
 
 /// Seq, counts by outcome, entries.
-pub type ReportSeen = (u64, [u32; 7], Vec<(String, Outcome)>);
+pub type ReportSeen = (u64, [u32; 8], Vec<(String, Outcome)>);
 
 #[derive(Debug, Default, PartialEq)]
 pub struct Received {

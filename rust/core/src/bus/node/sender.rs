@@ -43,7 +43,7 @@ impl Recipient {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// Recipients by outcome: index is the outcome less 1.
-    pub counts: [u32; 7],
+    pub counts: [u32; 8],
     /// Counted, not named.
     pub omitted: u32,
     /// Named ones.
@@ -164,7 +164,7 @@ fn strength(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Delivered => 4,
         Outcome::Stored => 3,
-        Outcome::Sent => 2,
+        Outcome::Sent | Outcome::Passed => 2,
         Outcome::Expired | Outcome::Refused | Outcome::Dropped => 1,
         Outcome::Busy => 0,
     }
@@ -297,8 +297,11 @@ impl Sender {
                 seq,
                 low,
                 deadline_ms: 0,
+                deliver_at_ms: 0,
                 policy: Policy::MustDeliver,
                 resend: message.sent_before,
+                quiet: false,
+                trace: false,
                 content: message.content,
                 target: message.recipient.target(),
                 key: "",

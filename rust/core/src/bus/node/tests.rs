@@ -88,6 +88,7 @@ impl Script {
             max_payload: 1_000,
             window_messages: 100,
             window_bytes: 1 << 20,
+            features: 0,
             slots: List::Items(&[]),
         })]);
     }
@@ -199,6 +200,7 @@ impl Script {
     fn deliver(&mut self, binding: u64, number: u32, message: MessageId) {
         self.hub(&[Message::Deliver(Deliver {
             id: message,
+            trace: false,
             policy: Policy::MustDeliver,
             content: Content::Bytes,
             targets: List::Items(&[Number { binding, number }]),

@@ -54,7 +54,7 @@ fn a_report_names_every_recipient() {
     let reports = world.take(&sender).reports;
     let expected = [("a", Delivered), ("b", Delivered), ("c", Stored)];
     assert_eq!(reports[0].0, 1);
-    assert_eq!(reports[0].1, [2, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(reports[0].1, [2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(
         reports[0].2,
         expected.map(|(name, outcome)| (name.to_string(), outcome))
@@ -183,7 +183,7 @@ fn group_resend_after_half_the_acks() {
     );
     world.ack(&first, a.0, a.1);
     world.ack(&second, b.0, b.1);
-    assert_eq!(world.take(&sender).reports[0].1, [2, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(world.take(&sender).reports[0].1, [2, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(world.store.rows("c").len(), 1);
 }
 

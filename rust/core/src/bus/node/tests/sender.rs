@@ -127,7 +127,7 @@ fn group_resend_after_half_the_acks() {
                 detail: "",
             })
             .collect();
-        let mut counts = [0; 7];
+        let mut counts = [0; 8];
         if last {
             entries
                 .iter()
@@ -137,6 +137,7 @@ fn group_resend_after_half_the_acks() {
         script.hub(&[Message::GroupReport(GroupReport {
             seq: 1,
             last,
+            wide: true,
             counts,
             omitted: 0,
             entries,
@@ -156,7 +157,7 @@ fn group_resend_after_half_the_acks() {
     let Some(NodeEvent::Report { seq: 1, report }) = script.events.pop() else {
         panic!("{:?}", script.events)
     };
-    assert_eq!(report.counts, [2, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(report.counts, [2, 0, 0, 0, 0, 0, 0, 0]);
     let players: Vec<_> = report
         .players
         .into_iter()
