@@ -73,6 +73,10 @@ pub struct Hub {
     awaited: BTreeSet<u64>,
     /// Sessions that want presence.
     subscribers: BTreeSet<u32>,
+    /// Reads of mailboxes under way.
+    reads: usize,
+    /// Players whose first read waits until there are fewer.
+    unread: VecDeque<u32>,
     /// Players whose cursor is full, waiting for a `forget`.
     crowded: VecDeque<u32>,
     next_tick: u64,
@@ -108,6 +112,8 @@ impl Hub {
             hold: true,
             awaited: BTreeSet::new(),
             subscribers: BTreeSet::new(),
+            reads: 0,
+            unread: VecDeque::new(),
             crowded: VecDeque::new(),
             next_tick: now_ms + tick_ms(&config),
             exited: false,

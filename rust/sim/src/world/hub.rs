@@ -23,6 +23,7 @@ impl World {
             cursor_senders: self.knobs.cursor_senders,
             link_bytes: self.knobs.link_bytes,
             store_bytes: self.knobs.store_bytes,
+            first_reads: 2,
             window_messages: self.knobs.window,
             ..HubConfig::default()
         };

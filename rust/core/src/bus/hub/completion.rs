@@ -48,6 +48,7 @@ impl Hub {
             }
             (Purpose::Read { player, binding }, StoreDone::Rows { rows, end }) => {
                 self.rows_read(player, binding, rows, end);
+                self.read_ended();
             }
             (Purpose::Accepted { player, binding }, StoreDone::Marks { marks }) => {
                 self.marks_read(player, binding, marks);

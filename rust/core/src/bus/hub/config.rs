@@ -71,6 +71,8 @@ pub struct HubConfig {
     pub control_bytes: usize,
     /// Payload in store operations that wait; more: `busy`.
     pub store_bytes: usize,
+    /// Reads of mailboxes under way from which on a login waits for its turn, without a line: two batches.
+    pub first_reads: usize,
     /// Payload of one batch.
     pub batch_bytes: usize,
     /// Messages that a sender may have without receipt.
@@ -107,6 +109,7 @@ impl Default for HubConfig {
             link_bytes: 4 << 20,
             control_bytes: 32 << 20,
             store_bytes: 64 << 20,
+            first_reads: 2_048,
             batch_bytes: 1 << 20,
             window_messages: 65_536,
             window_bytes: 16 << 20,

@@ -53,6 +53,8 @@ pub struct Player {
     pub rows_left: bool,
     /// The copy of `accepted` in `line` (none: empty) is what the store has.
     pub marks_known: bool,
+    /// It is in the hub's list of players whose first read waits for its turn.
+    pub read_waits: bool,
 }
 
 impl Player {
@@ -70,6 +72,7 @@ impl Player {
             known: false,
             rows_left: true,
             marks_known: false,
+            read_waits: false,
         }
     }
 

@@ -403,7 +403,28 @@ impl Hub {
             self.go_live(at); // This hub has read it to its end and has appended nothing since (BUS.md section 10).
             return;
         }
-        self.pump(at);
+        if self.reads < self.config.first_reads {
+            return self.pump(at);
+        }
+        let player = self.players.get_mut(at);
+        if !player.read_waits {
+            player.read_waits = true;
+            self.unread.push_back(at);
+        }
+    }
+
+    /// A read is done: the next login has its turn. A storm of logins holds no line for each of them.
+    pub(super) fn read_ended(&mut self) {
+        self.reads -= 1;
+        while self.reads < self.config.first_reads {
+            let Some(at) = self.unread.pop_front() else {
+                return;
+            };
+            if self.players.at(at).is_some_and(|player| player.read_waits) {
+                self.players.get_mut(at).read_waits = false;
+                self.pump(at);
+            }
+        }
     }
 
     /// The next page, when half the window is free; the marks, when they are not on their way.
@@ -433,6 +454,7 @@ impl Hub {
         (line.reading, line.behind_read) = (true, false);
         line.ops += 1;
         let after_row = line.last_row;
+        self.reads += 1;
         self.mailbox.push(
             StoreOp::Read {
                 player: name,

@@ -155,17 +155,14 @@ impl Hub {
         }
     }
 
-    /// The store learns of a player at its first login in this hub epoch [4c].
+    /// The store learns of a player at its first login in this hub epoch [4c]. Its record stays: it is `known`.
     fn know(&mut self, at: u32) {
         let player = self.players.get_mut(at);
         if !player.known {
             player.known = true;
             let name = player.name.clone();
-            player.line().ops += 1;
-            self.mailbox.push(
-                StoreOp::Know { player: name },
-                Purpose::Player { player: at },
-            );
+            self.mailbox
+                .push(StoreOp::Know { player: name }, Purpose::Nothing);
         }
     }
 

@@ -1,0 +1,3 @@
+module zmqgame/tests/bench/nats
+
+go 1.22
