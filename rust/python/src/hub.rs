@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
-use zmqgame_core::bus::hub::{Allowed, HubConfig};
+use zmqgame_core::bus::hub::trace::{Hop, hash, is_sampled};
+use zmqgame_core::bus::hub::{Allowed, HubConfig, Sum};
 use zmqgame_core::bus::message::{Content, Mark, MessageId};
 use zmqgame_core::bus::store::{
     RosterEntry, Row, StoreBatch as Batch, StoreDone, StoreError, StoreOp,
@@ -21,6 +22,7 @@ use crate::zmtp::key;
 /// Adds this file's names to the module.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Hub>()?;
+    module.add_function(wrap_pyfunction!(message_hash, module)?)?;
     module.add_class::<StoreBatch>()
 }
 
@@ -134,6 +136,27 @@ impl Hub {
         let status = py.detach(|| self.runner.status());
         let status = status.ok_or_else(|| PyRuntimeError::new_err("the hub has ended"))?;
         Ok(PyBytes::new(py, status.as_bytes()).unbind())
+    }
+
+    fn metrics(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
+        let metrics = py.detach(|| self.runner.metrics());
+        let metrics = metrics.ok_or_else(|| PyRuntimeError::new_err("the hub has ended"))?;
+        Ok(PyBytes::new(py, metrics.as_bytes()).unbind())
+    }
+
+    /// Hops that were recorded, and sums of the seconds that are over.
+    #[pyo3(signature = (hops, *, all = false))]
+    fn take_trace(&self, py: Python<'_>, hops: usize, all: bool) -> (Vec<HopTuple>, Vec<SumTuple>) {
+        let taken = py.detach(|| self.runner.take_trace(hops, all));
+        let (hops, sums) = taken.unwrap_or_default();
+        (
+            hops.into_iter().map(hop_tuple).collect(),
+            sums.into_iter().map(sum_tuple).collect(),
+        )
+    }
+
+    fn set_note(&self, json: String) {
+        self.runner.set_note(json);
     }
 
     /// Log lines since the last call: event, kind, address, text.
@@ -285,6 +308,57 @@ fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>
         )
             .into_pyobject(py),
     }
+}
+
+/// Unix time in microseconds, what, id, player, node, row, detail.
+type HopTuple = (
+    u64,
+    &'static str,
+    (u64, u64, u64),
+    String,
+    String,
+    u64,
+    &'static str,
+);
+
+fn hop_tuple(hop: Hop) -> HopTuple {
+    let id = (hop.id.node_key, hop.id.epoch, hop.id.seq);
+    let (player, node) = (hop.player.to_string(), hop.node.to_string());
+    (
+        hop.at_us,
+        hop.kind.name(),
+        id,
+        player,
+        node,
+        hop.row,
+        hop.detail,
+    )
+}
+
+/// Second, outcome, sender, host, messages, sum of the hashed ids.
+type SumTuple = (u64, &'static str, String, String, u64, u64);
+
+fn sum_tuple(sum: Sum) -> SumTuple {
+    let (sender, host) = (sum.sender.to_string(), sum.host.to_string());
+    (
+        sum.second,
+        sum.outcome,
+        sender,
+        host,
+        sum.messages,
+        sum.id_sum,
+    )
+}
+
+/// The hash of a message id that sums are made of, and whether such a message is sampled.
+#[pyfunction]
+fn message_hash(node_key: u64, epoch: u64, seq: u64) -> (u64, bool) {
+    let id = MessageId {
+        node_key,
+        epoch,
+        seq,
+    };
+    (hash(id), is_sampled(id))
 }
 
 type RowTuple<'a> = (u64, u64, u64, u64, u64, u8, &'a [u8]);

@@ -12,6 +12,7 @@
 //! | the store's operations and their completions | `mailbox`, `completion` |
 //! | outcomes to the sender, bytes to the link | `receipts`, `outbound` |
 //! | groups, presence, requests, queries | `group`, `presence`, `call`, `query` |
+//! | what observers see: counts, latencies, hops | `observe`, `histogram`, `trace` |
 
 mod call;
 mod completion;
@@ -20,11 +21,13 @@ mod counters;
 mod directory;
 mod flow;
 mod group;
+mod histogram;
 mod json;
 mod line;
 mod link;
 mod login;
 mod mailbox;
+mod observe;
 mod outbound;
 mod presence;
 mod query;
@@ -33,10 +36,13 @@ mod send;
 mod session;
 #[cfg(test)]
 mod tests;
+/// Hops and sums of messages.
+pub mod trace;
 
 pub use config::{Allowed, CloseReason, Conn, HubConfig, HubOut, Peer};
 pub use counters::Counters;
 pub use mailbox::StoreMismatch;
+pub use observe::Sum;
 
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::codec::decode;
@@ -46,6 +52,7 @@ use crate::limits::MAX_FRAME_BYTES;
 use call::Calls;
 use directory::{Directory, Groups, NONE};
 use mailbox::{Mailbox, Purpose};
+use observe::Observed;
 use session::{Links, Sessions};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -62,6 +69,7 @@ pub struct Hub {
     mailbox: Mailbox,
     calls: Calls,
     counters: Counters,
+    observed: Observed,
     /// Links with something to take, each once.
     ready: VecDeque<u32>,
     outs: VecDeque<HubOut>,
@@ -106,6 +114,7 @@ impl Hub {
             mailbox,
             calls: Calls::default(),
             counters: Counters::default(),
+            observed: Observed::default(),
             ready: VecDeque::new(),
             outs: VecDeque::new(),
             last_counter: 0,
@@ -173,6 +182,7 @@ impl Hub {
             );
             return;
         }
+        self.observed.kinds_in.count(frame);
         for message in decode(frame) {
             self.counters.messages_in += 1;
             match message {

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use zmqgame_core::bus::hub::{Hub, HubConfig, HubOut, Peer};
+use zmqgame_core::bus::hub::trace::Hop;
+use zmqgame_core::bus::hub::{Hub, HubConfig, HubOut, Peer, Sum};
 use zmqgame_core::zmtp::{Config, Established};
 
 use super::counters::LogLine;
@@ -30,13 +31,24 @@ pub const STORE_BATCH_OPS: usize = 1_000;
 const MAX_COMMANDS: usize = 64;
 /// How long an asker waits: the loop's turns take milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Sums handed over at once: the rest comes with the next call.
+const SUMS_A_TAKE: usize = 4_096;
 /// While it drains, the loop looks this often whether it is done.
 const DRAIN_LOOK_MS: u64 = 10;
 
 enum Command {
     Status(SyncSender<String>),
     Counters(SyncSender<Vec<(&'static str, u64)>>),
-    Stop { drain_ms: u64 },
+    Metrics(SyncSender<String>),
+    Trace {
+        hops: usize,
+        all: bool,
+        answer: SyncSender<(Vec<Hop>, Vec<Sum>)>,
+    },
+    Note(String),
+    Stop {
+        drain_ms: u64,
+    },
 }
 
 /// The core's hub as the server's router.
@@ -44,16 +56,34 @@ pub struct HubRouter {
     hub: Hub,
     store: Arc<StoreQueue>,
     commands: Receiver<Command>,
+    /// When the hub's clock began.
+    started: Instant,
     /// Asked to stop: until when what waits may still go out.
     stop_at_ms: Option<u64>,
 }
 
 impl HubRouter {
+    /// Latencies want a finer clock than the loop's, which also stands still during a turn.
+    fn set_clock(&mut self) {
+        let us = self.started.elapsed().as_micros();
+        self.hub.set_clock_us(u64::try_from(us).unwrap_or(u64::MAX));
+    }
+
     fn command(&mut self, now_ms: u64, command: Command) {
         // An asker that has given up does not want its answer any more.
         match command {
             Command::Status(answer) => drop(answer.try_send(self.hub.status_json())),
             Command::Counters(answer) => drop(answer.try_send(self.hub.counters().entries())),
+            Command::Metrics(answer) => drop(answer.try_send(self.hub.metrics_json())),
+            Command::Trace { hops, all, answer } => {
+                let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+                let unix_us = unix.unwrap_or_default().as_micros();
+                let hops = self
+                    .hub
+                    .take_hops(hops, u64::try_from(unix_us).unwrap_or(u64::MAX));
+                drop(answer.try_send((hops, self.hub.take_sums(SUMS_A_TAKE, all))));
+            }
+            Command::Note(json) => self.hub.set_note(json),
             Command::Stop { drain_ms } => self.stop_at_ms = Some(now_ms.saturating_add(drain_ms)),
         }
     }
@@ -69,6 +99,7 @@ impl Router for HubRouter {
     }
 
     fn frame(&mut self, now_ms: u64, conn: Conn, frame: &[u8]) {
+        self.set_clock();
         self.hub.handle_frame(now_ms, conn, frame);
     }
 
@@ -81,6 +112,7 @@ impl Router for HubRouter {
     }
 
     fn woken(&mut self, now_ms: u64) {
+        self.set_clock();
         if let Some((number, result)) = self.store.take_done() {
             let fits = self.hub.handle_store(now_ms, number, result);
             fits.expect("the queue gives back the batch that it was given, with all results");
@@ -95,6 +127,7 @@ impl Router for HubRouter {
     }
 
     fn timeout(&mut self, now_ms: u64) {
+        self.set_clock();
         self.hub.handle_timeout(now_ms);
     }
 
@@ -177,6 +210,7 @@ impl HubRunner {
             hub: Hub::new(hub, 0),
             store: Arc::clone(&store),
             commands: receiver,
+            started: Instant::now(),
             stop_at_ms: None,
         };
         let server = Server::new(router, zmtp, listeners, wake.clone())?;
@@ -251,6 +285,25 @@ impl HubRunner {
     #[must_use]
     pub fn status(&self) -> Option<String> {
         self.ask(Command::Status)
+    }
+
+    /// Everything that monitoring wants of the core, as JSON; `None` once it has ended.
+    #[must_use]
+    pub fn metrics(&self) -> Option<String> {
+        self.ask(Command::Metrics)
+    }
+
+    /// Recorded hops, at most so many, and the sums of the seconds that are over (`all`: also of this one).
+    #[must_use]
+    pub fn take_trace(&self, hops: usize, all: bool) -> Option<(Vec<Hop>, Vec<Sum>)> {
+        self.ask(|answer| Command::Trace { hops, all, answer })
+    }
+
+    /// What status and metrics say of the process around the hub: a JSON object.
+    pub fn set_note(&self, json: String) {
+        // The next one comes in a second.
+        let _ = self.commands.try_send(Command::Note(json));
+        self.wake.wake();
     }
 
     /// The log lines since the last call.

@@ -6,6 +6,7 @@ use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::line::{Entry, Line, SenderMark, Sent};
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::receipts::{Detail, Recipient};
+use crate::bus::hub::trace::HopKind;
 use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
 use crate::bus::store::{Row, StoreOp};
 
@@ -146,6 +147,7 @@ impl Hub {
         if self.broken.lacks(Rule::DeliveredAtAck) {
             self.outcome(entry.recipient(at), Outcome::Delivered, Detail::None);
         }
+        self.note_hop(HopKind::Sent, entry.id, at, 0, "");
         let (link, number) = self.number(at, |line| {
             line.mark(entry.id);
             line.sent.push_back(Sent::Memory(entry));
@@ -302,7 +304,10 @@ impl Hub {
                 break;
             };
             match sent {
-                Sent::Row { row } => self.players.get_mut(at).line().settle_wanted = row,
+                Sent::Row { row, id } => {
+                    self.players.get_mut(at).line().settle_wanted = row;
+                    self.note_hop(HopKind::Acked, id, at, row, "");
+                }
                 Sent::Memory(Entry {
                     id, from, grouped, ..
                 })
@@ -505,8 +510,12 @@ impl Hub {
             let (link, number) = self.number(at, |line| {
                 line.mark(row.id);
                 line.last_row = row.row;
-                line.sent.push_back(Sent::Row { row: row.row });
+                line.sent.push_back(Sent::Row {
+                    row: row.row,
+                    id: row.id,
+                });
             });
+            self.note_hop(HopKind::Sent, row.id, at, row.row, "");
             let grouped = false;
             let entry = Entry {
                 id: row.id,

@@ -53,6 +53,8 @@ pub enum Sent {
     Row {
         /// The row.
         row: u64,
+        /// The message, for its trace.
+        id: MessageId,
     },
 }
 

@@ -344,6 +344,7 @@ impl Hub {
         );
         self.counters.frames_out += 1;
         self.counters.bytes_out += bytes.len() as u64;
+        self.observed.kinds_out.count(&bytes);
         self.resume(at);
         if quiet && session != NONE {
             self.presence_chunk(session);

@@ -17,6 +17,7 @@ impl Hub {
             1 => self.status_json(),
             2 => self.nodes_json(),
             3 => self.players_json(argument),
+            5 => self.metrics_json(),
             _ => {
                 return self.answer(
                     session,
@@ -71,7 +72,8 @@ impl Hub {
             .number("players_online", online as u64)
             .number("groups", self.groups.len() as u64)
             .json("store", &store.end('}'))
-            .json("counters", &counters.end('}'));
+            .json("counters", &counters.end('}'))
+            .json("process", self.note());
         json.end('}')
     }
 

@@ -106,6 +106,8 @@ impl Hub {
         if session.epoch != to.id.epoch {
             return;
         }
+        self.note_outcome(to, outcome, detail);
+        let session = self.sessions.get_mut(to.from);
         if !to.grouped {
             let link = session.link;
             self.receipt(link, to.id.seq, outcome, detail);
@@ -135,6 +137,7 @@ impl Hub {
                 counts[*outcome as usize - 1] += 1;
             }
         }
+        self.note_report(session, seq, &counts);
         let good = |outcome: Outcome| matches!(outcome, Outcome::Delivered | Outcome::Stored);
         let mut named: Vec<_> = report
             .recipients

@@ -14,11 +14,21 @@ use std::sync::Arc;
 /// Names of nodes' own addresses begin so; a broadcast to players leaves them out.
 pub const NODE_PREFIX: &str = "node:";
 
+/// For people.
+const fn target_name<'a>(target: &Target<'a>) -> &'a str {
+    match target {
+        Target::Player(name) | Target::Group(name) => name,
+        Target::Broadcast(Scope::Players) => "*players",
+        Target::Broadcast(Scope::Nodes) => "*nodes",
+    }
+}
+
 impl Hub {
     pub(super) fn send(&mut self, session: u32, send: &Send<'_>) {
         self.raise_low(session, send.low);
         self.counters.sends += 1;
         self.counters.resends += u64::from(send.resend);
+        self.note_send(session, send.seq, target_name(&send.target), false);
         if send.policy != Policy::MustDeliver {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Policy);
         }
@@ -41,6 +51,7 @@ impl Hub {
             Outcome::Busy => self.counters.busy += 1,
             _ => {}
         }
+        self.note_receipt(session, seq, outcome, NONE);
         let link = self.sessions.get(session).link;
         self.receipt(link, seq, outcome, detail);
     }

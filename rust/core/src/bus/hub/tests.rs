@@ -5,6 +5,7 @@ mod groups;
 mod hosting;
 mod links;
 mod mailbox;
+mod observe;
 mod random;
 mod requests;
 
