@@ -10,9 +10,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from zmqgame_bus.carrier import TRANSPORTS
 from zmqgame_bus.messages import Delivery, MessageId
+from zmqgame_bus.node import Node
 
 DEADLINE_S = 20.0
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test of nodes over each transport, whatever nodes it makes."""
+    defaults = Node.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "transport", request.param)
+    return str(request.param)
 
 
 async def until(condition: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S) -> None:

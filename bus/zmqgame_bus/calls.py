@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
+import orjson
+from zmqgame_native import NodeCore
+
+from zmqgame_bus.carrier import Carrier
 from zmqgame_bus.errors import BusError, DeadlineExceeded, NoSuchService, RequestFailed, RequestUnknown
-from zmqgame_bus.messages import Payload, Reply, Request
+from zmqgame_bus.messages import Payload, Reply, Request, encode
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "Handler"]
 
 _LOG = logging.getLogger(__name__)
 _OK, _FAILED, _NO_SUCH_SERVICE, _UNKNOWN, _DEADLINE, _CANCELLED = range(6)
 
-Handler = Callable[[Request], Awaitable[Payload]]
-Replied = Callable[[int, bool, Payload], None]
+Handler: TypeAlias = Callable[[Request], Awaitable[Payload] | Payload]
 
 
 class Calls:
@@ -25,22 +29,40 @@ class Calls:
         self._waiting: dict[int, tuple[str, asyncio.Future[Reply]]] = {}
         self._handlers: dict[str, Handler] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._ended = False
+        self.events: dict[str, Callable[..., None]] = {
+            "call": self._call,
+            "call_cancelled": self._cancelled,
+            "answer": self._answered,
+        }
+
+    def start(self, core: NodeCore, carrier: Carrier) -> None:
+        """Call and answer by this core from now on."""
+        self._core, self._carrier = core, carrier
 
     def serve(self, service: str, handler: Handler) -> None:
         """Let `handler` answer requests for the service."""
         self._handlers[service] = handler
 
-    async def answer(self, call: int, what: str) -> Reply:
-        """Wait for the answer to a request."""
+    # --- ours ---------------------------------------------------------------------------------------
+
+    async def answer(self, call: int | None, what: str) -> Reply:
+        """Wait for the answer to a request that the core has taken; None: it had no room."""
+        if call is None:
+            raise BusError(f"{what}: too many requests wait for the hub")
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[call] = (what, future)
+        self._carrier.flush_soon()
         try:
             return await future
+        except asyncio.CancelledError:
+            self._core.cancel(call)
+            self._carrier.flush_soon()
+            raise
         finally:
             self._waiting.pop(call, None)
 
-    def answered(self, call: int, status: int, content: int, payload: bytes) -> None:
-        """Give an answer to whoever waits for it."""
+    def _answered(self, call: int, status: int, content: int, payload: bytes) -> None:
         what, future = self._waiting.get(call, ("", None))
         if future is None or future.done():
             return
@@ -49,37 +71,63 @@ class Calls:
         else:
             future.set_exception(_error(what, status, payload))
 
-    def fail(self, error: BusError) -> None:
-        """End all that wait: the node is closed or refused."""
-        for what, future in self._waiting.values():
-            if not future.done():
-                future.set_exception(RequestUnknown(f"{what}: {error}"))
+    # --- theirs -------------------------------------------------------------------------------------
 
-    def call(self, call: int, request: Request, replied: Replied) -> None:
-        """Run the handler of a request that came."""
-        handler = self._handlers.get(request.service)
+    def _call(
+        self, call: int, sender: str, deadline_ms: int, service: str, content: int, payload: bytes
+    ) -> None:
+        handler = self._handlers.get(service)
         if handler is None:
-            replied(call, False, f"no handler for {request.service}")
+            self._reply(call, False, f"no handler for {service}")
             return
-        task = asyncio.ensure_future(self._run(handler, call, request, replied))
+        request = Request(content, payload, service, sender, deadline_ms)
+        try:
+            result = handler(request)
+        except Exception as error:
+            self._failed(call, request, error)
+            return
+        if isinstance(result, (bytes, str, dict, list)):
+            self._reply(call, True, result)
+            return
+        task = asyncio.ensure_future(self._run(result, call, request))
         self._running[call] = task
         task.add_done_callback(lambda _task: self._running.pop(call, None))
 
-    @staticmethod
-    async def _run(handler: Handler, call: int, request: Request, replied: Replied) -> None:
+    async def _run(self, answer: Awaitable[Payload], call: int, request: Request) -> None:
         try:
-            payload = await handler(request)
+            payload = await answer
         except Exception as error:
-            _LOG.warning("%s: request of %s failed", request.service, request.sender, exc_info=True)
-            replied(call, False, f"{type(error).__name__}: {error}")
+            self._failed(call, request, error)
         else:
-            replied(call, True, payload)
+            self._reply(call, True, payload)
 
-    def cancelled(self, call: int) -> None:
+    def _failed(self, call: int, request: Request, error: Exception) -> None:
+        _LOG.warning("%s: request of %s failed", request.service, request.sender, exc_info=error)
+        self._reply(call, False, f"{type(error).__name__}: {error}")
+
+    def _reply(self, call: int, ok: bool, payload: Payload) -> None:
+        if self._ended:
+            return
+        try:
+            self._core.reply(call, ok, *encode(payload))
+        except (ValueError, TypeError, orjson.JSONEncodeError) as error:
+            self._core.reply(call, False, *encode(f"the reply can't be sent: {error}"))
+        self._carrier.flush_soon()
+
+    def _cancelled(self, call: int) -> None:
         """Stop the handler: nobody waits for its reply."""
         task = self._running.get(call)
         if task is not None:
             task.cancel()
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def fail(self, error: BusError) -> None:
+        """End all that wait: the node is closed or refused."""
+        self._ended = True
+        for what, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(RequestUnknown(f"{what}: {error}"))
 
     def close(self) -> None:
         """Stop all handlers."""

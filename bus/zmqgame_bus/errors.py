@@ -18,6 +18,7 @@
         ├── CannotReachHub          no hub answered in the time given
         ├── Refused                 the hub closed the connection and said why
         │   └── Superseded          a newer process of this node's name is on the bus
+        ├── WindowFull              too many messages wait for their receipts, and this call does not wait
         ├── AddressLost             an address of this node is hosted elsewhere by a newer login
         └── RequestError            a request to a service
             ├── NoSuchService       no node serves it
@@ -61,6 +62,7 @@ __all__ = [
     "StartError",
     "StoreUnavailable",
     "Superseded",
+    "WindowFull",
     "ZmqgameError",
     "binding",
     "explain",
@@ -155,6 +157,10 @@ class Refused(BusError):
 
 class Superseded(Refused):
     """A newer process of this node's name is on the bus; starting again would only fight it."""
+
+
+class WindowFull(BusError):
+    """Too many messages wait for their receipts; a call that waits for room is `unicast`."""
 
 
 class AddressLost(BusError):

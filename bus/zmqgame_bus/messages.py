@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import orjson
-from zmqgame_native import node_key
+from zmqgame_native import Delivery, MessageId
 
 __all__ = [
     "OUTCOMES",
@@ -54,36 +54,6 @@ def decode(content: int, payload: bytes) -> Any:
     return orjson.loads(payload) if content == JSON else payload
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class MessageId:
-    """Unique for ever: the hash of the sender's name, the sender's epoch, its sequence number."""
-
-    node_key: int
-    epoch: int
-    seq: int
-    name: str = field(default="", compare=False)
-
-    @classmethod
-    def parse(cls, text: str) -> MessageId:
-        """Read `NAME/epoch/seq`, or `0xKEY/epoch/seq`."""
-        try:
-            name, epoch, seq = text.rsplit("/", 2)
-            if name.startswith("0x"):
-                return cls(int(name, 16), int(epoch), int(seq))
-            if not name:
-                raise ValueError("no name")
-            return cls(node_key(name), int(epoch), int(seq), name)
-        except ValueError as error:
-            raise ValueError(f"{text!r} is no message id: write NAME/EPOCH/SEQ") from error
-
-    def numbers(self) -> tuple[int, int, int]:
-        """As the native module takes it."""
-        return self.node_key, self.epoch, self.seq
-
-    def __str__(self) -> str:
-        return f"{self.name or f'{self.node_key:#018x}'}/{self.epoch}/{self.seq}"
-
-
 Cursor: TypeAlias = Iterable[MessageId]
 
 
@@ -107,14 +77,6 @@ class _Content:
     def value(self) -> Any:
         """What was sent: bytes, str, or what JSON holds."""
         return decode(self.content, self.payload)
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery(_Content):
-    """A message for a hosted player; acked by `Node.handled`."""
-
-    player: str
-    id: MessageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +185,8 @@ class PlayerHandler(Protocol):
         """The player is hosted here now; deliveries may follow at once."""
 
     def delivered(self, deliveries: list[Delivery]) -> None:
-        """Messages for players, in order; `Node.handled` acks one when its client has handled it."""
+        """Messages for players, in order; `Node.handled` acks one when its client has handled it,
+        `Node.handled_many` all."""
 
     def dropped(self, player: str, why: str) -> None:
         """The player is hosted elsewhere now: close its client."""

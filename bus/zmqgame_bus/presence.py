@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator, Callable
 
+from zmqgame_native import NodeCore
+
+from zmqgame_bus.carrier import Carrier
+from zmqgame_bus.errors import BusError
 from zmqgame_bus.limits import PRESENCE_EVENTS
 from zmqgame_bus.messages import PRESENCE, PresenceEvent
 
-__all__ = ["PresenceReader"]
+__all__ = ["PresenceReader", "PresenceReaders"]
+
+_SUBSCRIBE = 1
 
 _COMES = {"node_up": "node_down", "login": "logout"}
 
@@ -60,3 +67,47 @@ class PresenceReader:
         for kind, name in [key for key in self._there if key not in named]:
             node = self._there.pop((kind, name))
             self.events.append(PresenceEvent(_COMES[kind], name, node, True))
+
+
+class PresenceReaders:
+    """All readers of one node."""
+
+    def __init__(self) -> None:
+        self._readers: list[PresenceReader] = []
+        self._error: BusError | None = None
+        self.events: dict[str, Callable[..., None]] = {"presence": self._presence}
+
+    def start(self, core: NodeCore, carrier: Carrier) -> None:
+        """Ask by this core from now on."""
+        self._core, self._carrier = core, carrier
+
+    async def stream(self) -> AsyncIterator[PresenceEvent]:
+        """A snapshot, then changes; for one more reader."""
+        reader = PresenceReader()
+        self._readers.append(reader)
+        self._subscribe()
+        try:
+            while True:
+                while not reader.events:
+                    if self._error is not None:
+                        raise self._error
+                    reader.filled.clear()
+                    await reader.filled.wait()
+                yield reader.events.popleft()
+        finally:
+            self._readers.remove(reader)
+
+    def _subscribe(self) -> None:
+        self._core.subscribe(_SUBSCRIBE)
+        self._carrier.flush_soon()
+
+    def _presence(self, snapshot: bool, entries: list[tuple[int, str, str]]) -> None:
+        slow = [reader for reader in self._readers if not reader.put(snapshot, entries)]
+        if slow:
+            self._subscribe()
+
+    def fail(self, error: BusError) -> None:
+        """End all readers: the node is closed or refused."""
+        self._error = error
+        for reader in self._readers:
+            reader.filled.set()

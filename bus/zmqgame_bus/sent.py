@@ -5,43 +5,151 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
 
-from zmqgame_bus.errors import BusError
-from zmqgame_bus.messages import MessageId, Receipt, Report, SentRecord
+from zmqgame_native import NodeCore
+
+from zmqgame_bus.carrier import Carrier
+from zmqgame_bus.errors import BusError, WindowFull
+from zmqgame_bus.messages import OUTCOMES, MessageId, Payload, Receipt, Report, SentRecord, encode
+from zmqgame_bus.receipts import Batch, Receipts
 
 __all__ = ["Sent"]
 
+_Taken = TypeVar("_Taken")
 
-@dataclass(slots=True)
+
 class _Waiting:
-    kind: str
-    recipient: str
-    id: MessageId
-    began: float
-    future: asyncio.Future[Receipt | Report]
+    """One message without a final receipt."""
+
+    __slots__ = ("began", "future", "kind", "recipient", "seq", "told")
+
+    def __init__(
+        self,
+        seq: int,
+        kind: str,
+        recipient: str,
+        future: asyncio.Future[Receipt | Report] | None,
+        told: Callable[[Receipt], None] | None = None,
+    ) -> None:
+        self.seq, self.kind, self.recipient = seq, kind, recipient
+        self.future, self.told = future, told
+        self.began = time.perf_counter()
 
     def latency_ms(self) -> float:
         return (time.perf_counter() - self.began) * 1000
 
 
 class Sent:
-    """Receipts by seq, also of those for which nobody waits any more."""
+    """Sends, and gives receipts to those who wait for them, by seq."""
 
     def __init__(self, on_receipt: Callable[[SentRecord], None] | None) -> None:
         self._on_receipt = on_receipt
         self._waiting: dict[int, _Waiting] = {}
+        self._batches: dict[int, Batch] = {}
         self._for_room: deque[asyncio.Event] = deque()
         self._error: BusError | None = None
         self._next_receipt: asyncio.Future[None] | None = None
+        self._of = (0, 0, "")
+        self.events: dict[str, Callable[..., None]] = {
+            "receipts": self._receipts,
+            "batch": self._batch,
+            "report": self._report,
+        }
 
-    async def room(self, take: Callable[[], int | None]) -> int:
-        """Take a seq, first come first served; waits while the window is full."""
+    def start(self, core: NodeCore, carrier: Carrier, epoch: int, name: str) -> None:
+        """Send by this core from now on."""
+        self._core, self._carrier = core, carrier
+        self._of = (core.key, epoch, name)
+
+    def id_of(self, seq: int) -> MessageId:
+        """The id of one of our messages."""
+        key, epoch, name = self._of
+        return MessageId(key, epoch, seq, name)
+
+    # --- sending ------------------------------------------------------------------------------------
+
+    async def send(
+        self, kind: str, recipient: str, take: Callable[[], int | None], timeout_s: float | None
+    ) -> Receipt | Report:
+        """Send one message and wait for its receipt; after the time-out it is unknown, and goes on."""
+        seq = take() if not self._for_room else None
+        if seq is None:
+            seq = await self._room(take)
+        future: asyncio.Future[Receipt | Report] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[seq] = _Waiting(seq, kind, recipient, future)
+        self._carrier.flush_soon()
+        if timeout_s is None:
+            return await future
+        done, _ = await asyncio.wait([future], timeout=timeout_s)
+        if done:
+            return future.result()
+        detail = f"no receipt after {timeout_s:g} s; it may still be delivered"
+        return self._result(waiting, "unknown", detail)
+
+    def post(self, player: str, payload: Payload, told: Callable[[Receipt], None] | None) -> MessageId:
+        """Send one message and wait for nothing; raises WindowFull."""
+        core = self._core
+        if told is None and self._on_receipt is None:
+            id = None if self._for_room else core.post(player, payload)
+            if id is None:
+                raise WindowFull(f"{player}: the window is full, {core.unreceipted} messages wait")
+        else:
+            seq = None if self._for_room else core.unicast(player, *encode(payload))
+            if seq is None:
+                raise WindowFull(f"{player}: the window is full, {core.unreceipted} messages wait")
+            self._waiting[seq] = _Waiting(seq, "unicast", player, None, told)
+            id = self.id_of(seq)
+        self._carrier.flush_soon()
+        return id
+
+    def posted(self) -> dict[str, int]:
+        """Counted receipts by outcome."""
+        counts = self._core.posted()
+        return {name: counts[number] for number, name in enumerate(OUTCOMES)}
+
+    async def unicast_many(
+        self, messages: Iterable[tuple[str, Payload]], timeout_s: float | None
+    ) -> Receipts:
+        """Send messages in order, in as few steps as the window allows; wait for all receipts."""
+        messages = list(messages)
+        parts: list[Batch] = []
+        at = 0
+        try:
+            while at < len(messages):
+                first, taken = await self._room(partial(self._take_many, messages, at))
+                part = Batch(first, taken, self, messages[at : at + taken] if self._on_receipt else [])
+                self._batches[first] = part
+                parts.append(part)
+                at += taken
+                self._carrier.flush_soon()
+        finally:
+            for part in parts[:-1]:
+                part.keep()
+        await self._whole(parts, timeout_s)
+        return Receipts(parts)
+
+    def _take_many(self, messages: list[tuple[str, Payload]], at: int) -> tuple[int, int] | None:
+        first, taken = self._core.unicast_many(messages, at)
+        return (first, taken) if taken else None
+
+    @staticmethod
+    async def _whole(parts: list[Batch], timeout_s: float | None) -> None:
+        futures = [part.future for part in parts if not part.future.done()]
+        if timeout_s is not None and futures:
+            await asyncio.wait(futures, timeout=timeout_s)
+            return
+        for future in futures:
+            await future
+
+    async def _room(self, take: Callable[[], _Taken | None]) -> _Taken:
+        """Take a place in the window, first come first served; waits while it is full."""
         if not self._for_room:
-            seq = take()
-            if seq is not None:
-                return seq
+            taken = take()
+            if taken is not None:
+                return taken
         turn = asyncio.Event()
         self._for_room.append(turn)
         try:
@@ -49,9 +157,9 @@ class Sent:
                 await turn.wait()
                 if self._error is not None:
                     raise self._error
-                seq = take()
-                if seq is not None:
-                    return seq
+                taken = take()
+                if taken is not None:
+                    return taken
                 turn.clear()
         finally:
             self._for_room.remove(turn)
@@ -62,54 +170,57 @@ class Sent:
         if self._for_room:
             self._for_room[0].set()
 
-    def add(self, seq: int, kind: str, recipient: str, id: MessageId) -> _Waiting:
-        """Note a message that was taken."""
-        future = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(kind, recipient, id, time.perf_counter(), future)
-        self._waiting[seq] = waiting
-        return waiting
+    # --- receipts -----------------------------------------------------------------------------------
 
-    async def wait(self, waiting: _Waiting, timeout_s: float | None) -> Receipt | Report:
-        """Wait for the receipt; after the time-out it is unknown, and the message goes on."""
-        if timeout_s is None:
-            return await asyncio.shield(waiting.future)
-        done, _ = await asyncio.wait([waiting.future], timeout=timeout_s)
-        if done:
-            return waiting.future.result()
-        detail = f"no receipt after {timeout_s:g} s; it may still be delivered"
-        if waiting.kind == "unicast":
-            return Receipt("unknown", detail, waiting.id, waiting.latency_ms())
-        return Report("unknown", detail, waiting.id, waiting.latency_ms())
+    def _receipts(self, receipts: list[tuple[int, int, str]]) -> None:
+        """Final receipts of messages that were sent alone, or of group sends refused as a whole."""
+        for seq, outcome, detail in receipts:
+            waiting = self._waiting.pop(seq, None)
+            if waiting is not None:
+                self._finish(waiting, self._result(waiting, OUTCOMES[outcome], detail))
+        self._came()
 
-    def receipt(self, seq: int, outcome: str, detail: str) -> None:
-        """The final receipt of a unicast, or of a group send that was refused as a whole."""
-        waiting = self._waiting.pop(seq, None)
-        if waiting is None:
-            return
-        if waiting.kind == "unicast":
-            self._finish(waiting, Receipt(outcome, detail, waiting.id, waiting.latency_ms()))
-        else:
-            self._finish(waiting, Report(outcome, detail, waiting.id, waiting.latency_ms()))
+    def _result(self, waiting: _Waiting, outcome: str, detail: str) -> Receipt | Report:
+        kind = Receipt if waiting.kind == "unicast" else Report
+        return kind(outcome, detail, self.id_of(waiting.seq), waiting.latency_ms())
 
-    def report(
-        self, seq: int, counts: Mapping[str, int], recipients: Mapping[str, tuple[str, str]], omitted: int
-    ) -> None:
+    def _batch(self, first: int, outcomes: bytes, latencies: bytes, details: list[tuple[int, str]]) -> None:
+        """All receipts of a batch."""
+        batch = self._batches.pop(first, None)
+        if batch is not None:
+            batch.fill(outcomes, latencies, dict(details))
+            if self._on_receipt is not None:
+                batch.tell(self._on_receipt)
+        self._came()
+
+    def _report(self, seq: int, counts: list[int], entries: list[tuple[str, int, str]], omitted: int) -> None:
         """The whole report of a group send."""
         waiting = self._waiting.pop(seq, None)
         if waiting is not None:
-            report = Report("done", "", waiting.id, waiting.latency_ms(), counts, recipients, omitted)
+            by_outcome: Mapping[str, int] = dict(zip(OUTCOMES[1:], counts, strict=False))
+            recipients = {player: (OUTCOMES[outcome], detail) for player, outcome, detail in entries}
+            report = Report(
+                "done", "", self.id_of(seq), waiting.latency_ms(), by_outcome, recipients, omitted
+            )
             self._finish(waiting, report)
+        self._came()
 
     def _finish(self, waiting: _Waiting, result: Receipt | Report) -> None:
-        if not waiting.future.done():
-            waiting.future.set_result(result)
+        future = waiting.future
+        if future is not None and not future.done():
+            future.set_result(result)
+        if waiting.told is not None:
+            assert isinstance(result, Receipt)
+            waiting.told(result)
         if self._on_receipt is not None:
             report = result if isinstance(result, Report) else None
             self._on_receipt(
                 SentRecord(
-                    waiting.id, waiting.kind, waiting.recipient, result.outcome, result.latency_ms, report
+                    result.id, waiting.kind, waiting.recipient, result.outcome, result.latency_ms, report
                 )
             )
+
+    def _came(self) -> None:
         if self._next_receipt is not None:
             self._next_receipt.set_result(None)
             self._next_receipt = None
@@ -123,11 +234,15 @@ class Sent:
 
     def fail(self, error: BusError) -> None:
         """End all that wait: the node is closed or refused. What became of their messages is unknown."""
-        for waiting in self._waiting.values():
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
-                waiting.future.exception()
+        futures: list[asyncio.Future[None] | asyncio.Future[Receipt | Report]] = []
+        futures += [waiting.future for waiting in self._waiting.values() if waiting.future is not None]
+        futures += [batch.future for batch in self._batches.values()]
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()
         self._waiting.clear()
+        self._batches.clear()
         self._error = error
         for turn in self._for_room:
             turn.set()

@@ -23,9 +23,9 @@ from zmqgame_bus.errors import (
 from zmqgame_bus.messages import MessageId, Receipt, Request
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, until
+from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from zmqgame_bus.errors import CannotReachHub, Refused
 from zmqgame_bus.keys import KeyPair, NodeKeys
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, until
+from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
 
 
 @pytest.fixture

@@ -6,7 +6,10 @@ from zmqgame_bus.keys import NodeKeys
 from zmqgame_bus.node import Node
 from zmqgame_native import curve_keypair
 
+from tests.bus_tools import transport  # noqa: F401
 from tests.support.hub import running_hub
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 HUB, LISTED, STRANGER = curve_keypair(), curve_keypair(), curve_keypair()
 

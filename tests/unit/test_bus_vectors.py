@@ -226,7 +226,7 @@ def test_a_node_reads_receipts_bindings_and_deliveries_of_the_golden_bytes() -> 
     assert node.attach("alice", 0, []) is None  # its second request, as the golden `bound` answers
     node.receive(0, 0, [golden("receipt") + golden("bound"), golden("deliver")])
     names = [event[0] for event in node.events()]
-    assert names == ["receipt", "receipt", "bound", "message"]
+    assert names == ["receipts", "bound", "deliveries"]
     assert node.login_of("alice") == 4294967297
 
 
@@ -265,4 +265,4 @@ def test_a_node_writes_the_worked_example_of_the_protocol() -> None:
     node.handled("p", (node_key("n"), 7, 1))
     assert node.frame(0) == ack
     node.receive(0, 0, [receipt])
-    assert node.events()[-1] == ("receipt", 1, 1, "")
+    assert node.events()[-1] == ("receipts", [(1, 1, "")])

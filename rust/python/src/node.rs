@@ -1,17 +1,25 @@
 //! The node's state machine for Python: frames in, batches of events out. No call per packet where many arrive.
 
-use pyo3::exceptions::{PyConnectionError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use std::sync::Arc;
-use zmqgame_core::bus::message::{Content, MessageId, node_key};
-use zmqgame_core::bus::node::event::NodeEvent;
-use zmqgame_core::bus::node::hosting::{Attached, Delivery};
-use zmqgame_core::bus::node::sender::{Recipient, Report};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use zmqgame_core::bus::message::{Content, MessageId as Id, node_key};
+use zmqgame_core::bus::node::hosting::Attached;
+use zmqgame_core::bus::node::sender::Recipient;
 use zmqgame_core::bus::node::{Node, NodeConfig, NodeError};
+use zmqgame_core::zmtp::{SecretKey, Security};
+use zmqgame_reactor::bus::dealer::{Dealer, DealerConfig};
+use zmqgame_reactor::bus::dealer_thread::NativeNode;
 
-type Id = (u64, u64, u64);
+use crate::node_driver::Driver;
+use crate::node_events::{self, Shared};
+use crate::node_receipts::Receipts;
+use crate::node_values::{Delivery, MessageId};
+use crate::zmtp::key;
+
+/// The outcomes by their numbers, as Python's `zmqgame_bus.messages.OUTCOMES` has them.
+type Numbers = (u64, u64, u64);
 
 fn raise(error: NodeError) -> PyErr {
     match error {
@@ -43,23 +51,58 @@ fn content(value: u8) -> PyResult<Content> {
     }
 }
 
-fn id((node_key, epoch, seq): Id) -> MessageId {
-    MessageId {
+fn id((node_key, epoch, seq): Numbers) -> Id {
+    Id {
         node_key,
         epoch,
         seq,
     }
 }
 
-fn numbers(id: MessageId) -> Id {
-    (id.node_key, id.epoch, id.seq)
+/// A payload as it goes on the wire: bytes, text, or what orjson makes of it.
+enum Payload<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    Text(Bound<'py, PyString>),
+    Json(Bound<'py, PyBytes>),
 }
 
-/// A node of the bus without socket and clock. The owner obeys the events and carries the frames.
+impl<'py> Payload<'py> {
+    fn of(value: Bound<'py, PyAny>) -> PyResult<Self> {
+        let value = match value.cast_into::<PyBytes>() {
+            Ok(bytes) => return Ok(Self::Bytes(bytes)),
+            Err(error) => error.into_inner(),
+        };
+        let value = match value.cast_into::<PyString>() {
+            Ok(text) => return Ok(Self::Text(text)),
+            Err(error) => error.into_inner(),
+        };
+        let py = value.py();
+        let dumped = py
+            .import(intern!(py, "orjson"))?
+            .call_method1(intern!(py, "dumps"), (value,))?;
+        Ok(Self::Json(dumped.cast_into()?))
+    }
+
+    fn get(&self) -> PyResult<(Content, &[u8])> {
+        Ok(match self {
+            Self::Bytes(bytes) => (Content::Bytes, bytes.as_bytes()),
+            Self::Text(text) => (Content::Text, text.to_str()?.as_bytes()),
+            Self::Json(bytes) => (Content::Json, bytes.as_bytes()),
+        })
+    }
+}
+
+/// A node of the bus. Without a socket: the owner obeys the events and carries the frames; or with one of its own.
 #[pyclass(module = "zmqgame_native")]
 pub struct NodeCore {
-    node: Node,
+    driver: Driver,
+    receipts: Receipts,
+    name: std::sync::Arc<str>,
+    epoch: u64,
 }
+
+/// The server's public key and the node's secret one.
+type Keys = (Vec<u8>, Vec<u8>);
 
 #[pymethods]
 impl NodeCore {
@@ -75,7 +118,7 @@ impl NodeCore {
         next_seq: u64,
     ) -> PyResult<Self> {
         let config = NodeConfig {
-            name,
+            name: name.clone(),
             epoch,
             connection,
             roles,
@@ -83,69 +126,160 @@ impl NodeCore {
         };
         let node =
             Node::new(config, now_ms).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Ok(Self { node })
+        Ok(Self {
+            driver: Driver::Frames(Box::new(node)),
+            receipts: Receipts::default(),
+            name: name.into(),
+            epoch,
+        })
+    }
+
+    /// A node with a socket of its own, on the owner's thread or on one of its own.
+    #[staticmethod]
+    #[pyo3(signature = (now_ms, name, epoch, connection, roles, next_seq, *, hub, keys=None, thread=false))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of the Python class"
+    )]
+    fn native(
+        now_ms: u64,
+        name: String,
+        epoch: u64,
+        connection: u64,
+        roles: Vec<String>,
+        next_seq: u64,
+        hub: String,
+        keys: Option<Keys>,
+        thread: bool,
+    ) -> PyResult<Self> {
+        let security = match keys {
+            None => Security::Null,
+            Some((server, secret)) => Security::CurveClient {
+                server: key(&server, "the hub's public key")?,
+                secret: SecretKey::new(key(&secret, "the secret key")?),
+            },
+        };
+        let config = DealerConfig {
+            node: NodeConfig {
+                name: name.clone(),
+                epoch,
+                connection,
+                roles,
+                next_seq,
+            },
+            endpoint: hub,
+            security,
+            now_ms,
+        };
+        let driver = if thread {
+            NativeNode::start(config).map(Driver::threaded)
+        } else {
+            Dealer::new(config).map(|dealer| Driver::Inline(Box::new(dealer)))
+        };
+        let driver = driver.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => PyValueError::new_err(error.to_string()),
+            _ => PyOSError::new_err(error.to_string()),
+        })?;
+        Ok(Self {
+            driver,
+            receipts: Receipts::default(),
+            name: name.into(),
+            epoch,
+        })
     }
 
     /// The stable hash of the node's name.
     #[getter]
     fn key(&self) -> u64 {
-        self.node.key()
+        self.driver.key()
     }
 
     /// Whether the hub has welcomed it.
     #[getter]
     fn up(&self) -> bool {
-        self.node.is_up()
+        self.driver.look(Node::is_up)
     }
 
     /// How many messages wait for a final receipt.
     #[getter]
     fn unreceipted(&self) -> usize {
-        self.node.unreceipted()
+        self.driver.look(Node::unreceipted)
     }
 
     /// Frames of the hub, in order.
     fn receive(&mut self, now_ms: u64, random: u64, frames: Vec<Bound<'_, PyBytes>>) {
-        for frame in &frames {
-            self.node.handle_frame(now_ms, random, frame.as_bytes());
-        }
+        self.driver.with(|node| {
+            for frame in &frames {
+                node.handle_frame(now_ms, random, frame.as_bytes());
+            }
+        });
     }
 
     /// Does what is due.
     fn timeout(&mut self, now_ms: u64, random: u64) {
-        self.node.handle_timeout(now_ms, random);
+        match &mut self.driver {
+            Driver::Frames(node) => node.handle_timeout(now_ms, random),
+            driver => driver.turn(),
+        }
     }
 
     /// When `timeout` is to be called at the latest; None: never.
     fn next_timeout(&self) -> Option<u64> {
-        self.node.poll_timeout()
+        self.driver.next_timeout()
     }
 
     /// The connection broke, or could not be made.
     fn disconnected(&mut self, now_ms: u64, random: u64, why: &str) {
-        self.node.handle_disconnected(now_ms, random, why);
+        self.driver
+            .with(|node| node.handle_disconnected(now_ms, random, why));
     }
 
     /// The next frame to write, if there is one.
     fn frame<'py>(&mut self, py: Python<'py>, now_ms: u64) -> Option<Bound<'py, PyBytes>> {
-        self.node
-            .poll_frame(now_ms)
+        self.driver
+            .with(|node| node.poll_frame(now_ms))
             .map(|frame| PyBytes::new(py, &frame))
     }
 
     /// Whether `frame` may give something.
     fn has_unsent(&self) -> bool {
-        self.node.has_unsent()
+        self.driver.look(Node::has_unsent)
     }
 
     /// All events since the last call, in order, as tuples that begin with their name.
     fn events<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let list = PyList::empty(py);
-        let mut shared: Shared<'py> = None;
-        while let Some(event) = self.node.poll_event() {
-            list.append(tuple_of(py, event, &mut shared)?)?;
-        }
-        Ok(list)
+        node_events::take(py, &mut self.driver, &mut self.receipts)
+    }
+
+    /// What is to be watched for reading, of a node with a socket: then call `turn` and `events`.
+    fn fileno(&self) -> PyResult<i32> {
+        self.driver
+            .descriptor()
+            .ok_or_else(|| PyValueError::new_err("a node without a socket has no descriptor"))
+    }
+
+    /// Reads what is there and does what is due, of a node with a socket; then as `events`.
+    fn turn<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        self.driver.turn();
+        node_events::take(py, &mut self.driver, &mut self.receipts)
+    }
+
+    /// Writes what waits, as far as the socket takes it, of a node with a socket; when to call `turn` at the latest.
+    fn flush(&mut self) -> Option<u64> {
+        self.driver.flush();
+        self.driver.next_timeout()
+    }
+
+    /// Whether all that was sent is with the kernel.
+    #[getter]
+    fn flushed(&self) -> bool {
+        self.driver.is_flushed()
+    }
+
+    /// What the last failed handshake says about keys; empty if nothing.
+    #[getter]
+    fn key_trouble(&self) -> String {
+        self.driver.key_trouble()
     }
 
     /// Sends to a player; the seq, or None while the window is full.
@@ -189,9 +323,66 @@ impl NodeCore {
         self.send(recipient, content_flag, payload, repeat)
     }
 
+    /// Sends to a player; the id, or None while the window is full. Its receipt is only counted.
+    fn post<'py>(
+        &mut self,
+        player: String,
+        payload: Bound<'py, PyAny>,
+    ) -> PyResult<Option<MessageId>> {
+        let payload = Payload::of(payload)?;
+        let (content, bytes) = payload.get()?;
+        let to = Recipient::Player(player);
+        let sent = full_is_none(self.driver.with(|node| node.send(to, content, bytes, None)))?;
+        let Some(seq) = sent else {
+            return Ok(None);
+        };
+        self.receipts.posted(seq);
+        Ok(Some(self.id_of(seq)))
+    }
+
+    /// What became of posted messages, by outcome; the first: still waiting.
+    fn posted(&self) -> Vec<u64> {
+        self.receipts.posted.to_vec()
+    }
+
+    /// Sends (player, payload) from position `start` on: the first seq and how many were taken before the window was
+    /// full. Their receipts come as one event `batch`.
+    fn unicast_many<'py>(
+        &mut self,
+        messages: &Bound<'py, PyAny>,
+        start: usize,
+    ) -> PyResult<(u64, usize)> {
+        let messages = messages.cast::<PyList>()?;
+        let receipts = &mut self.receipts;
+        self.driver.with(|node| {
+            let (mut first, mut taken) = (0, 0);
+            let mut result = Ok(());
+            for at in start..messages.len() {
+                match send_one(node, messages.get_item(at)) {
+                    Ok(Some(seq)) if taken == 0 => (first, taken) = (seq, 1),
+                    Ok(Some(_)) => taken += 1,
+                    Ok(None) => break,
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
+                }
+            }
+            if taken > 0 {
+                receipts.batch(first, taken);
+            }
+            // What was taken before a bad one is on its way: the caller hears of that one at its position.
+            if taken > 0 {
+                Ok((first, taken))
+            } else {
+                result.map(|()| (0, 0))
+            }
+        })
+    }
+
     /// Whether the window has room for that payload.
     fn has_room(&self, payload: &[u8]) -> bool {
-        self.node.has_room(payload)
+        self.driver.look(|node| node.has_room(payload))
     }
 
     /// Asks a service; the call, or None while too much waits.
@@ -203,13 +394,11 @@ impl NodeCore {
         payload: &[u8],
         timeout_ms: u32,
     ) -> PyResult<Option<u64>> {
-        full_is_none(self.node.request(
-            now_ms,
-            service,
-            content(content_flag)?,
-            payload,
-            timeout_ms,
-        ))
+        let content = content(content_flag)?;
+        full_is_none(
+            self.driver
+                .with(|node| node.request(now_ms, service, content, payload, timeout_ms)),
+        )
     }
 
     /// Asks the hub itself: 1 status, 2 nodes, 3 players.
@@ -220,18 +409,22 @@ impl NodeCore {
         argument: &str,
         timeout_ms: u32,
     ) -> PyResult<Option<u64>> {
-        full_is_none(self.node.query(now_ms, what, argument, timeout_ms))
+        full_is_none(
+            self.driver
+                .with(|node| node.query(now_ms, what, argument, timeout_ms)),
+        )
     }
 
     /// Nobody waits for that answer any more.
     fn cancel(&mut self, call: u64) {
-        self.node.cancel(call);
+        self.driver.with(|node| node.cancel(call));
     }
 
     /// Answers a call; False: nobody waits for it.
     fn reply(&mut self, call: u64, ok: bool, content_flag: u8, payload: &[u8]) -> PyResult<bool> {
-        self.node
-            .reply(call, ok, content(content_flag)?, payload)
+        let content = content(content_flag)?;
+        self.driver
+            .with(|node| node.reply(call, ok, content, payload))
             .map_err(raise)
     }
 
@@ -241,35 +434,60 @@ impl NodeCore {
         py: Python<'py>,
         player: &str,
         login: u64,
-        cursor: Vec<Id>,
+        cursor: Vec<Numbers>,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
         let cursor = cursor.into_iter().map(id).collect();
-        match self.node.attach(player, login, cursor).map_err(raise)? {
-            Attached::Resumed(pending) => {
-                PyList::new(py, pending.iter().map(|delivery| delivery_of(py, delivery))).map(Some)
-            }
-            Attached::LoginPending | Attached::Full => Ok(None),
+        let attached = self
+            .driver
+            .with(|node| node.attach(player, login, cursor))
+            .map_err(raise)?;
+        let Attached::Resumed(pending) = attached else {
+            return Ok(None);
+        };
+        let (list, mut shared) = (PyList::empty(py), Shared::default());
+        for delivery in pending {
+            let bytes = shared.bytes(py, &delivery.payload).unbind();
+            let content = delivery.content as u8;
+            list.append(
+                Delivery::new(player.into(), delivery.id, content, bytes).into_pyobject(py)?,
+            )?;
         }
+        Ok(Some(list))
     }
 
     /// The login under which the player is hosted here.
     fn login_of(&self, player: &str) -> Option<u64> {
-        self.node.login_of(player)
+        self.driver.look(|node| node.login_of(player))
     }
 
     /// The player's client has handled all of that sender up to this id.
-    fn handled(&mut self, player: &str, message: Id) {
-        self.node.handled(player, id(message));
+    fn handled(&mut self, player: &str, message: Numbers) {
+        self.driver.with(|node| node.handled(player, id(message)));
+    }
+
+    /// The players' clients have handled these, in order.
+    fn handled_many(&mut self, deliveries: &Bound<'_, PyList>) -> PyResult<()> {
+        let deliveries = deliveries
+            .iter()
+            .map(|delivery| delivery.cast_into::<Delivery>())
+            .collect::<Result<Vec<_>, _>>()?;
+        self.driver.with(|node| {
+            for delivery in &deliveries {
+                let delivery = delivery.get();
+                node.handled(&delivery.player, delivery.id);
+            }
+        });
+        Ok(())
     }
 
     /// The player's client is gone; logged out after the grace time.
     fn detach(&mut self, now_ms: u64, player: &str) {
-        self.node.detach(now_ms, player);
+        self.driver.with(|node| node.detach(now_ms, player));
     }
 
     /// Logs the player out; False: it is not here.
     fn leave_player(&mut self, player: &str) -> bool {
-        self.node.leave_player(player)
+        self.driver.with(|node| node.leave_player(player))
     }
 
     /// Joins a player to a group or takes it out; the request, or None while too many wait.
@@ -280,27 +498,33 @@ impl NodeCore {
         group: &str,
         player: &str,
     ) -> PyResult<Option<u64>> {
-        full_is_none(self.node.member(join, durable, group, player))
+        full_is_none(
+            self.driver
+                .with(|node| node.member(join, durable, group, player)),
+        )
     }
 
     /// Asks for the presence stream, now and after each welcome.
     fn subscribe(&mut self, topics: u8) {
-        self.node.subscribe(topics);
+        self.driver.with(|node| node.subscribe(topics));
     }
 
     /// Says goodbye behind what waits, unless something is unreceipted.
     fn bye(&mut self) {
-        self.node.handle_close();
+        self.driver.with(Node::handle_close);
     }
 
-    /// No further connection.
-    fn end(&mut self) {
-        self.node.handle_end();
+    /// No further connection; the one there is gets closed.
+    fn end(&mut self, py: Python<'_>) {
+        let driver = &mut self.driver;
+        py.detach(|| driver.end());
     }
 
     /// What it has counted since its start.
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counters = self.node.counters();
+        let (counters, unreceipted) = self
+            .driver
+            .look(|node| (*node.counters(), node.unreceipted()));
         let dict = PyDict::new(py);
         for (name, value) in [
             ("links", counters.links),
@@ -310,7 +534,7 @@ impl NodeCore {
             ("sends", counters.sends),
             ("receipts", counters.receipts),
             ("violations", counters.violations),
-            ("unreceipted", self.node.unreceipted() as u64),
+            ("unreceipted", unreceipted as u64),
         ] {
             dict.set_item(name, value)?;
         }
@@ -318,7 +542,25 @@ impl NodeCore {
     }
 }
 
+fn send_one(node: &mut Node, message: PyResult<Bound<'_, PyAny>>) -> PyResult<Option<u64>> {
+    let message = message?;
+    let pair = message.cast::<PyTuple>()?;
+    let player: String = pair.get_item(0)?.extract()?;
+    let payload = Payload::of(pair.get_item(1)?)?;
+    let (content, bytes) = payload.get()?;
+    full_is_none(node.send(Recipient::Player(player), content, bytes, None))
+}
+
 impl NodeCore {
+    fn id_of(&self, seq: u64) -> MessageId {
+        let id = Id {
+            node_key: self.driver.key(),
+            epoch: self.epoch,
+            seq,
+        };
+        MessageId::new(id, Some(std::sync::Arc::clone(&self.name)))
+    }
+
     fn send(
         &mut self,
         recipient: Recipient,
@@ -326,116 +568,11 @@ impl NodeCore {
         payload: &[u8],
         repeat: Option<u64>,
     ) -> PyResult<Option<u64>> {
+        let content = content(content_flag)?;
         full_is_none(
-            self.node
-                .send(recipient, content(content_flag)?, payload, repeat),
+            self.driver
+                .with(|node| node.send(recipient, content, payload, repeat)),
         )
-    }
-}
-
-fn delivery_of<'py>(py: Python<'py>, delivery: &Delivery) -> (Id, u8, Bound<'py, PyBytes>) {
-    (
-        numbers(delivery.id),
-        delivery.content as u8,
-        PyBytes::new(py, &delivery.payload),
-    )
-}
-
-macro_rules! event {
-    ($py:ident, $name:literal $(, $field:expr)*) => {
-        (intern!($py, $name), $($field,)*).into_pyobject($py)
-    };
-}
-
-/// The last payload and its Python object: recipients of one group message share it.
-type Shared<'py> = Option<(Arc<[u8]>, Bound<'py, PyBytes>)>;
-
-fn shared_bytes<'py>(
-    py: Python<'py>,
-    payload: Arc<[u8]>,
-    shared: &mut Shared<'py>,
-) -> Bound<'py, PyBytes> {
-    match shared {
-        Some((known, bytes)) if Arc::ptr_eq(known, &payload) => bytes.clone(),
-        _ => {
-            let bytes = PyBytes::new(py, &payload);
-            *shared = Some((payload, bytes.clone()));
-            bytes
-        }
-    }
-}
-
-fn report_of(py: Python<'_>, seq: u64, report: Report) -> PyResult<Bound<'_, PyTuple>> {
-    let players = report.players.into_iter();
-    let entries: Vec<(String, u8, String)> = players
-        .map(|(name, (outcome, detail))| (name, outcome as u8, detail))
-        .collect();
-    event!(py, "report", seq, report.counts, entries, report.omitted)
-}
-
-fn tuple_of<'py>(
-    py: Python<'py>,
-    event: NodeEvent,
-    shared: &mut Shared<'py>,
-) -> PyResult<Bound<'py, PyTuple>> {
-    match event {
-        NodeEvent::Connect => event!(py, "connect"),
-        NodeEvent::Close { why } => event!(py, "close", why),
-        NodeEvent::Up { hub_epoch } => event!(py, "up", hub_epoch),
-        NodeEvent::Down { why } => event!(py, "down", why),
-        NodeEvent::Refused { code, text } => event!(py, "refused", code, text),
-        NodeEvent::Receipt {
-            seq,
-            outcome,
-            detail,
-        } => event!(py, "receipt", seq, outcome as u8, detail),
-        NodeEvent::Report { seq, report } => report_of(py, seq, report),
-        NodeEvent::Message {
-            player,
-            id,
-            content,
-            payload,
-        } => {
-            let bytes = shared_bytes(py, payload, shared);
-            event!(py, "message", player, numbers(id), content as u8, bytes)
-        }
-        NodeEvent::Bound { player, login } => event!(py, "bound", player, login),
-        NodeEvent::Dropped { player, why } => event!(py, "dropped", player, why),
-        NodeEvent::LoggedOut { player } => event!(py, "logged_out", player),
-        NodeEvent::Forget { player, up_to } => event!(py, "forget", player, numbers(up_to)),
-        NodeEvent::Presence { snapshot, entries } => {
-            let entries: Vec<(u8, String, String)> = entries
-                .into_iter()
-                .map(|(kind, name, node)| (kind as u8, name, node))
-                .collect();
-            event!(py, "presence", snapshot, entries)
-        }
-        NodeEvent::Call {
-            call,
-            from,
-            deadline_ms,
-            service,
-            content,
-            payload,
-        } => {
-            let (content, bytes) = (content as u8, PyBytes::new(py, &payload));
-            event!(py, "call", call, from, deadline_ms, service, content, bytes)
-        }
-        NodeEvent::CallCancelled { call } => event!(py, "call_cancelled", call),
-        NodeEvent::Answer {
-            call,
-            status,
-            content,
-            payload,
-        } => {
-            let (content, bytes) = (content as u8, PyBytes::new(py, &payload));
-            event!(py, "answer", call, status as u8, content, bytes)
-        }
-        NodeEvent::Joined {
-            request,
-            ok,
-            detail,
-        } => event!(py, "joined", request, ok, detail),
     }
 }
 
@@ -452,5 +589,7 @@ fn py_node_key(name: &str) -> u64 {
 /// Python's.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<NodeCore>()?;
+    module.add_class::<MessageId>()?;
+    module.add_class::<Delivery>()?;
     module.add_function(wrap_pyfunction!(py_node_key, module)?)
 }

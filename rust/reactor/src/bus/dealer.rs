@@ -102,6 +102,12 @@ impl Dealer {
         &mut self.node
     }
 
+    /// The node, to look at.
+    #[must_use]
+    pub const fn node_ref(&self) -> &Node {
+        &self.node
+    }
+
     /// The clock of this dealer, as of the last turn.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
@@ -129,7 +135,9 @@ impl Dealer {
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         match &self.socket {
-            Socket::Open(link) => link.peer.out_bytes() == 0 && !self.node.has_unsent(),
+            Socket::Open(link) if link.peer.is_ready() => {
+                link.peer.out_bytes() == 0 && !self.node.has_unsent()
+            }
             _ => true,
         }
     }
@@ -384,6 +392,13 @@ impl Dealer {
                 }
             }
         }
+    }
+
+    /// Ends the node and its connection; what waits to be written is tried once.
+    pub fn close(&mut self) {
+        self.flush();
+        self.node.handle_end();
+        self.drop_socket();
     }
 
     /// Takes turns until the handler says that it is enough (false), or for ever. The handler may use the node:

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, ipproto, socket_with};
 use zmqgame_core::zmtp::{Security, ZmtpError};
@@ -37,7 +37,8 @@ impl Endpoint {
     }
 }
 
-type Found = io::Result<Vec<SocketAddr>>;
+/// Where the resolver's thread leaves its answer.
+type Answer = Arc<Mutex<Option<io::Result<Vec<SocketAddr>>>>>;
 
 /// Opens sockets to one endpoint, one after the other.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub struct Connector {
     endpoint: Endpoint,
     wake: Wake,
     /// A question to the resolver, which may take its time: at most one is under way.
-    asked: Option<Receiver<Found>>,
+    asked: Option<Answer>,
     /// Addresses of the name; each try takes the next one.
     found: Vec<SocketAddr>,
 }
@@ -90,14 +91,12 @@ impl Connector {
             self.ask(address)?;
         }
         if let Some(asked) = &self.asked {
-            match asked.try_recv() {
-                Err(TryRecvError::Empty) => return Ok(Opened::Later),
-                Ok(found) => {
-                    self.asked = None;
-                    self.found = found?;
-                }
-                Err(TryRecvError::Disconnected) => self.asked = None,
-            }
+            let answer = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(found) = answer else {
+                return Ok(Opened::Later);
+            };
+            self.asked = None;
+            self.found = found?;
         }
         // When the last one was tried the name is looked up anew: it may have moved.
         match self.found.pop() {
@@ -107,7 +106,8 @@ impl Connector {
     }
 
     fn ask(&mut self, address: String) -> io::Result<()> {
-        let (answer, asked) = sync_channel(1);
+        let answer = Answer::default();
+        let asked = Arc::clone(&answer);
         let wake = self.wake.clone();
         std::thread::Builder::new()
             .name("zmqgame-resolve".into())
@@ -117,8 +117,7 @@ impl Connector {
                     found.reverse();
                     found
                 });
-                // Nobody may be there any more.
-                let _ = answer.try_send(found);
+                *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
                 wake.wake();
             })?;
         self.asked = Some(asked);

@@ -95,19 +95,42 @@ impl NativeNode {
     /// argument is the node's clock in ms.
     pub fn with<T>(&self, calls: impl FnOnce(&mut Node, u64) -> T) -> T {
         let mut state = self.shared.lock();
+        let result = Self::call(&mut state, calls);
+        self.finish(state);
+        result
+    }
+
+    /// As [`NativeNode::with`], but what the calls leave waits for the next [`NativeNode::flush`] or what comes
+    /// before it.
+    pub fn queue<T>(&self, calls: impl FnOnce(&mut Node, u64) -> T) -> T {
+        Self::call(&mut self.shared.lock(), calls)
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub fn flush(&self) {
+        self.finish(self.shared.lock());
+    }
+
+    fn call<T>(state: &mut State, calls: impl FnOnce(&mut Node, u64) -> T) -> T {
         let now_ms = state.dealer.refresh_now();
-        let result = calls(state.dealer.node(), now_ms);
+        calls(state.dealer.node(), now_ms)
+    }
+
+    fn finish(&self, mut state: MutexGuard<'_, State>) {
         state.dealer.flush();
-        // What these calls have to say at once (a request without room) is an event too.
-        if Shared::collect(&mut state) {
+        // What the calls have to say at once is an event too.
+        let news = Shared::collect(&mut state);
+        let earlier = match (state.asleep_until_ms, state.dealer.poll_timeout()) {
+            (Some(until_ms), Some(due_ms)) => until_ms.is_none_or(|until_ms| due_ms < until_ms),
+            _ => false,
+        };
+        drop(state);
+        if news {
             self.shared.tell();
         }
-        if let (Some(until_ms), Some(due_ms)) = (state.asleep_until_ms, state.dealer.poll_timeout())
-            && until_ms.is_none_or(|until_ms| due_ms < until_ms)
-        {
+        if earlier {
             self.shared.wake.wake();
         }
-        result
     }
 
     /// Takes what has happened, behind what `events` holds already. After the descriptor was readable, or at any time.
@@ -149,28 +172,21 @@ impl NativeNode {
         self.shared.lock().dealer.key_trouble().to_owned()
     }
 
-    /// Waits until what was sent is with the kernel. False: not within that time.
+    /// Whether all that was sent is with the kernel.
     #[must_use]
-    pub fn wait_flushed(&self, at_most: Duration) -> bool {
-        let until = Instant::now() + at_most;
-        loop {
-            {
-                let mut state = self.shared.lock();
-                state.dealer.flush();
-                if state.dealer.is_flushed() {
-                    return true;
-                }
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    pub fn is_flushed(&self) -> bool {
+        self.shared.lock().dealer.is_flushed()
     }
 
-    /// Ends the thread and closes the connection.
+    /// Ends the node, its connection and the thread; what waits to be written is tried once.
     pub fn stop(&mut self) {
-        self.shared.lock().stop = true;
+        {
+            let mut state = self.shared.lock();
+            state.stop = true;
+            state.dealer.close();
+            // Whoever still looks is told what was given up.
+            Shared::collect(&mut state);
+        }
         self.shared.wake.wake();
         if let Some(thread) = self.thread.take() {
             // A panic of it was shown on its own.
