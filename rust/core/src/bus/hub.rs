@@ -7,7 +7,7 @@
 //! |---|---|
 //! | bytes of a link become messages; hello, heartbeats, bye | `link`, `session` |
 //! | a send enters the line of each recipient | `send` |
-//! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow` |
+//! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow`, `reading`, `cursor` |
 //! | login, register, logout, takeover | `login` |
 //! | the store's operations and their completions | `mailbox`, `completion` |
 //! | outcomes to the sender, bytes to the link | `receipts`, `outbound` |
@@ -18,6 +18,7 @@ mod call;
 mod completion;
 mod config;
 mod counters;
+mod cursor;
 mod directory;
 mod flow;
 mod group;
@@ -31,6 +32,7 @@ mod observe;
 mod outbound;
 mod presence;
 mod query;
+mod reading;
 mod receipts;
 mod send;
 mod session;

@@ -3,12 +3,12 @@
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
-use crate::bus::hub::line::{Entry, Line, SenderMark, Sent};
+use crate::bus::hub::line::{Entry, Line, Sent};
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::hub::trace::HopKind;
 use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
-use crate::bus::store::{Row, StoreOp};
+use crate::bus::store::StoreOp;
 
 /// What became of a message that entered a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Entered {
 
 /// Why nothing goes out of a queue now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blocked {
+pub(super) enum Blocked {
     No,
     /// Acks open the window again.
     Window,
@@ -125,7 +125,7 @@ impl Hub {
         }
     }
 
-    fn blocked(&self, at: u32, sender: u64) -> Blocked {
+    pub(super) fn blocked(&self, at: u32, sender: u64) -> Blocked {
         let player = self.players.get(at);
         if let Some(line) = &player.line {
             if line.sent.len() >= self.config.sent_messages {
@@ -155,7 +155,7 @@ impl Hub {
         Entered::Live(link, number)
     }
 
-    fn number(&mut self, at: u32, into: impl FnOnce(&mut Line)) -> (u32, Number) {
+    pub(super) fn number(&mut self, at: u32, into: impl FnOnce(&mut Line)) -> (u32, Number) {
         self.counters.deliveries += 1;
         let binding = self.in_epoch(self.players.get(at).binding);
         let player = self.players.get_mut(at);
@@ -241,7 +241,7 @@ impl Hub {
     }
 
     /// Notes what has to happen before a line moves on.
-    fn wait(&mut self, at: u32, blocked: Blocked) {
+    pub(super) fn wait(&mut self, at: u32, blocked: Blocked) {
         let player = self.players.get_mut(at);
         let host = player.host;
         let line = player.line();
@@ -397,306 +397,6 @@ impl Hub {
         };
         for entry in line.take_memory() {
             self.append(at, entry, true);
-        }
-    }
-
-    /// A new binding reads its mailbox from the first row, if there may be one [15].
-    pub(super) fn start_reading(&mut self, at: u32) {
-        let player = self.players.get_mut(at);
-        player.phase = Phase::Drain;
-        if !player.rows_left && player.marks_known {
-            self.go_live(at); // This hub has read it to its end and has appended nothing since (BUS.md section 10).
-            return;
-        }
-        if self.reads < self.config.first_reads {
-            return self.pump(at);
-        }
-        let player = self.players.get_mut(at);
-        if !player.read_waits {
-            player.read_waits = true;
-            self.unread.push_back(at);
-        }
-    }
-
-    /// A read is done: the next login has its turn. A storm of logins holds no line for each of them.
-    pub(super) fn read_ended(&mut self) {
-        self.reads -= 1;
-        while self.reads < self.config.first_reads {
-            let Some(at) = self.unread.pop_front() else {
-                return;
-            };
-            if self.players.at(at).is_some_and(|player| player.read_waits) {
-                self.players.get_mut(at).read_waits = false;
-                self.pump(at);
-            }
-        }
-    }
-
-    /// The next page, when half the window is free; the marks, when they are not on their way.
-    fn read_on(&mut self, at: u32) {
-        let player = self.players.get(at);
-        let line = player.line.as_deref();
-        let (sent, busy, end) = line.map_or((0, false, false), |line| {
-            (line.sent.len(), line.reading, line.at_end)
-        });
-        if busy || player.host == NONE {
-            return;
-        }
-        if end {
-            return self.read_marks(at);
-        }
-        if sent * 2 > self.config.sent_messages {
-            return; // An ack asks again.
-        }
-        let room = self.links.get(self.sessions.get(player.host).link);
-        if room.is_none_or(|link| link.out.payload_bytes() >= self.config.link_bytes) {
-            return self.wait(at, Blocked::Link);
-        }
-        let limit = (self.config.sent_messages - sent) as u32;
-        let player = self.players.get_mut(at);
-        let (name, binding) = (player.name.clone(), player.binding);
-        let line = player.line();
-        (line.reading, line.behind_read) = (true, false);
-        line.ops += 1;
-        let after_row = line.last_row;
-        self.reads += 1;
-        self.mailbox.push(
-            StoreOp::Read {
-                player: name,
-                after_row,
-                limit,
-            },
-            Purpose::Read {
-                player: at,
-                binding,
-            },
-        );
-        self.read_marks(at);
-    }
-
-    fn read_marks(&mut self, at: u32) {
-        let player = self.players.get_mut(at);
-        let (name, binding, known) = (player.name.clone(), player.binding, player.marks_known);
-        let line = player.line();
-        if !known && !line.marks_reading {
-            (line.marks_reading, line.behind_marks) = (true, false);
-            line.ops += 1;
-            self.mailbox.push(
-                StoreOp::Accepted { player: name },
-                Purpose::Accepted {
-                    player: at,
-                    binding,
-                },
-            );
-        }
-    }
-
-    /// Rows came for the current binding.
-    pub(super) fn rows(&mut self, at: u32, rows: Vec<Row>, end: bool) {
-        let mut all = true;
-        for row in rows {
-            if self.players.get(at).phase != Phase::Drain
-                || self.blocked(at, row.id.node_key) != Blocked::No
-            {
-                let blocked = self.blocked(at, row.id.node_key);
-                if blocked == Blocked::Cursor {
-                    self.players.get_mut(at).line().no_row_ahead();
-                }
-                self.wait(at, blocked);
-                all = false; // What did not fit is read again.
-                break;
-            }
-            self.counters.rows_read += 1;
-            let (link, number) = self.number(at, |line| {
-                line.mark(row.id);
-                line.last_row = row.row;
-                line.sent.push_back(Sent::Row {
-                    row: row.row,
-                    id: row.id,
-                });
-            });
-            self.note_hop(HopKind::Sent, row.id, at, row.row, "");
-            let grouped = false;
-            let entry = Entry {
-                id: row.id,
-                from: NONE,
-                grouped,
-                content: row.content,
-                payload: row.payload,
-            };
-            self.write_deliver(link, &entry, &[number]);
-        }
-        let line = self.players.get_mut(at).line();
-        line.at_end = end && all && !line.behind_read;
-        if line.at_end {
-            self.check_live(at)
-        } else if all {
-            self.read_on(at)
-        }
-    }
-
-    /// Live, once the mailbox was read to its end and `accepted` is known, with no append behind them [17].
-    pub(super) fn check_live(&mut self, at: u32) {
-        let player = self.players.get_mut(at);
-        if player.phase != Phase::Drain || !player.line().at_end {
-            return;
-        }
-        if player.marks_known {
-            self.go_live(at)
-        } else {
-            self.read_marks(at)
-        }
-    }
-
-    fn go_live(&mut self, at: u32) {
-        let filtered = !self.broken.lacks(Rule::AcceptedAtLive); // [18]
-        let player = self.players.get_mut(at);
-        player.phase = Phase::Live;
-        if player.line.is_some() {
-            let line = player.line();
-            let (seen, new): (Vec<_>, Vec<_>) = line.queue.drain(..).partition(|entry| {
-                let accepted = line.accepted.iter();
-                filtered
-                    && accepted
-                        .clone()
-                        .any(|mark| mark.node_key == entry.id.node_key && *mark >= entry.id)
-            });
-            line.queue_bytes = new.iter().map(|entry| entry.payload.len()).sum();
-            line.queue = new.into();
-            for Entry {
-                id, from, grouped, ..
-            } in seen
-            {
-                self.outcome(
-                    Recipient {
-                        from,
-                        id,
-                        grouped,
-                        player: at,
-                    },
-                    Outcome::Stored,
-                    Detail::None,
-                );
-            }
-            self.trim(at);
-        }
-        self.note_clean(at);
-        self.pump(at);
-    }
-
-    /// Tells the store which marks can't be asked for again [24].
-    fn trim(&mut self, at: u32) {
-        let complete = self.mailbox.opened;
-        let player = self.players.get_mut(at);
-        let name = player.name.clone();
-        let (sessions, early) = (&self.sessions, self.broken.lacks(Rule::TrimWaits));
-        let (over, kept): (Vec<_>, Vec<_>) = player
-            .line()
-            .accepted
-            .drain(..)
-            .partition(|mark| early || sessions.is_over(mark, complete));
-        player.line().accepted = kept;
-        for mark in over {
-            self.counters.trims += 1;
-            self.players.get_mut(at).line().ops += 1;
-            let op = StoreOp::Trim {
-                player: name.clone(),
-                sender: mark.node_key,
-                epoch: mark.epoch,
-                seq: mark.seq,
-            };
-            self.mailbox.push(op, Purpose::Player { player: at });
-        }
-    }
-
-    /// Remembers that the mailbox is empty, when that is sure.
-    pub(super) fn note_clean(&mut self, at: u32) {
-        let player = self.players.get_mut(at);
-        if player.phase == Phase::Live
-            && player
-                .line
-                .as_ref()
-                .is_none_or(|line| line.has_no_rows_open())
-        {
-            player.rows_left = false;
-        }
-    }
-
-    /// Tells the node which marks of a full cursor can't be needed again [32].
-    ///
-    /// Before live, an unread row may repeat what went out before: the mark knows.
-    pub(super) fn forget(&mut self, at: u32) {
-        let player = self.players.get(at);
-        let Some(line) = player
-            .line
-            .as_deref()
-            .filter(|line| line.marks.len() * 2 >= self.config.cursor_senders)
-        else {
-            return;
-        };
-        let live = player.phase == Phase::Live;
-        let hasty = self.broken.lacks(Rule::ForgetWaitsForRows);
-        let reckless = self.broken.lacks(Rule::ForgetWaitsForLow);
-        let read = live || player.phase == Phase::Drain && line.sent.is_empty();
-        if !(read && line.has_no_rows_open() || hasty) {
-            return;
-        }
-        let complete = self.mailbox.opened;
-        let may_go = |mark: &&SenderMark| {
-            (live || !mark.row_ahead || hasty)
-                && (self.sessions.is_over(&mark.id, complete) || reckless)
-                && (!line.holds_sender(mark.id.node_key) || hasty)
-        };
-        let marks: Vec<_> = line
-            .marks
-            .iter()
-            .filter(may_go)
-            .map(|mark| mark.id)
-            .collect();
-        let (name, link) = (player.name.clone(), self.sessions.get(player.host).link);
-        let binding = self.in_epoch(player.binding);
-        for up_to in marks {
-            self.counters.forgets += 1;
-            self.control(
-                link,
-                &Message::Forget {
-                    player: &name,
-                    binding,
-                    up_to,
-                },
-            );
-            self.players
-                .get_mut(at)
-                .line()
-                .marks
-                .retain(|mark| mark.id != up_to);
-        }
-    }
-
-    /// Players whose cursor was full: perhaps a mark may go now.
-    pub(super) fn check_crowded(&mut self) {
-        for _ in 0..self.crowded.len() {
-            let Some(at) = self.crowded.pop_front() else {
-                return;
-            };
-            if self.players.at(at).is_some() {
-                self.players.get_mut(at).line().crowded = false;
-                self.forget(at);
-                self.store_crowded(at);
-                self.pump(at);
-            }
-        }
-    }
-
-    /// What waits for a mark to go waits in the mailbox: it has its receipt then, so that its sender's low rises, and
-    /// marks of that sender may go at other players. In memory, players could wait for each other for ever.
-    fn store_crowded(&mut self, at: u32) {
-        let player = self.players.get_mut(at);
-        let reads = matches!(player.phase, Phase::Drain | Phase::Live);
-        let line = player.line();
-        if reads && line.marks.len() >= self.config.cursor_senders && !line.queue.is_empty() {
-            player.phase = Phase::Drain;
-            self.flush(at);
         }
     }
 

@@ -35,6 +35,14 @@ impl Entry {
     }
 }
 
+/// Whether one of the marks is at or above a message.
+pub fn at_or_below(entry: &Entry, marks: &[Mark]) -> bool {
+    let mut of_sender = marks
+        .iter()
+        .filter(|mark| mark.node_key == entry.id.node_key);
+    of_sender.any(|mark| *mark >= entry.id)
+}
+
 /// What an ack of a number means.
 #[derive(Debug, Clone)]
 pub enum Sent {
@@ -176,8 +184,15 @@ impl Line {
 
     /// Takes what waits of the same sender behind a message.
     pub fn take_later(&mut self, id: MessageId) -> Vec<Entry> {
-        let later = |entry: &Entry| entry.id.node_key == id.node_key && entry.id > id;
-        let (taken, kept): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(later);
+        self.take_where(|entry| entry.id.node_key == id.node_key && entry.id > id)
+    }
+
+    /// Takes out of the queue what is like this, in order.
+    pub fn take_where(&mut self, like: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        if !self.queue.iter().any(&like) {
+            return Vec::new();
+        }
+        let (taken, kept): (Vec<_>, Vec<_>) = self.queue.drain(..).partition(like);
         self.queue = kept.into();
         self.queue_bytes = self.queue.iter().map(|entry| entry.payload.len()).sum();
         taken

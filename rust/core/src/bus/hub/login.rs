@@ -3,9 +3,8 @@
 use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
-use crate::bus::hub::line::Entry;
+use crate::bus::hub::line::at_or_below;
 use crate::bus::hub::mailbox::Purpose;
-use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::message::{Bound, Claim, Mark, Message, Outcome, PresenceKind};
 use crate::bus::store::StoreOp;
 use crate::bus::wire::List;
@@ -233,29 +232,8 @@ impl Hub {
             return;
         };
         line.marks.clear();
-        let at_or_below = |entry: &Entry| {
-            cursor
-                .iter()
-                .any(|m| m.node_key == entry.id.node_key && *m >= entry.id)
-        };
-        let (handled, rest): (Vec<_>, Vec<_>) = line.queue.drain(..).partition(at_or_below);
-        line.queue_bytes = rest.iter().map(|entry| entry.payload.len()).sum();
-        line.queue = rest.into();
-        for Entry {
-            id, from, grouped, ..
-        } in handled
-        {
-            self.outcome(
-                Recipient {
-                    from,
-                    id,
-                    grouped,
-                    player: at,
-                },
-                Outcome::Delivered,
-                Detail::None,
-            );
-        }
+        let handled = line.take_where(|entry| at_or_below(entry, cursor));
+        self.answer_entries(at, handled, Outcome::Delivered);
     }
 
     pub(super) fn logout_done(&mut self, at: u32, login: u64, session: u32) {

@@ -1,6 +1,7 @@
 //! Outcomes on their way to senders: single receipts, and the reports of group sends [40].
 
 use crate::bus::hub::Hub;
+use crate::bus::hub::line::Entry;
 use crate::bus::message::{GroupReport, Message, MessageId, Outcome, ReportEntry};
 use crate::limits::MAX_REPORT_ENTRIES;
 
@@ -115,6 +116,13 @@ impl Hub {
             && report.set(to.player, outcome, detail)
         {
             self.finish_report(to.from, to.id.seq);
+        }
+    }
+
+    /// Gives one outcome to all that waited in a line.
+    pub(super) fn answer_entries(&mut self, player: u32, entries: Vec<Entry>, outcome: Outcome) {
+        for entry in entries {
+            self.outcome(entry.recipient(player), outcome, Detail::None);
         }
     }
 
