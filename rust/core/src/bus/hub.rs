@@ -184,6 +184,10 @@ impl Hub {
             );
             return;
         }
+        if frame.is_empty() && link.session == NONE {
+            self.malformed(at, "the first message is not hello");
+            return;
+        }
         self.observed.kinds_in.count(frame);
         for message in decode(frame) {
             self.counters.messages_in += 1;

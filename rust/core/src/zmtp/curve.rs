@@ -85,12 +85,28 @@ pub(super) struct ServerRandom {
     pub cookie_key: [u8; 32],
 }
 
+/// The keys under which clients may know a server, each with its public half.
+pub(super) struct ServerKeys<'a> {
+    pub current: (&'a SecretKey, &'a PublicKey),
+    /// During a rotation.
+    pub previous: Option<(&'a SecretKey, &'a PublicKey)>,
+}
+
+/// What a HELLO has told the server.
+struct Greeted {
+    /// C'.
+    client: PublicKey,
+    /// S, of the key with which the HELLO opened: the vouch names it.
+    server: PublicKey,
+    cookie: [u8; COOKIE_BYTES],
+    counter: u64,
+}
+
 /// The server's side until READY.
 pub(super) struct Server {
     transient: SecretKey,
     random: ServerRandom,
-    /// C', the cookie and the client's last counter, once HELLO is in.
-    greeted: Option<(PublicKey, [u8; COOKIE_BYTES], u64)>,
+    greeted: Option<Greeted>,
 }
 
 impl Server {
@@ -107,7 +123,7 @@ impl Server {
     pub fn hello(
         &mut self,
         data: &mut [u8],
-        secret: &SecretKey,
+        keys: &ServerKeys<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), ZmtpError> {
         if self.greeted.is_some() {
@@ -119,13 +135,7 @@ impl Server {
         let client: PublicKey = data[74..106].try_into().expect("the length was checked");
         let counter =
             u64::from_be_bytes(data[106..114].try_into().expect("the length was checked"));
-        let key = BoxKey::new(&client, secret)?;
-        key.open(
-            &counted(b"CurveZMQHELLO---", counter),
-            &mut data[114..],
-            "HELLO",
-        )?;
-
+        let (key, server) = open_hello(keys, &client, counter, &data[114..])?;
         let cookie = self.bake(&client);
         let mut boxed = [0; MAC_BYTES + 32 + COOKIE_BYTES];
         boxed[MAC_BYTES..MAC_BYTES + 32].copy_from_slice(&self.transient.public());
@@ -135,7 +145,12 @@ impl Server {
         out.extend_from_slice(b"\x07WELCOME");
         out.extend_from_slice(&self.random.welcome_nonce);
         out.extend_from_slice(&boxed);
-        self.greeted = Some((client, cookie, counter));
+        self.greeted = Some(Greeted {
+            client,
+            server,
+            cookie,
+            counter,
+        });
         Ok(())
     }
 
@@ -155,14 +170,16 @@ impl Server {
 
     /// INITIATE in: the client's long-term key, proven to be its own, and its metadata. Whether the
     /// key is welcome is for the caller to say, before [`Server::ready`].
-    pub fn initiate(
-        &mut self,
-        data: &mut [u8],
-        server: &PublicKey,
-    ) -> Result<Initiated, ZmtpError> {
-        let Some((client, cookie, last)) = self.greeted.take() else {
+    pub fn initiate(&mut self, data: &mut [u8]) -> Result<Initiated, ZmtpError> {
+        let Some(greeted) = self.greeted.take() else {
             return Err(ZmtpError::Unexpected("INITIATE".into()));
         };
+        let Greeted {
+            client,
+            server,
+            cookie,
+            counter: last,
+        } = greeted;
         if data.len() < COOKIE_BYTES + 8 + MAC_BYTES + 32 + VOUCH_BYTES {
             return Err(ZmtpError::Malformed("INITIATE"));
         }
@@ -191,7 +208,7 @@ impl Server {
             vouch,
             "vouch",
         )?;
-        if vouched[..32] != client || vouched[32..] != *server {
+        if vouched[..32] != client || vouched[32..] != server {
             return Err(ZmtpError::Authentication("vouch"));
         }
         Ok(Initiated {
@@ -206,6 +223,27 @@ impl Server {
             },
         })
     }
+}
+
+/// The shared key under which the box of a HELLO opens, and for which of our public keys it was made.
+fn open_hello(
+    keys: &ServerKeys<'_>,
+    client: &PublicKey,
+    counter: u64,
+    boxed: &[u8],
+) -> Result<(BoxKey, PublicKey), ZmtpError> {
+    let nonce = counted(b"CurveZMQHELLO---", counter);
+    let mut result = Err(ZmtpError::Authentication("HELLO"));
+    for (secret, public) in std::iter::once(keys.current).chain(keys.previous) {
+        let key = BoxKey::new(client, secret)?;
+        // A copy: a try that fails may leave anything.
+        let mut copy = boxed.to_vec();
+        match key.open(&nonce, &mut copy, "HELLO") {
+            Ok(_) => return Ok((key, *public)),
+            Err(error) => result = Err(error),
+        }
+    }
+    result
 }
 
 /// A client that has proven its key.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::cipher::{PublicKey, SecretKey};
 use super::command::{self, Metadata};
-use super::curve::{self, BOXED_COMMAND, BOXED_MORE, MESSAGE_OVERHEAD_BYTES, Session};
+use super::curve::{self, BOXED_COMMAND, BOXED_MORE, MESSAGE_OVERHEAD_BYTES, ServerKeys, Session};
 use super::error::ZmtpError;
 use super::frame::{COMMAND, Head, push_head};
 use super::greeting::{Greeting, mechanism};
@@ -60,10 +60,14 @@ pub struct Config {
     role: Role,
     security: Security,
     public: PublicKey,
+    /// A server's key of before: accepted too while its clients learn the new one.
+    previous: Option<(SecretKey, PublicKey)>,
     /// Sent in READY.
     pub identity: Vec<u8>,
     /// A message frame may be this long.
     pub max_frame_bytes: usize,
+    /// The first one: a stranger's, until it has said who it is.
+    pub first_frame_bytes: usize,
     /// From the connection to READY.
     pub handshake_ms: u64,
 }
@@ -81,10 +85,27 @@ impl Config {
             role,
             security,
             public,
+            previous: None,
             identity: Vec::new(),
             max_frame_bytes: MAX_FRAME_BYTES,
+            first_frame_bytes: MAX_FRAME_BYTES,
             handshake_ms: HANDSHAKE_MS,
         }
+    }
+
+    /// A CURVE server that also answers clients who know it by an older key. Costs one more
+    /// multiplication for each of them, and for each HELLO that is for neither.
+    #[must_use]
+    pub fn with_previous(mut self, secret: SecretKey) -> Self {
+        let public = secret.public();
+        self.previous = Some((secret, public));
+        self
+    }
+
+    /// Whether handshakes cost more than bytes.
+    #[must_use]
+    pub fn is_curve(&self) -> bool {
+        !matches!(self.security, Security::Null)
     }
 
     fn greeting(&self) -> Greeting {
@@ -168,6 +189,8 @@ pub struct Peer {
     out: OutQueue,
     minor: u8,
     commands: u32,
+    /// A message has come whole.
+    heard_message: bool,
     started_ms: u64,
     heard_ms: u64,
     /// From the last PING: it wants to be taken for dead after this silence. 0: never.
@@ -189,6 +212,7 @@ impl Peer {
             out,
             minor: 0,
             commands: 0,
+            heard_message: false,
             started_ms: now_ms,
             heard_ms: now_ms,
             ttl_ms: 0,
@@ -210,6 +234,12 @@ impl Peer {
     #[must_use]
     pub fn in_bytes(&self) -> usize {
         self.partial.len()
+    }
+
+    /// Whether a message has come: before that the other side has shown nothing but the handshake.
+    #[must_use]
+    pub fn has_spoken(&self) -> bool {
+        self.heard_message
     }
 
     /// Whether the handshake is done and nothing has gone wrong.
@@ -339,9 +369,9 @@ impl Peer {
                 Greeting::decode(prefix)?;
                 return Ok((GREETING_BYTES, None));
             }
-            State::Ready(None) => (self.config.max_frame_bytes, MAX_COMMAND_BYTES),
+            State::Ready(None) => (self.frame_limit(), MAX_COMMAND_BYTES),
             State::Ready(Some(_)) => {
-                let limit = self.config.max_frame_bytes + MESSAGE_OVERHEAD_BYTES;
+                let limit = self.frame_limit() + MESSAGE_OVERHEAD_BYTES;
                 (limit, limit)
             }
             _ => (MAX_HANDSHAKE_COMMAND_BYTES, MAX_HANDSHAKE_COMMAND_BYTES),
@@ -350,6 +380,16 @@ impl Peer {
             Some(head) if head.more => Err(ZmtpError::Multipart),
             Some(head) => Ok((head.head_bytes + head.body_bytes, Some(head))),
             None => Ok((Head::need(prefix), None)),
+        }
+    }
+
+    fn frame_limit(&self) -> usize {
+        if self.heard_message {
+            self.config.max_frame_bytes
+        } else {
+            self.config
+                .first_frame_bytes
+                .min(self.config.max_frame_bytes)
         }
     }
 
@@ -365,10 +405,16 @@ impl Peer {
         };
         let body = &mut unit[head.head_bytes..];
         match &mut self.state {
-            State::Ready(None) if !head.command => sink(Event::Frame(body)),
+            State::Ready(None) if !head.command => {
+                self.heard_message = true;
+                sink(Event::Frame(body));
+            }
             State::Ready(None) => self.traffic_command(body)?,
             State::Ready(Some(session)) => match session.open(body)? {
-                (0, payload) => sink(Event::Frame(payload)),
+                (0, payload) => {
+                    self.heard_message = true;
+                    sink(Event::Frame(payload));
+                }
                 (flags, _) if flags & BOXED_MORE != 0 => return Err(ZmtpError::Multipart),
                 (BOXED_COMMAND, payload) => self.traffic_command(payload)?,
                 (flags, _) => return Err(ZmtpError::BadFlags(flags)),
@@ -446,12 +492,19 @@ impl Peer {
             }
             (State::CurveServer(server), Security::CurveServer { secret, .. }, b"HELLO") => {
                 let mut result = Ok(());
+                let keys = ServerKeys {
+                    current: (secret, &config.public),
+                    previous: config
+                        .previous
+                        .as_ref()
+                        .map(|(secret, public)| (secret, public)),
+                };
                 self.out
-                    .append(|out| result = server.hello(data, secret, out));
+                    .append(|out| result = server.hello(data, &keys, out));
                 result.map(|()| None)
             }
             (State::CurveServer(server), Security::CurveServer { allowed, .. }, b"INITIATE") => {
-                let initiated = server.initiate(data, &config.public)?;
+                let initiated = server.initiate(data)?;
                 let (key, theirs) = (initiated.client, initiated.metadata.clone());
                 if allowed
                     .as_ref()

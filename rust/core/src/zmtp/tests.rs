@@ -130,6 +130,53 @@ fn the_server_learns_the_proven_key() {
     assert_eq!(pair.at_server, [Seen::Ready(expected)]);
 }
 
+fn known_as(server: u8) -> Config {
+    let security = Security::CurveClient {
+        server: keys(server).public(),
+        secret: keys(2),
+    };
+    Config::new(Role::Client, security)
+}
+
+#[test]
+fn during_a_rotation_a_server_is_known_by_two_keys() {
+    let both = || curve_pair(None).0.with_previous(keys(7));
+    for (server, known_by, opens) in [
+        (both(), 1, true),
+        (both(), 7, true),
+        (both(), 8, false),
+        (curve_pair(None).0, 7, false),
+    ] {
+        let mut pair = Pair::new((server, known_as(known_by)));
+        assert_eq!(pair.run().is_ok(), opens, "known by {known_by}");
+        if opens {
+            assert!(pair.client.send(b"up") && pair.server.send(b"down"));
+            pair.run().unwrap();
+            assert_eq!(pair.at_server[1], Seen::Frame(b"up".to_vec()));
+            assert_eq!(pair.at_client[1], Seen::Frame(b"down".to_vec()));
+        }
+    }
+}
+
+#[test]
+fn the_first_frame_may_be_bounded_closer() {
+    for (mut server, client) in [null_pair(), curve_pair(None)] {
+        server.first_frame_bytes = 100;
+        let mut pair = Pair::new((server.clone(), client.clone()));
+        pair.run().unwrap();
+        assert!(!pair.server.has_spoken());
+        assert!(pair.client.send(&[0; 100]) && pair.client.send(&[0; 5_000]));
+        pair.run().unwrap();
+        assert!(pair.server.has_spoken());
+        let mut pair = Pair::new((server, client));
+        pair.run().unwrap();
+        assert!(pair.client.send(&[0; 101]));
+        let (side, error) = pair.run().unwrap_err();
+        assert_eq!((side, error.kind()), ("server", "frame_too_large"));
+        assert_eq!(pair.server.in_bytes(), 0);
+    }
+}
+
 #[test]
 fn wrong_keys_and_mechanisms_are_refused_by_kind() {
     let stranger = Some(BTreeSet::from([keys(9).public()]));

@@ -41,6 +41,8 @@ pub struct HubConfig {
     pub heartbeat_ms: u64,
     /// A link without a byte for so long is dead: three heartbeats.
     pub dead_ms: u64,
+    /// A connection that has said no hello by then is closed, whatever else it says.
+    pub hello_ms: u64,
     /// A lost node's players are kept so long: a restart of a process takes less.
     pub node_grace_ms: u64,
     /// After a start, nodes have so long to come back: three tries to connect.
@@ -94,6 +96,7 @@ impl Default for HubConfig {
             hash_seed: 0,
             heartbeat_ms: 1_000,
             dead_ms: 3_000,
+            hello_ms: 3_000,
             node_grace_ms: 5_000,
             hub_grace_ms: 3_000,
             allowed: Vec::new(),

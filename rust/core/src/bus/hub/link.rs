@@ -1,7 +1,7 @@
 //! A link's life: hello, heartbeats, replaced, lost, closed; and its node's: grace, bye, roster.
 
 use crate::bus::broken::Rule;
-use crate::bus::hub::config::{CloseReason, HubOut, matches};
+use crate::bus::hub::config::{Allowed, CloseReason, HubOut, matches};
 use crate::bus::hub::directory::NONE;
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::{Hub, session::Link};
@@ -82,6 +82,8 @@ impl Hub {
                 ),
             ));
         }
+        // First of all: what a stranger says of other hubs must not end this one.
+        self.check_allowed(at, hello)?;
         if hello.highest_hub_epoch > self.config.hub_epoch {
             let (theirs, ours) = (hello.highest_hub_epoch, self.config.hub_epoch);
             return Err((
@@ -98,7 +100,6 @@ impl Hub {
                 "the node key is not that of the name".into(),
             ));
         }
-        self.check_allowed(at, hello)?;
         let Some(session) = self.sessions.find(hello.node_key) else {
             let full = self.sessions.len() as usize >= self.config.max_nodes;
             return if full {
@@ -131,10 +132,21 @@ impl Hub {
     }
 
     fn check_allowed(&self, at: u32, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
+        let key = self.links.get(at).and_then(|link| link.peer.key);
+        let roles: Vec<&str> = hello.roles.iter().collect();
+        self.may_be(key, hello.name, &roles)
+    }
+
+    /// Whether a key may use a name and roles.
+    fn may_be(
+        &self,
+        key: Option<[u8; 32]>,
+        name: &str,
+        roles: &[&str],
+    ) -> Result<(), (ErrorCode, String)> {
         if self.config.allowed.is_empty() {
             return Ok(());
         }
-        let key = self.links.get(at).and_then(|link| link.peer.key);
         let mut of_key = self
             .config
             .allowed
@@ -144,12 +156,11 @@ impl Hub {
         if of_key.peek().is_none() {
             return Err((ErrorCode::NotAllowed, "this key is not allowed".into()));
         }
-        let role = |roles: &[String], role: &str| {
-            roles.is_empty() || roles.iter().any(|allowed| matches(allowed, role))
+        let role = |patterns: &[String], role: &str| {
+            patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, role))
         };
-        let fits = |allowed: &super::Allowed| {
-            matches(&allowed.names, hello.name)
-                && hello.roles.iter().all(|name| role(&allowed.roles, name))
+        let fits = |allowed: &Allowed| {
+            matches(&allowed.names, name) && roles.iter().all(|name| role(&allowed.roles, name))
         };
         if of_key.any(fits) {
             Ok(())
@@ -158,6 +169,22 @@ impl Hub {
                 ErrorCode::NotAllowed,
                 "this key may not use this name or role".into(),
             ))
+        }
+    }
+
+    /// Another list of keys that may connect: links of those that may not any more are closed.
+    pub fn set_allowed(&mut self, now_ms: u64, allowed: Vec<Allowed>) {
+        self.now = now_ms;
+        self.config.allowed = allowed;
+        for at in 0..self.links.end() {
+            let Some(link) = self.links.get(at).filter(|link| link.session != NONE) else {
+                continue; // Its hello is still to come, and is looked at then.
+            };
+            let session = self.sessions.get(link.session);
+            let roles: Vec<&str> = session.roles.iter().map(|role| &**role).collect();
+            if let Err((code, text)) = self.may_be(link.peer.key, &session.name, &roles) {
+                self.close_link(at, code, &text);
+            }
         }
     }
 
@@ -368,7 +395,10 @@ impl Hub {
             if link.closing.is_some() {
                 continue;
             }
-            if self.now >= link.heard_ms + self.config.dead_ms {
+            if link.session == NONE && self.now >= link.since_ms + self.config.hello_ms {
+                self.counters.silent += 1;
+                self.close_link(at, ErrorCode::Silent, "no hello in time");
+            } else if self.now >= link.heard_ms + self.config.dead_ms {
                 self.counters.silent += 1;
                 self.close_link(at, ErrorCode::Silent, "nothing was heard for too long");
             } else if link.out.control_bytes() > self.config.control_bytes {

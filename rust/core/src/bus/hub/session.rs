@@ -19,6 +19,8 @@ pub struct Link {
     pub session: u32,
     /// The protocol version, after hello.
     pub version: u16,
+    /// When it was made.
+    pub since_ms: u64,
     /// When bytes came last.
     pub heard_ms: u64,
     /// When bytes went out last.
@@ -59,6 +61,7 @@ impl Links {
             peer,
             session: NONE,
             version: VERSION_MIN,
+            since_ms: now,
             heard_ms: now,
             sent_ms: now,
             out: Outbound::default(),

@@ -312,3 +312,77 @@ fn the_worked_example_of_the_protocol_holds() {
     assert_eq!(&say(send), deliver);
     assert_eq!(&say(ack), receipt);
 }
+
+#[test]
+fn a_link_without_hello_ends_whatever_it_says() {
+    let mut world = World::new();
+    let conn = world.connect();
+    world.pass(2_900);
+    assert!(world.closed.is_empty());
+    world.pass(600);
+    assert_eq!(world.closed.pop().map(|(conn, _)| conn), Some(conn));
+    // An empty batch is a sign of life, and of nobody.
+    let conn = world.connect();
+    world.hub.handle_frame(world.now, conn, b"");
+    world.run();
+    let (closed, why) = world.closed.pop().unwrap();
+    assert_eq!((closed, why.code), (conn, Some(ErrorCode::Malformed)));
+}
+
+#[test]
+fn a_revoked_key_loses_its_links_and_no_other_does() {
+    let allow = |key: u8, names: &str, roles: &[&str]| Allowed {
+        key: [key; 32],
+        names: names.into(),
+        roles: roles.iter().map(ToString::to_string).collect(),
+    };
+    let mut world = World::new();
+    let all = vec![
+        allow(1, "game-*", &["echo"]),
+        allow(2, "game-*", &[]),
+        allow(3, "*", &[]),
+    ];
+    world.hub.set_allowed(world.now, all);
+    let mut link = |name: &'static str, key: u8| {
+        world.connections += 1;
+        let conn = world.connections;
+        let peer = Peer {
+            key: Some([key; 32]),
+            address: String::new(),
+        };
+        world.hub.handle_connected(world.now, conn, peer);
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            node_key: node_key(name),
+            epoch: 5,
+            connection: conn,
+            highest_hub_epoch: if key == 9 { 1_000 } else { 0 },
+            low: 0,
+            features: 0,
+            name,
+            roles: (&["echo"]).into(),
+        };
+        world.say_raw(conn, &Message::Hello(hello));
+        conn
+    };
+    let (one, two, three) = (link("game-1", 1), link("game-2", 2), link("cli", 3));
+    // A key of nobody is refused before it can say that another hub has taken over.
+    let stranger = link("game-3", 9);
+    assert!(world.exits.is_empty());
+    let closed: Vec<_> = world.closed.drain(..).map(|(conn, _)| conn).collect();
+    assert_eq!(closed, [stranger]);
+    // Two keys for one name, then one less; another keeps its key and loses its role.
+    let fewer = vec![allow(2, "game-*", &["other"]), allow(3, "*", &[])];
+    world.hub.set_allowed(world.now, fewer);
+    world.run();
+    let closed: Vec<_> = world.closed.drain(..).collect();
+    assert_eq!(
+        closed
+            .iter()
+            .map(|(conn, why)| (*conn, why.code))
+            .collect::<Vec<_>>(),
+        [one, two].map(|conn| (conn, Some(ErrorCode::NotAllowed)))
+    );
+    assert!(world.closed.iter().all(|(conn, _)| *conn != three));
+}
