@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests import mongod as server_of_documents
+
 MAY_SKIP = "may_skip"
 
 
@@ -18,6 +20,17 @@ def refused(report, item):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow (tests/install-system-packages): {reason}"
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory):
+    """The document server of this worker."""
+    try:
+        server = server_of_documents.start(tmp_path_factory.mktemp("mongod"))
+    except server_of_documents.CannotBuild as error:
+        pytest.skip(str(error))
+    yield server
+    server.close()
 
 
 @pytest.hookimpl(wrapper=True)

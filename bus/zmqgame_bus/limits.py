@@ -124,3 +124,32 @@ PRESENCE_EVENTS: Final = 65_536
 
 STORE_USED_PLAYERS: Final = 100_000
 """Mailboxes whose size the store remembers, about 200 B each: more are counted again."""
+MONGO_BATCH_ROWS: Final = 1_000
+"""Rows of one batch of the document store: its commit waits for all, and row numbers have ten bits for it."""
+
+MONGO_BATCH_BYTES: Final = 1_048_576
+"""Payload of one batch of the document store: the database takes 48 MB, but a commit waits for it."""
+
+MONGO_CHAIN_TIDY: Final = 64
+"""Commits between two clean-ups of the chain: a hub that opens the store reads what is left of each run."""
+
+MONGO_CLAIMS: Final = 1_024
+"""Counters that one open tries in its hub epoch: each is a run of this process whose outcome was unknown."""
+
+MONGO_RUNS: Final = 1 << 20
+"""Runs that a document store may have had: a restart every five minutes for ten years."""
+
+MONGO_PLAYERS: Final = 65_536
+"""Players of whom the document store remembers rows and marks: 1 KiB each; others are read when named."""
+
+MONGO_CACHED_ROWS: Final = 262_144
+"""Rows that it remembers of those players (numbers only): 40 MiB."""
+
+MONGO_CLAUSES: Final = 200
+"""Players or ranges named in one query: the database plans each, and a query stays below some kilobytes."""
+
+MONGO_SELECT_MS: Final = 2_000
+"""How long one operation looks for the database's primary: then it is away, and the hub tries again."""
+
+MONGO_REPLY_MS: Final = 10_000
+"""How long an operation may take: an election takes up to 12 s and is waited for in repeats."""

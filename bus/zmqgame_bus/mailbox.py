@@ -75,13 +75,18 @@ def open_mailbox(
     player_bytes: int = 0,
     on_wait: Callable[[str], bool] | None = None,
 ) -> Mailbox:
-    """Open the store that `url` names: `sqlite:PATH`.
+    """Open the store that `url` names: `sqlite:PATH`, `mongodb://HOST/DATABASE` or `mongodb+srv://...`.
 
+    What a document database confirms is always with its majority and in its journal, whatever `durability`.
     `on_wait(reason)` is called while another process holds the store; it returns False to give up.
     """
     from .errors import StoreUnavailable
     from .sqlite import SqliteMailbox
 
+    if url.startswith(("mongodb://", "mongodb+srv://")):
+        from .mongo import MongoMailbox  # its driver takes a while to load
+
+        return MongoMailbox(url, max_bytes=max_bytes)
     kind, _, rest = url.partition(":")
     if kind == "sqlite" and rest:
         return SqliteMailbox(
@@ -92,4 +97,4 @@ def open_mailbox(
             player_bytes=player_bytes,
             on_wait=on_wait,
         )
-    raise StoreUnavailable(f"mailbox {url!r} is not supported: write sqlite:PATH")
+    raise StoreUnavailable(f"mailbox {kind!r} is not supported: write sqlite:PATH or mongodb://HOST/DATABASE")
