@@ -59,8 +59,12 @@ sim-variants: ## SEEDS=10000..10029: takes one rule of the bus away at a time, s
 fuzz: ## SECONDS=60 for all targets, or TARGET=bus_hub: libFuzzer over every decoder; what it finds becomes a test
 	@nice rust/fuzz/run $(or $(SECONDS),60) $(TARGET)
 
+target/ferretdb/.built: tests/ferretdb/main.go tests/ferretdb/go.mod tests/ferretdb/go.sum
+	@if command -v go > /dev/null; then tests/ferretdb/build > /dev/null; fi
+	mkdir -p $(@D) && touch $@
+
 .PHONY: test-python
-test-python: build ## the Python tests; ARGS=FILE for one
+test-python: build target/ferretdb/.built ## the Python tests; ARGS=FILE for one
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test

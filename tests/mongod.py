@@ -3,6 +3,7 @@
 `Proxy` stands between a client and the server and can hold, cut or delay a named command.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -28,7 +29,7 @@ def program() -> Path:
     """The server's program, built if it is not yet."""
     if shutil.which("go") is None:
         raise CannotBuild("go is not installed, which builds the document server of the tests")
-    done = subprocess.run([BUILD], capture_output=True, text=True)
+    done = subprocess.run([BUILD], capture_output=True, text=True, check=False)
     if done.returncode:
         raise CannotBuild(f"tests/ferretdb/build: {done.stderr[-2000:]}")
     return Path(done.stdout.strip())
@@ -150,8 +151,8 @@ class Fault:
     """What happens to the next command that matches, once.
 
     hold: it waits until `release`. cut: the connection ends before the server sees the command. late: the
-    connection ends, and the server sees the command at `release`. unanswered: the server carries it out, and the
-    connection ends before the answer.
+    connection ends, and the server sees the command at `release`. unanswered: the server carries it out, and
+    the connection ends before the answer.
     """
 
     def __init__(self, matches: Matcher, how: str, skip: int = 0) -> None:
@@ -267,10 +268,8 @@ class Proxy:
 
 
 def shut(each: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         each.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
 
 
 def receive(source: socket.socket) -> bytes | None:

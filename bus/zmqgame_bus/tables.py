@@ -130,7 +130,11 @@ class HubConfig:
 class MailboxConfig:
     """Where messages for absent players are kept."""
 
-    url: str = key("sqlite:mailbox.db", unit="mailbox", help="`sqlite:PATH`; relative to the state folder.")
+    url: str = key(
+        "sqlite:mailbox.db",
+        unit="mailbox",
+        help="`sqlite:PATH`, relative to the state folder, or `mongodb://USER@HOST:PORT/DATABASE?replicaSet=NAME`.",
+    )
     durability: str = key(
         "power-loss",
         choices=("power-loss", "process-crash"),
