@@ -86,7 +86,9 @@ def open_mailbox(
     if url.startswith(("mongodb://", "mongodb+srv://")):
         from .mongo import MongoMailbox  # its driver takes a while to load
 
-        return MongoMailbox(url, max_bytes=max_bytes)
+        return MongoMailbox(
+            url, max_bytes=max_bytes, player_messages=player_messages, player_bytes=player_bytes
+        )
     kind, _, rest = url.partition(":")
     if kind == "sqlite" and rest:
         return SqliteMailbox(

@@ -52,8 +52,9 @@ class PlayerState:
     """By sender: all up to it was handled."""
     deferred: dict[Any, tuple[int, Mark, int]] = field(default_factory=dict)
     """Messages for later, by document: sender, id, payload bytes."""
+    deferred_bytes: int = 0
     deferred_last: dict[int, Mark] = field(default_factory=dict)
-    """By sender: the last of them that was ever seen here."""
+    """By sender: the last of them that waits."""
     deferred_marks: dict[int, Mark] = field(default_factory=dict)
     """By sender: the last of them that became a row."""
     mark_ids: list[Any] = field(default_factory=list)
@@ -92,10 +93,44 @@ class PlayerState:
         self.trimmed = {sender: mark for sender, mark in self.trimmed.items() if sender in self.last}
         return gone
 
+    def is_handled(self, sender: int, mark: Mark) -> bool:
+        """Whether a mark covers it."""
+        return self.marks.get(sender, _NONE) >= mark
+
+    def is_trimmed(self, sender: int, mark: Mark) -> bool:
+        """Whether its sender said that it never repeats it."""
+        return self.trimmed.get(sender, _NONE) >= mark
+
+    def used(self) -> tuple[int, int]:
+        """Messages and their payload bytes, as the quota counts them."""
+        return len(self.rows) + len(self.deferred), self.bytes + self.deferred_bytes
+
+    def has_deferred(self, sender: int, mark: Mark) -> bool:
+        """Whether the message was deferred before."""
+        return max(self.deferred_marks.get(sender, _NONE), self.deferred_last.get(sender, _NONE)) >= mark
+
     def defer(self, document: Any, sender: int, mark: Mark, size: int) -> None:
         """Add a message for later."""
         self.deferred[document] = (sender, mark, size)
+        self.deferred_bytes += size
         self.deferred_last[sender] = max(self.deferred_last.get(sender, _NONE), mark)
+
+    def undefer(self, document: Any) -> tuple[int, Mark] | None:
+        """Remove one; returns sender and id if it was there."""
+        found = self.deferred.pop(document, None)
+        if found is None:
+            return None
+        self.deferred_bytes -= found[2]
+        self.deferred_last = {}
+        for sender, mark, _ in self.deferred.values():
+            self.deferred_last[sender] = max(self.deferred_last.get(sender, _NONE), mark)
+        return found[:2]
+
+    def promote(self, document: Any) -> None:
+        """It became a row: a mark takes its place."""
+        found = self.undefer(document)
+        if found is not None:
+            self.note_deferred(*found)
 
     def note_deferred(self, sender: int, mark: Mark) -> None:
         """A message for later became a row."""

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zmqgame_bus.errors import AlreadyRunning, Replaced, StoreUnavailable
-from zmqgame_bus.mailbox import Mailbox, open_mailbox
+from zmqgame_bus.mailbox import DEFERRED_KEY, Mailbox, open_mailbox
 
 KEY = (1 << 64) - 5  # a node key with its highest bit set
 Opener = Callable[..., Mailbox]
@@ -192,6 +192,83 @@ def test_a_full_store_refuses_new_messages_and_takes_again_when_settled(opener: 
     assert store.run([append("alice", 2, payload=bytes(3_000))]) == [("appended",)]
 
 
+def defer(player: str, seq: int, at_ms: int, *, deadline_ms: int = 0, payload: bytes = b"later") -> tuple:
+    return ("defer", player, KEY, 1, seq, at_ms, deadline_ms, 0, payload, True)
+
+
+def test_a_deferred_message_enters_the_line_when_it_is_due(store: Mailbox) -> None:  # [37]
+    done = store.run([defer("alice", 5, 1_000), append("alice", 6), ("read", "alice", 0, 9)])
+    assert done[:2] == [("appended",)] * 2
+    assert [row[1:4] for row in done[2][1]] == [(KEY, 1, 6)]
+    assert store.run([("due", 999, 100)]) == [("due", [], 1_000)]
+    assert store.run([("due", 1_000, 100)]) == [("due", ["alice"], 0)]
+    first, second = rows(store, "alice")
+    assert first[1:4] == (KEY, 1, 6)
+    assert second[1:3] == (DEFERRED_KEY, 1)
+    assert second[6] == b"later"
+
+
+def test_deferred_messages_get_growing_ids_in_the_order_of_their_time(opener: Opener) -> None:
+    store = opener()
+    store.run([("open", 1, 0), ("know", "alice"), ("know", "bob")])
+    store.run([defer("alice", 1, 300, payload=b"c"), defer("bob", 2, 100, payload=b"a")])
+    store.run([defer("alice", 3, 200, payload=b"b"), defer("alice", 4, 900)])
+    assert store.run([("due", 500, 2)]) == [("due", ["bob", "alice"], 300)]
+    store.close()
+    store = opener()
+    assert store.run([("open", 2, 0)])[0][4] == 300
+    assert store.run([("due", 500, 2)]) == [("due", ["alice"], 900)]
+    [(_, mine, _), (_, bobs, _)] = store.run([("read", "alice", 0, 9), ("read", "bob", 0, 9)])
+    assert [row[6] for row in bobs + mine] == [b"a", b"b", b"c"]
+    numbers = [row[2:4] for row in bobs + mine]
+    assert numbers == sorted(set(numbers))
+    assert max(max(pair) for pair in numbers) < 1 << 63
+
+
+def test_a_repeat_is_deferred_once(opener: Opener) -> None:
+    store = opener()
+    store.run([("open", 1, 0), ("know", "alice"), defer("alice", 5, 1_000)])
+    assert store.run([defer("alice", 5, 1_000)]) == [("appended",)]
+    assert store.run([("due", 1_000, 100), defer("alice", 5, 1_000)])[1] == ("appended",)
+    store.close()
+    store = opener()
+    assert store.run([("open", 2, 0), defer("alice", 5, 1_000)])[1] == ("appended",)
+    assert store.run([("due", 2_000, 100)]) == [("due", [], 0)]
+    assert len(rows(store, "alice")) == 1
+    store.run([("trim", "alice", KEY, 1, 5)])  # its sender is done with it: nothing is kept
+    assert store.run([defer("alice", 5, 3_000), ("due", 3_000, 9)])[1] == ("due", ["alice"], 0)
+
+
+def test_what_is_past_its_deadline_goes(store: Mailbox) -> None:  # [34]
+    store.run(
+        [("append", "alice", KEY, 1, seq, deadline, 0, b"") for seq, deadline in ((1, 0), (2, 50), (3, 99))]
+    )
+    assert store.run([("expire", 99, 100)]) == [("expired", 1)]
+    assert ids(store, "alice") == [(KEY, 1, 1), (KEY, 1, 3)]
+    assert store.run([("expire", 100, 100)]) == [("expired", 1)]
+    assert ids(store, "alice") == [(KEY, 1, 1)]
+
+
+def test_the_quota_of_a_player_counts_first_transmissions(opener: Opener) -> None:  # [35]
+    store = opener(player_messages=2, player_bytes=10)
+    store.run([("open", 1, 0), ("know", "alice"), ("know", "bob")])
+    first = [(*append("alice", seq, payload=b"xyz"), True) for seq in range(1, 5)]
+    assert store.run(first[:3]) == [("appended",), ("appended",), ("over_quota", 2, 6)]
+    assert store.run([(*first[2][:-1], False)]) == [("appended",)]  # sent before: it may have been handled
+    assert store.run([first[0], defer("alice", 9, 5)]) == [("appended",), ("over_quota", 3, 9)]
+    assert store.run([(*append("bob", 1, payload=b"x" * 11), True)]) == [("over_quota", 0, 0)]
+    store.run([("settle", "alice", 1 << 62)])
+    assert store.run([defer("alice", 9, 5)]) == [("appended",)]
+    assert store.run([(*append("alice", 7, payload=b"x" * 6), True)]) == [("over_quota", 1, 5)]
+
+
+def test_nothing_passes_a_refused_message_in_its_batch(opener: Opener) -> None:
+    store = opener(player_messages=1)
+    store.run([("open", 1, 0), ("know", "alice"), (*append("alice", 1), True)])
+    batch = [(*append("alice", 2), True), (*append("alice", 3), False), append("alice", 1, key=8)]
+    assert store.run(batch) == [("over_quota", 1, 1), ("over_quota", 1, 1), ("appended",)]
+
+
 def test_groups_and_roster_come_back_at_open(opener: Opener) -> None:
     store = opener()
     store.run(
@@ -216,6 +293,7 @@ def test_groups_and_roster_come_back_at_open(opener: Opener) -> None:
             4,
             [(KEY, "game-1", 5, True), (2, "game-2", 1, False)],
             [("team", "alice"), ("team", "bob")],
+            0,
         )
     ]
 
