@@ -113,6 +113,7 @@ impl Hub {
         if self.hold && self.awaited.is_empty() {
             self.end_hold();
         }
+        self.send_all_held();
     }
 
     /// A node of the roster: its old epochs are refused from now on, and the hold waits for it [4b].

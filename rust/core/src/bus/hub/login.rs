@@ -299,9 +299,7 @@ impl Hub {
                 self.flush(at);
             }
         }
-        for session in 0..self.sessions.len() {
-            self.send_held(session);
-        }
+        self.send_all_held();
         self.hand_out_calls();
     }
 

@@ -39,7 +39,12 @@ impl Hub {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Deadline);
         }
         let held = !self.sessions.get(session).held.is_empty();
-        if self.hold && (held || !matches!(send.target, Target::Player(_))) {
+        let waits = match send.target {
+            Target::Player(_) => false,
+            Target::Group(_) => self.hold || !self.mailbox.opened,
+            Target::Broadcast(_) => self.hold,
+        };
+        if held || waits {
             return self.keep_held(session, send);
         }
         self.accept(session, send);
@@ -56,7 +61,8 @@ impl Hub {
         self.receipt(link, seq, outcome, detail);
     }
 
-    /// Membership is not whole before the hold ends: a group send waits, and all of that sender behind it.
+    /// Membership is not whole before the hold ends and the store has told its groups: a group send waits, and all
+    /// of that sender behind it.
     ///
     /// Over the window nothing is kept and nothing answered: the node breaks its own window, so its link goes.
     fn keep_held(&mut self, session: u32, send: &Send<'_>) {
@@ -79,7 +85,15 @@ impl Hub {
         }
     }
 
-    /// The hold is over.
+    /// The hold is over and the store is open: what waited for both goes on.
+    pub(super) fn send_all_held(&mut self) {
+        if !self.hold && self.mailbox.opened {
+            for session in 0..self.sessions.len() {
+                self.send_held(session);
+            }
+        }
+    }
+
     pub(super) fn send_held(&mut self, session: u32) {
         let entry = self.sessions.get_mut(session);
         entry.held_bytes = 0;

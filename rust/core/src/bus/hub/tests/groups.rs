@@ -216,6 +216,27 @@ fn order_holds_across_unicast_and_group_while_the_hub_holds() {
 }
 
 #[test]
+fn a_group_send_waits_for_the_groups_of_a_store_that_is_away() {
+    let (mut world, ..) = team();
+    let mut config = world.hub.config;
+    config.hub_epoch += 1;
+    world.auto = false;
+    world.hub = Hub::new(config, world.now);
+    let sender = world.node("sender", 1);
+    let grace_ms = world.hub.config.hub_grace_ms;
+    world.pass_with(&[&sender], grace_ms);
+    world.send_as(&sender, 1, Target::Group("team"), false);
+    world.send(&sender, 2, "c");
+    let received = world.take(&sender);
+    assert!(received.receipts.is_empty() && received.reports.is_empty());
+    world.auto = true;
+    world.run();
+    let received = world.take(&sender);
+    assert_eq!(received.reports[0].2, vec![("c".to_string(), Stored)]);
+    assert_eq!(received.outcomes(), vec![(2, Stored)]);
+}
+
+#[test]
 fn broadcast_goes_to_those_online_and_counts() {
     let (mut world, sender, first, second) = team();
     world.login(&first, "node:first");
