@@ -63,6 +63,10 @@ target/ferretdb/.built: tests/ferretdb/main.go tests/ferretdb/go.mod tests/ferre
 	@if command -v go > /dev/null; then tests/ferretdb/build > /dev/null; fi
 	mkdir -p $(@D) && touch $@
 
+.PHONY: chaos
+chaos: build ## CYCLES=1000 SEED=1 STORE=sqlite RESUME=FOLDER: real processes killed, stopped, cut, out of disk
+	@$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),100) $(if $(SEED),--seed $(SEED)) $(if $(STORE),--store $(STORE)) $(if $(RESUME),--resume $(RESUME)) $(ARGS)
+
 .PHONY: test-python
 test-python: build target/ferretdb/.built ## the Python tests; ARGS=FILE for one
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)

@@ -108,13 +108,13 @@ class Run:
         drawn = chance.choices(possible, [each.weight for each in possible], k=chance.choice([1, 1, 2, 2, 3]))
         plan = [(each, chance.uniform(0.05, 0.35), random.Random(chance.random())) for each in drawn]
         names = [each.name for each in drawn]
-        self._log.write(f"cycle {number} of seed {state.seed}: {', '.join(names)}\n")
+        self._note(f"cycle {number} of seed {state.seed}: {', '.join(names)}")
         stage.say("s", f"go {RATE}")
         await asyncio.gather(
             self._watch(CYCLE_S), self._wander(chance), *(self._act(*planned) for planned in plan)
         )
         try:
-            recovery_ms = round(await stage.rest(self._rest_s) * 1000)
+            recovery_ms = round(await stage.rest(self._rest_s, self._note) * 1000)
         except Stuck as error:
             recovery_ms = round(self._rest_s * 1000)
             stage.notes.append(str(error))
@@ -125,7 +125,10 @@ class Run:
         await asyncio.sleep(after_s)
         began = time.monotonic()
         await fault.act(self.stage, chance)
-        self._log.write(f"  {fault.name}: {time.monotonic() - began:.2f} s\n")
+        self._note(f"  {fault.name}: {time.monotonic() - began:.2f} s")
+
+    def _note(self, text: str) -> None:
+        self._log.write(f"{time.strftime('%H:%M:%S')}   {text}\n")
 
     async def _watch(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -156,7 +159,7 @@ class Run:
         found = stage.ledger.samples + stage.notes
         state.findings += [f"cycle {number} ({', '.join(names)}): {text}" for text in found]
         stage.ledger.samples, stage.notes = [], []
-        self._log.write(f"  rest after {recovery_ms} ms; {state.totals['acked']} acked\n")
+        self._note(f"  rest after {recovery_ms} ms; {state.totals['acked']} acked")
         state.save(self.folder)
 
     def _progress(self, cycles: int) -> None:

@@ -32,6 +32,8 @@ HUB_SETTINGS = {
 }
 """The product's times divided by ten."""
 LOOK_S = 0.02
+SLOW_S = 1.0
+"""A rest that takes longer says what it waits for, again after as long."""
 START_S = 60.0
 DISK_BYTES = 24 << 20
 """The small disk of the hub: SQLite's log may grow to 4 MiB, the rest is filled by a fault."""
@@ -255,11 +257,11 @@ class Stage:
         loud = [f"{name} is not paused" for name in alive if name not in self.paused]
         return self._all_served() + loud + self.ledger.waiting(alive)
 
-    async def rest(self, timeout_s: float) -> float:
+    async def rest(self, timeout_s: float, log: Callable[[str], None]) -> float:
         """Stop sending, bring all players online, wait until nothing is under way; seconds that it took."""
         began = time.monotonic()
         self.paused.clear()
-        asked = 0.0
+        asked, told = 0.0, began
         while True:
             if time.monotonic() - asked > 0.3:  # a process may have been killed with the order unread
                 asked = time.monotonic()
@@ -269,6 +271,9 @@ class Stage:
             waiting = self._unrest()
             if not waiting:
                 return time.monotonic() - began
+            if time.monotonic() - told > SLOW_S:
+                told = time.monotonic()
+                log(f"{told - began:.1f} s, {len(waiting)} wait: {'; '.join(waiting[:8])}")
             if time.monotonic() - began > timeout_s:
                 raise Stuck(f"no rest after {timeout_s:g} s; {len(waiting)} wait: {'; '.join(waiting[:8])}")
             await asyncio.sleep(LOOK_S)
