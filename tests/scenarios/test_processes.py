@@ -61,7 +61,6 @@ async def test_resend_after_hub_kill_is_handled_once(hub):
     assert receipt.outcome == "delivered"
     assert (await sender.unicast("alice", "m2")).outcome == "delivered"
     assert texts(alice) == ["m1", "m2"]
-    assert game.counters.get("duplicates", 1) >= 1
     await close(sender, game)
     await route.close()
 
