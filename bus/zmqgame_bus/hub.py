@@ -10,7 +10,6 @@ import asyncio
 import logging
 import threading
 import time
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -21,7 +20,7 @@ from zmqgame_bus.errors import AddressRefused, Replaced, StoreUnavailable, Zmqga
 from zmqgame_bus.events import PlainNotLoopback, refuse_plain
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.linklog import ORDINARY, LinkLog
-from zmqgame_bus.mailbox import Mailbox, Operation, open_mailbox
+from zmqgame_bus.mailbox import Mailbox, Operation, open_configured
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import HubConfig, MailboxConfig
 
@@ -50,7 +49,7 @@ async def serve(process: Process) -> None:
     if mailbox is None:
         return
     try:
-        epoch = await asyncio.to_thread(_take_epoch, process.state_dir / "hub.epoch", mailbox)
+        epoch = await asyncio.to_thread(_take_epoch, process, mailbox)
         with binding(config.listen, key="hub.listen"):
             hub = _start(config, keyring, process.name, epoch)
         try:
@@ -91,9 +90,6 @@ async def _open_mailbox(process: Process) -> Mailbox | None:
     config = process.config.table(MailboxConfig)
     deadline = time.monotonic() + config.wait_s
     told = threading.Event()
-    url = config.url
-    if url.startswith("sqlite:") and not url.removeprefix("sqlite:").startswith("/"):
-        url = f"sqlite:{process.state_dir / url.removeprefix('sqlite:')}"
 
     def on_wait(reason: str) -> bool:
         if not told.is_set():
@@ -102,24 +98,25 @@ async def _open_mailbox(process: Process) -> Mailbox | None:
         return time.monotonic() < deadline and not process.stop.is_set()
 
     try:
-        return await asyncio.to_thread(
-            open_mailbox,
-            url,
-            durability=config.durability,
-            max_bytes=config.max_bytes,
-            player_messages=config.player_messages,
-            player_bytes=config.player_bytes,
-            on_wait=on_wait,
-        )
+        return await asyncio.to_thread(open_configured, process.config, process.state_dir, on_wait=on_wait)
     except ZmqgameError:
         if process.stop.is_set():
             return None
         raise
 
 
-def _take_epoch(path: Path, mailbox: Mailbox) -> int:
-    """Take an epoch above every one before, synced before the first connection is accepted [41]."""
-    epoch = max(mailbox.highest_epoch() + 1, read(path) + 1, int(time.time()) - _EPOCH_ZERO_S)
+def _take_epoch(process: Process, mailbox: Mailbox) -> int:
+    """Take an epoch above every one before, synced before the first connection is accepted [41].
+
+    While the store is away the hub works without it: nothing is read or confirmed; it claims the epoch later.
+    """
+    path = process.state_dir / "hub.epoch"
+    try:
+        highest = mailbox.highest_epoch()
+    except StoreUnavailable as error:
+        process.log.warning("starting without the mailbox, nothing is stored until it is back: %s", error)
+        highest = 0
+    epoch = max(highest + 1, read(path) + 1, int(time.time()) - _EPOCH_ZERO_S)
     keep_highest(path, epoch)
     return epoch
 

@@ -233,13 +233,21 @@ def _read_secret(path: Path) -> bytes:
 _MAKE = "make it with: zmqgame-cli keys new {}"
 
 
+def read_text_secret(path: Path) -> str:
+    """A password: the file's text without the newline at its end."""
+    text = _read(path, "", secret=True).rstrip("\n")
+    if not text:
+        raise KeyFileError(f"{path} is empty", hint="write the password into it")
+    return text
+
+
 def _read(path: Path, made_by: str, *, secret: bool = False) -> str:
     try:
         with path.open("rb") as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
             data = stream.read(KEY_FILE_BYTES + 1)
     except OSError as error:
-        hint = _MAKE.format(made_by) if isinstance(error, FileNotFoundError) else ""
+        hint = _MAKE.format(made_by) if made_by and isinstance(error, FileNotFoundError) else ""
         raise KeyFileError(f"{path} can't be read: {error.strerror}", hint=hint) from error
     if len(data) > KEY_FILE_BYTES:
         raise KeyFileError(f"{path} is over the limit of {KEY_FILE_BYTES} bytes for a key file")

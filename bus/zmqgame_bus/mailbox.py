@@ -37,13 +37,18 @@ nodes that are retired. `open` with an epoch that is not above every other raise
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from .config import Config
 
 Operation: TypeAlias = tuple[Any, ...]
 Result: TypeAlias = tuple[Any, ...]
 
-__all__ = ["DEFERRED_KEY", "Mailbox", "Operation", "Result", "open_mailbox"]
+__all__ = ["DEFERRED_KEY", "Mailbox", "Operation", "Result", "open_configured", "open_mailbox", "shown_url"]
 
 DEFERRED_KEY: Final = 0xDBBCBBECE325734A
 """The node key of the name `deferred`, the sender of what was deferred and is due: no node may have it."""
@@ -66,6 +71,47 @@ class Mailbox(Protocol):
         """Release the store."""
 
 
+def shown_url(url: str) -> str:
+    """The URL without user, password and options, for people and logs."""
+    if "://" not in url:
+        return url
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def open_configured(
+    config: Config,
+    state_dir: Path,
+    *,
+    url: str = "",
+    on_wait: Callable[[str], bool] | None = None,
+) -> Mailbox:
+    """Open the store of the configuration, or the one that `url` names with the rest of the configuration.
+
+    A relative path is one below `state_dir`; the password of a database comes from the file that is named.
+    """
+    from .keys import Keyring, read_text_secret
+    from .tables import MailboxConfig
+
+    table = config.table(MailboxConfig)
+    chosen = url or table.url
+    path = chosen.removeprefix("sqlite:")
+    if path != chosen and not url and not path.startswith("/"):
+        chosen = f"sqlite:{state_dir / path}"
+    password = None
+    if table.password_file and not url:
+        password = read_text_secret(Keyring(config).locate(table.password_file))
+    return open_mailbox(
+        chosen,
+        durability=table.durability,
+        max_bytes=table.max_bytes,
+        player_messages=table.player_messages,
+        player_bytes=table.player_bytes,
+        password=password,
+        on_wait=on_wait,
+    )
+
+
 def open_mailbox(
     url: str,
     *,
@@ -73,6 +119,7 @@ def open_mailbox(
     max_bytes: int = 16 << 30,
     player_messages: int = 0,
     player_bytes: int = 0,
+    password: str | None = None,
     on_wait: Callable[[str], bool] | None = None,
 ) -> Mailbox:
     """Open the store that `url` names: `sqlite:PATH`, `mongodb://HOST/DATABASE` or `mongodb+srv://...`.
@@ -87,7 +134,11 @@ def open_mailbox(
         from .mongo import MongoMailbox  # its driver takes a while to load
 
         return MongoMailbox(
-            url, max_bytes=max_bytes, player_messages=player_messages, player_bytes=player_bytes
+            url,
+            max_bytes=max_bytes,
+            player_messages=player_messages,
+            player_bytes=player_bytes,
+            password=password,
         )
     kind, _, rest = url.partition(":")
     if kind == "sqlite" and rest:

@@ -34,22 +34,17 @@ from pymongo.write_concern import WriteConcern
 
 from .errors import StoreUnavailable
 from .limits import MONGO_REPLY_MS, MONGO_SELECT_MS, PROBLEM_TEXT_CHARS
-from .mailbox import Operation, Result
+from .mailbox import Operation, Result, shown_url
+from .mongo_admin import export
 from .mongo_batch import Batch, make_indexes, table
 from .mongo_chain import Chain
 from .mongo_documents import Documents, Work
 from .mongo_operations import Bounds, perform, players_of
 
-__all__ = ["MongoMailbox", "shown_url"]
+__all__ = ["MongoMailbox"]
 
 _CLOSE_S: Final = 2.0
 """How long closing tries to end the run: it is a courtesy, the next open does it as well."""
-
-
-def shown_url(url: str) -> str:
-    """The URL without user, password and options: for logs."""
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class MongoMailbox:
@@ -105,6 +100,15 @@ class MongoMailbox:
         """Return the epoch of a hub that has the store, or was killed with it; 0 none."""
         with self._known_outcome():
             return self._chain.holder(self._live_session())
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """All that the store holds, as it is now and without a claim."""
+        with self._known_outcome():
+            session = self._live_session()
+            self._chain.look(session)
+            self._documents.look(session)
+            yield {"hub_epoch": self._chain.highest_epoch(session), "last_due": self._chain.last_due(session)}
+            yield from export(self._documents)
 
     def close(self) -> None:
         """End the run, so that who looks sees that no hub has the store, and let go of the connection."""

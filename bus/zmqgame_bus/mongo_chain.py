@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Chain"]
 
+PROMOTION_BITS: Final = 31
+"""Deferred messages that one hub epoch can make due: the low part of their seq."""
 _LEASE: Final = 0
 _COUNTER_BITS: Final = 31
 _INDEX_BITS: Final = 10
@@ -178,12 +180,14 @@ class Chain:
         )
         return epoch_of(last["run"]) if last and last["kind"] != "seal" else 0
 
+    def last_due(self, session: ClientSession) -> int:
+        """A seq of the deferred list that none is above: they carry the hub epoch."""
+        return (self.highest_epoch(session) + 1) << PROMOTION_BITS
+
     def look(self, session: ClientSession) -> None:
         """Read what counts now, without a claim: for a look from outside."""
         heads = self._heads({"lease": _LEASE}, session)
-        self._ended = {
-            run: head["batch"] + (head["kind"] != "seal") for run, head in heads.items() if head["kind"]
-        }
+        self._ended = {run: head["batch"] + (head["kind"] != "seal") for run, head in heads.items()}
         for run in sorted(heads):
             if run not in self._places:
                 self._place(run)

@@ -93,6 +93,7 @@ class Documents:
         self.roster: dict[int, Node] = {}
         self.bytes = 0
         """Payload of all rows and deferred messages, and what each costs beside it."""
+        self._stale: list[tuple[str, Any]] = []
         self.promotions = 0
         """Deferred messages that became rows in this process."""
 
@@ -106,6 +107,12 @@ class Documents:
                 self.delete_ids("deferred", found["ids"])
             promoted.delete_one({"_id": found["_id"]}, session=session)
         self.bytes = self._stored_bytes()
+        self.roster = self._load_roster()
+        self.sweep()
+
+    def look(self, session: ClientSession) -> None:
+        """The same from outside: nothing is changed."""
+        self.session = session
         self.roster = self._load_roster()
 
     def forget(self) -> None:
@@ -149,36 +156,39 @@ class Documents:
         return total
 
     def _load_roster(self) -> dict[int, Node]:
+        """The last document of each node counts."""
         roster: dict[int, Node] = {}
-        stale = []
         for found in self.find("roster", {}, ["node_key", "name", "epoch", "linked", "seen_ms"]):
-            key = unsigned(found["node_key"])
             if not self.counts(found):
-                stale.append(found["_id"])
+                self._stale.append(("roster", found["_id"]))
                 continue
+            key = unsigned(found["node_key"])
             if key in roster:
-                stale.append(roster[key].document)
+                self._stale.append(("roster", roster[key].document))
             node = (found["name"], unsigned(found["epoch"]), found["linked"], found["seen_ms"])
             roster[key] = Node(*node, found["_id"])
-        self.delete_ids("roster", stale)
         return roster
 
-    def load_groups(self) -> list[tuple[str, str]]:
-        """Every durable membership: group and player."""
+    def groups(self) -> list[tuple[str, str]]:
+        """Every durable membership: group and player. The last document of each pair counts."""
         last: dict[tuple[str, str], tuple[bool, Any]] = {}
-        stale = []
         for found in self.find("members", {}, ["group", "player", "member"]):
             pair = (found["group"], found["player"])
             if not self.counts(found):
-                stale.append(found["_id"])
+                self._stale.append(("members", found["_id"]))
                 continue
             if pair in last:
-                stale.append(last[pair][1])
+                self._stale.append(("members", last[pair][1]))
             last[pair] = (found["member"], found["_id"])
-        self.delete_ids("members", stale)
-        # Only once what they supersede is gone may the endings go.
-        self.delete_ids("members", [document for member, document in last.values() if not member])
+        # Behind what they supersede: only once that is gone may the endings go.
+        self._stale += [("members", document) for member, document in last.values() if not member]
         return sorted(pair for pair, (member, _) in last.items() if member)
+
+    def sweep(self) -> None:
+        """Delete what was found to be superseded, in the order of finding."""
+        stale, self._stale = self._stale, []
+        for name in ("roster", "members"):
+            self.delete_ids(name, [document for kind, document in stale if kind == name])
 
     def next_due(self) -> int:
         """When the next deferred message is due; 0 for none."""
@@ -228,6 +238,21 @@ class Documents:
         batch.delete_ids("deferred", dead)
         for player, state in states.items():
             self.players.add(player, state)
+
+    def settle(self, work: Work, player: str, up_to: int) -> None:
+        """Delete handled rows, and leave marks of those that may be repeated."""
+        state = self.players[player]
+        rows = [row for row in state.rows if row.row <= up_to]
+        for row in rows:
+            if not state.is_trimmed(row.sender, row.mark) and state.handled(row.sender, row.mark):
+                work.marked.add(player)
+        self.remove(work, player, rows)
+
+    def remove(self, work: Work, player: str, rows: list[CachedRow]) -> None:
+        """Delete rows of a player after the commit."""
+        gone = self.players[player].take(rows)
+        self.bytes -= sum(row.bytes + ROW_BYTES for row in gone)
+        work.batch.delete("rows", self.keys(player, gone))
 
     def row(self, found: Document) -> CachedRow | None:
         """A row as the hub counts it; None if it does not count."""

@@ -16,7 +16,8 @@ from bson import Int64
 from .errors import StoreUnavailable
 from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS
 from .mailbox import DEFERRED_KEY
-from .mongo_chain import epoch_of
+from .mongo_admin import admin
+from .mongo_chain import PROMOTION_BITS, epoch_of
 from .mongo_documents import ROW_BYTES, Documents, Node, Reading, Work, message, moment, signed
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from .mongo_players import CachedRow
 
 __all__ = ["Bounds", "perform", "players_of"]
-
-_PROMOTION_BITS: Final = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +145,9 @@ def _due(documents: Documents, work: Work, unix_ms: int, limit: int) -> Result:
 def _promotion(documents: Documents) -> int:
     """The next seq of the deferred list: it grows, over runs and hubs, in the order of promotion."""
     documents.promotions += 1
-    if documents.promotions >> _PROMOTION_BITS:
+    if documents.promotions >> PROMOTION_BITS:
         raise StoreUnavailable("more deferred messages than one hub epoch can number: start the hub again")
-    return epoch_of(documents.chain.run) << _PROMOTION_BITS | documents.promotions
+    return epoch_of(documents.chain.run) << PROMOTION_BITS | documents.promotions
 
 
 def _expire(documents: Documents, work: Work, unix_ms: int, limit: int) -> Result:
@@ -201,12 +200,7 @@ def _accepted(documents: Documents, _work: Work, player: str) -> Result:
 
 
 def _settle(documents: Documents, work: Work, player: str, up_to: int) -> Result:
-    state = documents.players[player]
-    rows = [row for row in state.rows if row.row <= up_to]
-    for row in rows:
-        if not state.is_trimmed(row.sender, row.mark) and state.handled(row.sender, row.mark):
-            work.marked.add(player)
-    _remove(documents, work, player, rows)
+    documents.settle(work, player, up_to)
     return ("done",)
 
 
@@ -216,14 +210,8 @@ def _logout(documents: Documents, work: Work, player: str, cursor: Sequence[tupl
         if state.handled(sender, (epoch, seq)):
             work.marked.add(player)
         rows = [row for row in state.rows if row.sender == sender and row.mark <= (epoch, seq)]
-        _remove(documents, work, player, rows)
+        documents.remove(work, player, rows)
     return ("done",)
-
-
-def _remove(documents: Documents, work: Work, player: str, rows: list[CachedRow]) -> None:
-    gone = documents.players[player].take(rows)
-    documents.bytes -= sum(row.bytes + ROW_BYTES for row in gone)
-    work.batch.delete("rows", documents.keys(player, gone))
 
 
 def _trim(documents: Documents, work: Work, player: str, node_key: int, epoch: int, seq: int) -> Result:
@@ -243,7 +231,9 @@ def _open(documents: Documents, _work: Work, hub_epoch: int, unix_ms: int) -> Re
         if node.linked or node.seen_ms > retired_ms
     )
     nodes = [(key, name, epoch, linked) for name, key, epoch, linked in roster]
-    return ("opened", hub_epoch, nodes, documents.load_groups(), documents.next_due())
+    groups = documents.groups()
+    documents.sweep()
+    return ("opened", hub_epoch, nodes, groups, documents.next_due())
 
 
 def _know(documents: Documents, work: Work, player: str) -> Result:
@@ -301,4 +291,5 @@ _OTHERS: Final[dict[str, Callable[..., Result]]] = {
     "join": _join,
     "leave": _leave,
     "roster": _roster,
+    "admin": admin,
 }

@@ -133,12 +133,17 @@ class MailboxConfig:
     url: str = key(
         "sqlite:mailbox.db",
         unit="mailbox",
-        help="`sqlite:PATH`, relative to the state folder, or `mongodb://USER@HOST:PORT/DATABASE?replicaSet=NAME`.",
+        help="`sqlite:PATH`, relative to the state folder, or `mongodb://USER@HOST:PORT/DATABASE?replicaSet=SET`.",
+    )
+    password_file: str = key(
+        "",
+        unit="file",
+        help="The password of USER in `url`; a bare name is also looked for among systemd's credentials.",
     )
     durability: str = key(
         "power-loss",
         choices=("power-loss", "process-crash"),
-        help="What a message that was confirmed as stored survives.",
+        help="What a message that was confirmed as stored survives, in SQLite; MongoDB: always power-loss.",
     )
     max_bytes: int = key(
         16 << 30,

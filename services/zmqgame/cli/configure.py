@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from zmqgame_bus.config import example, load, reference
+from zmqgame_bus.config import Setting, example, load, reference
+from zmqgame_bus.mailbox import shown_url
 
 from zmqgame.cli.context import EXIT_CODES, Context, json_option, print_json, print_table
 
@@ -45,10 +46,15 @@ def show(context: Context, changed: bool, as_json: bool) -> None:
         setting for setting in context.config.settings.values() if not changed or setting.source != "default"
     ]
     if as_json:
-        print_json({each.key.path: {"value": each.value, "source": each.source} for each in settings})
+        print_json({each.key.path: {"value": _shown(each), "source": each.source} for each in settings})
     else:
-        rows = ((each.key.path, each.value, each.key.unit, each.source) for each in settings)
+        rows = ((each.key.path, _shown(each), each.key.unit, each.source) for each in settings)
         print_table(rows, ["key", "value", "unit", "source"])
+
+
+def _shown(setting: Setting) -> object:
+    """The value; of the mailbox's URL what is no secret."""
+    return shown_url(str(setting.value)) if setting.key.unit == "mailbox" else setting.value
 
 
 @config.command(epilog=EPILOG)
