@@ -153,3 +153,6 @@ MONGO_SELECT_MS: Final = 2_000
 
 MONGO_REPLY_MS: Final = 10_000
 """How long an operation may take: an election takes up to 12 s and is waited for in repeats."""
+
+EXPORT_LINE_BYTES: Final = 4_194_304
+"""A line of an exported mailbox: the largest message as hexadecimal, and its names."""

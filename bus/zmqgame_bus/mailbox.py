@@ -31,6 +31,15 @@ deferred messages whose time has come into the rows, oldest first, each under th
 counted for ever [37]; `players` names each once. `next_due_ms` is when the next one is due, 0 for none.
 `expire` deletes rows whose deadline is past, looking at no more than `limit` [34]. Times are unix ms.
 
+`admin` asks in JSON, for operators::
+
+    {"op": "list", "from": PLAYER, "limit": N}       [{player, messages, bytes, deferred, first_row}]
+    {"op": "show", "player": PLAYER, "after": ROW,   [{row, node_key, epoch, seq, deadline_ms, content, bytes,
+     "limit": N, "payload": BOOL}                      payload}], the payload as hexadecimal or null
+    {"op": "purge", "player": PLAYER,                {purged, deferred}
+     "up_to": ROW, "deferred": BOOL}
+    {"op": "take_in"} and {"op": "take_in_due"}      for an import: see zmqgame_bus.moving
+
 `highest` is the highest hub epoch in the store, the claim of this operation included; the roster leaves out
 nodes that are retired. `open` with an epoch that is not above every other raises Replaced.
 """
@@ -38,7 +47,7 @@ nodes that are retired. `open` with an epoch that is not above every other raise
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -65,6 +74,13 @@ class Mailbox(Protocol):
 
         Raises StoreUnavailable when nothing may be confirmed (the hub issues the batch again later),
         Replaced when another hub has claimed the store (the process must end).
+        """
+
+    def export(self) -> Iterator[dict[str, Any]]:
+        """Give all that the store holds, in an order in which it can be taken in again.
+
+        First ``{"hub_epoch", "last_due"}``, then one entry a player, membership, node, row, mark, deferred
+        message and deferred mark. Rows of a player come in order. No hub may use the store meanwhile.
         """
 
     def close(self) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from .mongo_documents import ROW_BYTES, Documents, Work, id_of, unsigned
+from .mongo_players import Mark
 
 if TYPE_CHECKING:
     from .mailbox import Result
-    from .mongo_players import Mark
 
 __all__ = ["admin", "export"]
 
@@ -34,6 +34,8 @@ def admin(documents: Documents, work: Work, question: str) -> Result:
         answer = _purge(documents, work, asked)
     elif op == "take_in":
         answer = _take_in(documents, work, asked)
+    elif op == "take_in_due":
+        answer = {}  # our numbers carry the hub epoch, which was chosen above it
     else:
         answer = {"error": f"a mailbox has no operation {op!r}"}
     return ("text", orjson.dumps(answer).decode())
@@ -56,7 +58,7 @@ def _list(documents: Documents, first: str, limit: int) -> list[Entry]:
                 entry["deferred"] = len(valid)
             else:
                 entry["messages"] = len(valid)
-                entry["first_row"] = documents.cached(valid[0]).row
+                entry["first_row"] = documents.chain.row(valid[0]["run"], valid[0]["n"])
     return [players[player] for player in sorted(players)[:limit]]
 
 
@@ -122,6 +124,7 @@ def export(documents: Documents) -> Iterator[Entry]:
         *("deadline_ms", "content", "payload", "deliver_at_ms"),
     ]
     marks = _marks(documents)
+    later: list[tuple[str, Marks]] = []
     for name, rows in groupby(documents.find("rows", {}, everything, by="player"), _player):
         handled = marks.pop(name, ({}, {}))
         for each in rows:
@@ -129,9 +132,11 @@ def export(documents: Documents) -> Iterator[Entry]:
             if documents.counts(each) and handled[0].get(key, (-1, -1)) < id_of(each):
                 yield {"row": name, **_message(each)}
                 handled[0].pop(key, None)  # a row says as much as a mark
-        yield from _mark_entries(name, handled)
+        yield from _mark_entries("mark", name, handled[0])
+        later.append((name, handled[1]))
     for name, handled in marks.items():
-        yield from _mark_entries(name, handled)
+        yield from _mark_entries("mark", name, handled[0])
+        later.append((name, handled[1]))
     promoted = {
         document
         for each in documents.find("promoted", {}, ["ids"])
@@ -141,6 +146,8 @@ def export(documents: Documents) -> Iterator[Entry]:
     for each in documents.find("deferred", {}, everything):
         if documents.counts(each) and each["_id"] not in promoted:
             yield {"deferred": each["player"], "deliver_at_ms": each["deliver_at_ms"], **_message(each)}
+    for name, kind in later:  # behind the messages, which they would make repeats
+        yield from _mark_entries("deferred_mark", name, kind)
 
 
 def _player(found: Entry) -> str:
@@ -168,7 +175,6 @@ def _marks(documents: Documents) -> dict[str, tuple[Marks, Marks]]:
     return marks
 
 
-def _mark_entries(player: str, marks: tuple[Marks, Marks]) -> Iterator[Entry]:
-    for name, kind in zip(("mark", "deferred_mark"), marks, strict=True):
-        for key, (epoch, seq) in sorted(kind.items()):
-            yield {name: player, "node_key": key, "epoch": epoch, "seq": seq}
+def _mark_entries(name: str, player: str, marks: Marks) -> Iterator[Entry]:
+    for key, (epoch, seq) in sorted(marks.items()):
+        yield {name: player, "node_key": key, "epoch": epoch, "seq": seq}

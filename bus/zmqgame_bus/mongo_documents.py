@@ -10,6 +10,7 @@ from bson import Int64
 from pymongo.errors import OperationFailure
 
 from .limits import MONGO_CLAUSES, STORE_READ_BYTES
+from .mailbox import DEFERRED_KEY
 from .mongo_batch import Batch, chunks, table
 from .mongo_chain import Chain
 from .mongo_players import CachedRow, Mark, Players, PlayerState
@@ -244,7 +245,8 @@ class Documents:
         state = self.players[player]
         rows = [row for row in state.rows if row.row <= up_to]
         for row in rows:
-            if not state.is_trimmed(row.sender, row.mark) and state.handled(row.sender, row.mark):
+            repeated = row.sender != DEFERRED_KEY and not state.is_trimmed(row.sender, row.mark)
+            if repeated and state.handled(row.sender, row.mark):
                 work.marked.add(player)
         self.remove(work, player, rows)
 

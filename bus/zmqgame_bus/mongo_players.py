@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .limits import MONGO_CACHED_ROWS, MONGO_PLAYERS
+from .mailbox import DEFERRED_KEY
 
 __all__ = ["CachedRow", "Mark", "PlayerState", "Players"]
 
@@ -66,7 +67,8 @@ class PlayerState:
         """By sender: the last id that was handled or has a row, unless its sender is done with it."""
         accepted = dict(self.marks)
         for sender, mark in self.last.items():
-            if mark > self.trimmed.get(sender, _NONE):
+            # Nobody repeats what the deferred list sent.
+            if sender != DEFERRED_KEY and mark > self.trimmed.get(sender, _NONE):
                 accepted[sender] = max(accepted.get(sender, _NONE), mark)
         return accepted
 

@@ -53,7 +53,7 @@ from zmqgame_bus.sent import Sent
 __all__ = ["Node"]
 
 _LOG = logging.getLogger(__name__)
-_QUERIES = {"status": 1, "nodes": 2, "players": 3}
+_QUERIES = {"status": 1, "nodes": 2, "players": 3, "mailbox": 4}
 _OLD_EPOCH: Final = 3
 """The error of a process whose name a newer one has taken (PROTOCOL.md section 5)."""
 
@@ -333,7 +333,7 @@ class Node:
         return await self._calls.answer(call, service)
 
     async def query(self, what: str, argument: str = "", *, timeout_s: float = 5.0) -> Any:
-        """Ask the hub for `status`, `nodes` or `players`; the parsed JSON."""
+        """Ask the hub for `status`, `nodes`, `players`, or the `mailbox` a question in JSON; parsed JSON."""
         if what not in _QUERIES:
             raise ValueError(f"query {what!r} is none of {', '.join(_QUERIES)}")
         core = self._check()

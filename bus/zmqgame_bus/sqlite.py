@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import sqlite3
 import sys
@@ -20,11 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
 from .errors import AlreadyRunning, Replaced, StoreUnavailable
 from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS, STORE_USED_PLAYERS
 from .mailbox import DEFERRED_KEY, Operation, Result
+from .sqlite_admin import admin, export
 
 __all__ = ["DURABILITY", "SqliteMailbox"]
 
@@ -486,36 +486,32 @@ class SqliteMailbox:
     # --- operators ---------------------------------------------------------------------------------
 
     def _admin(self, database: sqlite3.Connection, question: str) -> Result:
-        asked = orjson.loads(question)
-        op, player = asked.get("op"), asked.get("player", "")
-        if op == "list":
-            found = database.execute(
-                "select player, count(*), sum(length(payload)), min(row) from rows where player >= ?"
-                " group by player order by player limit ?",
-                (asked.get("from", ""), int(asked.get("limit", 100))),
-            )
-            names: tuple[str, ...] = ("player", "messages", "bytes", "first_row")
-        elif op == "show":
-            found = database.execute(
-                "select row, node_key, epoch, seq, deadline_ms, content, length(payload), case when ? then"
-                " hex(payload) end from rows where player = ? and row > ? order by row limit ?",
-                (bool(asked.get("payload")), player, asked.get("after", 0), int(asked.get("limit", 100))),
-            )
-            names = ("row", "node_key", "epoch", "seq", "deadline_ms", "content", "bytes", "payload")
-        elif op == "purge":
-            before = self._usage(database, player)[0]
-            self._settle(database, player, int(asked.get("up_to", _BIAS - 1)))
-            return ("text", orjson.dumps({"purged": before - self._usage(database, player)[0]}).decode())
-        else:
-            return ("text", orjson.dumps({"error": f"a mailbox has no operation {op!r}"}).decode())
-        rows = [dict(zip(names, row, strict=True)) for row in found]
-        for row in rows:
-            row.update({name: _unsigned(row[name]) for name in _BIASED if name in row})
-        return ("text", orjson.dumps(rows).decode())
+        return ("text", admin(database, functools.partial(self._purge, database), question))
 
+    def _purge(
+        self, database: sqlite3.Connection, player: str, up_to: int, deferred: bool
+    ) -> tuple[int, int]:
+        """Delete rows, and deferred messages if wanted; how many of each."""
+        used = self._usage(database, player)
+        before = used[0]
+        self._settle(database, player, up_to)
+        gone = before - used[0]
+        later = []
+        if deferred:
+            later = database.execute(
+                "delete from deferred where player = ? returning length(payload)", (player,)
+            ).fetchall()
+            for (size,) in later:
+                self._bytes -= size + _ROW_BYTES
+                used[0] -= 1
+                used[1] -= size
+        return gone, len(later)
 
-_BIASED = ("node_key", "epoch", "seq", "deadline_ms")
-"""Columns that hold u64 less 2**63."""
+    def export(self) -> Iterator[dict[str, Any]]:
+        """All that the store holds."""
+        with self._transaction() as database:
+            yield from export(database)
+
 
 _HANDLERS: dict[str, Callable[..., Result]] = {
     "open": SqliteMailbox._open,
