@@ -357,6 +357,14 @@ class Hub:
         hub_grace_ms: int = 3_000,
         handshake_ms: int = 5_000,
         curve_secret_key: bytes | None = None,
+        previous_secret_key: bytes | None = None,
+        allowed: Sequence[tuple[bytes, str, Sequence[str]]] = (),
+    ) -> None: ...
+    def set_keys(
+        self,
+        *,
+        curve_secret_key: bytes,
+        previous_secret_key: bytes | None = None,
         allowed: Sequence[tuple[bytes, str, Sequence[str]]] = (),
     ) -> None: ...
     @property

@@ -21,14 +21,14 @@ pub const PACKETS: Target = Target {
     name: "client_packets",
     body: packets,
     seeds: packet_seeds,
-    per_byte: 32,
+    per_byte: 128,
     fixed: 16 << 10,
 };
 pub const FRAMES: Target = Target {
     name: "frames",
     body: frames,
     seeds: frame_seeds,
-    per_byte: 32,
+    per_byte: 128,
     fixed: 16 << 10,
 };
 pub const NETCODE_SERVER: Target = Target {

@@ -30,6 +30,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
 #[pyclass(frozen)]
 struct Hub {
     runner: HubRunner,
+    handshake_ms: u64,
 }
 
 /// A key, the pattern of the names that it may have, and roles.
@@ -40,7 +41,7 @@ impl Hub {
     #[new]
     #[pyo3(signature = (listen, *, hub_epoch, name = "hub", heartbeat_ms = 1_000, dead_ms = 3_000,
                         node_grace_ms = 5_000, hub_grace_ms = 3_000, handshake_ms = 5_000,
-                        curve_secret_key = None, allowed = vec![]))]
+                        curve_secret_key = None, previous_secret_key = None, allowed = vec![]))]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of the Python class"
@@ -56,6 +57,7 @@ impl Hub {
         hub_grace_ms: u64,
         handshake_ms: u64,
         curve_secret_key: Option<&[u8]>,
+        previous_secret_key: Option<&[u8]>,
         allowed: Vec<AllowedKey>,
     ) -> PyResult<Self> {
         if heartbeat_ms == 0 || dead_ms <= heartbeat_ms {
@@ -63,21 +65,8 @@ impl Hub {
                 "dead_ms {dead_ms} must be above heartbeat_ms {heartbeat_ms}, and that above 0"
             )));
         }
-        let allowed = allowed
-            .into_iter()
-            .map(allowed_key)
-            .collect::<PyResult<Vec<_>>>()?;
-        let security = match curve_secret_key {
-            None if allowed.is_empty() => Security::Null,
-            None => return Err(PyValueError::new_err("allowed keys need curve_secret_key")),
-            Some(secret) => Security::CurveServer {
-                secret: SecretKey::new(key(secret, "curve_secret_key")?),
-                allowed: (!allowed.is_empty())
-                    .then(|| allowed.iter().map(|a| a.key).collect::<BTreeSet<_>>()),
-            },
-        };
-        let mut zmtp = Config::new(Role::Server, security);
-        zmtp.handshake_ms = handshake_ms;
+        let (zmtp, allowed) =
+            keys_of(curve_secret_key, previous_secret_key, allowed, handshake_ms)?;
         let mut hash_seed = [0; 8];
         zmqgame_reactor::random(&mut hash_seed)?;
         let unix = SystemTime::now()
@@ -103,12 +92,36 @@ impl Hub {
                 _ => PyOSError::new_err(text),
             }
         })?;
-        Ok(Self { runner })
+        Ok(Self {
+            runner,
+            handshake_ms,
+        })
     }
 
     #[getter]
     fn endpoints(&self) -> Vec<String> {
         self.runner.endpoints().to_vec()
+    }
+
+    /// Other keys for connections from now on; links whose key is no longer allowed are closed.
+    #[pyo3(signature = (*, curve_secret_key, previous_secret_key = None, allowed = vec![]))]
+    fn set_keys(
+        &self,
+        curve_secret_key: &[u8],
+        previous_secret_key: Option<&[u8]>,
+        allowed: Vec<AllowedKey>,
+    ) -> PyResult<()> {
+        let (zmtp, allowed) = keys_of(
+            Some(curve_secret_key),
+            previous_secret_key,
+            allowed,
+            self.handshake_ms,
+        )?;
+        if self.runner.set_keys(zmtp, allowed) {
+            Ok(())
+        } else {
+            Err(PyRuntimeError::new_err("the hub has ended"))
+        }
     }
 
     fn next_store_batch(&self, py: Python<'_>, timeout_ms: u64) -> Option<StoreBatch> {
@@ -193,6 +206,34 @@ impl Hub {
                 })
             })
     }
+}
+
+/// The socket's side of the keys, and the hub's.
+fn keys_of(
+    secret: Option<&[u8]>,
+    previous: Option<&[u8]>,
+    allowed: Vec<AllowedKey>,
+    handshake_ms: u64,
+) -> PyResult<(Config, Vec<Allowed>)> {
+    let allowed = allowed
+        .into_iter()
+        .map(allowed_key)
+        .collect::<PyResult<Vec<_>>>()?;
+    let security = match secret {
+        None if allowed.is_empty() && previous.is_none() => Security::Null,
+        None => return Err(PyValueError::new_err("allowed keys need curve_secret_key")),
+        Some(secret) => Security::CurveServer {
+            secret: SecretKey::new(key(secret, "curve_secret_key")?),
+            allowed: (!allowed.is_empty())
+                .then(|| allowed.iter().map(|a| a.key).collect::<BTreeSet<_>>()),
+        },
+    };
+    let mut zmtp = Config::new(Role::Server, security);
+    zmtp.handshake_ms = handshake_ms;
+    if let Some(previous) = previous {
+        zmtp = zmtp.with_previous(SecretKey::new(key(previous, "previous_secret_key")?));
+    }
+    Ok((zmtp, allowed))
 }
 
 fn allowed_key((bytes, names, roles): AllowedKey) -> PyResult<Allowed> {

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use zmqgame_core::zmtp::{Config, Established, Event, Peer, Role, Security};
-use zmqgame_reactor::bus::limits::{MAX_HANDSHAKES, OUT_HIGH_BYTES};
+use zmqgame_core::zmtp::{Config, Established, Event, Peer, Role, SecretKey, Security};
+use zmqgame_reactor::bus::limits::{
+    ADDRESS_BURST, ADDRESS_RATE, MAX_HANDSHAKES, OUT_HIGH_BYTES, PARTIAL_MAX_BYTES,
+};
 use zmqgame_reactor::bus::server::{Action, Conn, Router, Server, Watch};
 use zmqgame_reactor::listener::Listener;
 use zmqgame_reactor::wake::Wake;
@@ -291,4 +293,135 @@ fn a_reader_that_does_not_read_is_bounded_and_harms_no_one() {
         got += 1;
     }
     assert_eq!(server.watch.counters().closed.get("slow_reader"), None);
+}
+
+fn curve() -> (Config, Config) {
+    let server = SecretKey::new([1; 32]);
+    let client = Security::CurveClient {
+        server: server.public(),
+        secret: SecretKey::new([2; 32]),
+    };
+    let server = Security::CurveServer {
+        secret: server,
+        allowed: None,
+    };
+    (
+        Config::new(Role::Server, server),
+        Config::new(Role::Client, client),
+    )
+}
+
+/// More handshakes than an address may begin, each as far as the server's costly part, while a peer that was
+/// there before goes on.
+#[test]
+fn a_flood_of_handshakes_is_bounded_and_others_go_on() {
+    let (server_config, client_config) = curve();
+    let server = Running::new(server_config);
+    let mut good = Client::new(&server.address, client_config.clone());
+    let began = Instant::now();
+    let mut honest = Peer::new(Arc::new(client_config), 0, [7; 96]);
+    let mut start = honest.out().take();
+    let mut greeting = Peer::new(Arc::new(curve().0), 0, [0; 96]).out().take();
+    honest.handle_input(0, &mut greeting, &mut |_| ()).unwrap();
+    start.extend_from_slice(&honest.out().take());
+    let mut held = VecDeque::new();
+    for number in 0..2_000 {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        // Refused ones are reset under our hands.
+        let _refused = stream.write_all(&start);
+        held.push_back(stream);
+        if held.len() > 200 {
+            held.pop_front();
+        }
+        if number % 50 == 0 {
+            good.round_trip(b"while others knock");
+        }
+    }
+    good.round_trip(b"after it");
+    let seconds = began.elapsed().as_secs() + 1;
+    let allowed = ADDRESS_BURST + seconds * ADDRESS_RATE;
+    server.wait_closed("too_many_handshakes", 2_001_u64.saturating_sub(allowed));
+    assert_eq!(server.watch.counters().established, 1);
+}
+
+/// All links together hold no more of unfinished frames than the limit; who is cut is one that holds much.
+#[test]
+fn unfinished_frames_of_all_links_have_one_bound() {
+    let server = Running::null();
+    let mut good = server.client();
+    let size = 2_000_000;
+    let mut held = Vec::new();
+    for _ in 0..=PARTIAL_MAX_BYTES / size {
+        let mut client = server.client();
+        let mut head = vec![2];
+        head.extend_from_slice(&(size as u64).to_be_bytes());
+        head.resize(size, 0);
+        client.stream.write_all(&head).unwrap();
+        held.push(client);
+        good.round_trip(b"small ones pass");
+    }
+    server.wait_closed("unfinished_frames", 1);
+    good.round_trip(b"still here");
+    drop(held);
+    // What was held is given back: once more the same is possible.
+    let closed = server.watch.counters().closed["unfinished_frames"];
+    assert!(closed <= 2, "{closed} were cut");
+    server.client().round_trip(&vec![7; 1_900_000]);
+}
+
+#[test]
+fn keys_change_for_connections_to_come() {
+    let (server_config, client_config) = curve();
+    let listener = Listener::bind_tcp("127.0.0.1:0", false).unwrap();
+    let address = listener.address();
+    let wake = Wake::new().unwrap();
+    let mut server =
+        Server::new(Echo::default(), server_config, vec![listener], wake.clone()).unwrap();
+    let watch = server.watch();
+    let (change, changes) = std::sync::mpsc::channel::<Option<Config>>();
+    let thread = std::thread::spawn(move || {
+        loop {
+            server.turn(Some(5)).unwrap();
+            match changes.try_recv() {
+                Ok(Some(config)) => server.set_config(config),
+                Ok(None) => return,
+                Err(_) => {}
+            }
+        }
+    });
+    let mut before = Client::new(&address, client_config.clone());
+    let security = Security::CurveServer {
+        secret: SecretKey::new([9; 32]),
+        allowed: None,
+    };
+    let rotated = Config::new(Role::Server, security);
+    let both = rotated.clone().with_previous(SecretKey::new([1; 32]));
+    change.send(Some(both)).unwrap();
+    let new_config = Config::new(
+        Role::Client,
+        Security::CurveClient {
+            server: SecretKey::new([9; 32]).public(),
+            secret: SecretKey::new([2; 32]),
+        },
+    );
+    // The change is taken within a turn; until then the new key is refused.
+    let until = Instant::now() + Duration::from_secs(20);
+    let connects = |config: &Config| {
+        std::panic::catch_unwind(|| drop(Client::new(&address, config.clone()))).is_ok()
+    };
+    while !connects(&new_config) {
+        assert!(Instant::now() < until);
+    }
+    Client::new(&address, client_config.clone()).round_trip(b"by the old key");
+    before.round_trip(b"as before");
+    change.send(Some(rotated)).unwrap();
+    while connects(&client_config) {
+        assert!(Instant::now() < until);
+    }
+    before.round_trip(b"a link outlives its server's key");
+    Client::new(&address, new_config).round_trip(b"by the new one");
+    assert!(watch.counters().closed["authentication"] >= 1);
+    change.send(None).unwrap();
+    wake.wake();
+    thread.join().unwrap();
 }

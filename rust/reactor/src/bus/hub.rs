@@ -16,10 +16,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use zmqgame_core::bus::hub::trace::Hop;
-use zmqgame_core::bus::hub::{Hub, HubConfig, HubOut, Peer, Sum};
+use zmqgame_core::bus::hub::{Allowed, Hub, HubConfig, HubOut, Peer, Sum};
 use zmqgame_core::zmtp::{Config, Established};
 
 use super::counters::LogLine;
+use super::limits::FIRST_FRAME_BYTES;
 use super::server::{Action, Conn, Router, Server, Watch};
 use super::store::StoreQueue;
 use crate::listener::Listener;
@@ -46,6 +47,10 @@ enum Command {
         answer: SyncSender<(Vec<Hop>, Vec<Sum>)>,
     },
     Note(String),
+    Keys {
+        zmtp: Box<Config>,
+        allowed: Vec<Allowed>,
+    },
     Stop {
         drain_ms: u64,
     },
@@ -56,6 +61,8 @@ pub struct HubRouter {
     hub: Hub,
     store: Arc<StoreQueue>,
     commands: Receiver<Command>,
+    /// For the server: what connections from now on are met with.
+    zmtp: Option<Config>,
     /// When the hub's clock began.
     started: Instant,
     /// Asked to stop: until when what waits may still go out.
@@ -84,6 +91,10 @@ impl HubRouter {
                 drop(answer.try_send((hops, self.hub.take_sums(SUMS_A_TAKE, all))));
             }
             Command::Note(json) => self.hub.set_note(json),
+            Command::Keys { zmtp, allowed } => {
+                self.zmtp = Some(*zmtp);
+                self.hub.set_allowed(now_ms, allowed);
+            }
             Command::Stop { drain_ms } => self.stop_at_ms = Some(now_ms.saturating_add(drain_ms)),
         }
     }
@@ -193,7 +204,7 @@ impl HubRunner {
     ///
     /// # Errors
     /// An endpoint can't be bound; the text names it.
-    pub fn start(hub: HubConfig, zmtp: Config, endpoints: &[String]) -> io::Result<Self> {
+    pub fn start(hub: HubConfig, mut zmtp: Config, endpoints: &[String]) -> io::Result<Self> {
         let listeners = endpoints
             .iter()
             .map(|endpoint| bind(endpoint))
@@ -210,9 +221,11 @@ impl HubRunner {
             hub: Hub::new(hub, 0),
             store: Arc::clone(&store),
             commands: receiver,
+            zmtp: None,
             started: Instant::now(),
             stop_at_ms: None,
         };
+        zmtp.first_frame_bytes = FIRST_FRAME_BYTES;
         let server = Server::new(router, zmtp, listeners, wake.clone())?;
         let (watch, end) = (server.watch(), Arc::new(End::default()));
         let (at_end, store_at_end) = (Arc::clone(&end), Arc::clone(&store));
@@ -312,6 +325,17 @@ impl HubRunner {
         self.watch.take_log()
     }
 
+    /// Other keys: connections from now on are met with `zmtp`, links whose key is not in `allowed` any more
+    /// are closed. False: the loop has ended, or is asked too much.
+    #[must_use]
+    pub fn set_keys(&self, mut zmtp: Config, allowed: Vec<Allowed>) -> bool {
+        zmtp.first_frame_bytes = FIRST_FRAME_BYTES;
+        let zmtp = Box::new(zmtp);
+        let taken = self.commands.try_send(Command::Keys { zmtp, allowed });
+        self.wake.wake();
+        taken.is_ok()
+    }
+
     /// Takes no more connections, lets what waits go out for at most so long, then ends.
     pub fn stop(&self, drain_ms: u64) {
         // Fails only when the loop is gone, or 64 others have asked it something: it will see one.
@@ -351,6 +375,9 @@ fn run(mut server: Server<HubRouter>) -> String {
             Ok(None) => {}
             Ok(Some(why)) => return why,
             Err(error) => return format!("waiting for sockets failed: {error}"),
+        }
+        if let Some(zmtp) = server.router.zmtp.take() {
+            server.set_config(zmtp);
         }
         if let Some(at_ms) = server.router.stop_at_ms {
             server.stop_listening();

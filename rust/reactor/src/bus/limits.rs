@@ -22,6 +22,23 @@ pub const DISCARD_BYTES: usize = 16 << 10;
 pub const DISCARD_READS: usize = 64;
 /// Connections taken in a turn.
 pub const ACCEPTS_A_TURN: usize = 64;
+/// New connections a second from addresses that have proven no key: at 0.2 ms each a tenth of a core.
+pub const CONNECTION_RATE: u64 = 500;
+/// Such connections at once, after a quiet time: twice the nodes that a hub is made for.
+pub const CONNECTION_BURST: u64 = 2_048;
+/// New connections a second from one address.
+pub const ADDRESS_RATE: u64 = 250;
+/// Such connections at once: 1,000 nodes of one machine that come back together.
+pub const ADDRESS_BURST: u64 = 1_024;
+/// Addresses whose connections are counted.
+pub const ADDRESSES: usize = 4_096;
+/// Reads of a turn from peers that are in a CURVE handshake: 2 ms, which others can wait.
+pub const HANDSHAKE_READS_A_TURN: usize = 16;
+/// The first frame of a peer: a hello has at most 9 KiB.
+pub const FIRST_FRAME_BYTES: usize = 64 << 10;
+/// What all links together may hold of frames that are not whole: 32 of the largest. Beyond it the link
+/// that holds most is closed; a node comes back and sends again.
+pub const PARTIAL_MAX_BYTES: usize = 64 << 20;
 /// Pieces of one vectored write.
 pub const SLICES_A_WRITE: usize = 64;
 /// Lines of the log that wait for whoever reads them; more are counted and dropped.
@@ -36,3 +53,5 @@ pub const NODE_EVENTS: usize = 65_536;
 const _: () = assert!(OUT_LOW_BYTES < OUT_HIGH_BYTES && OUT_HIGH_BYTES < OUT_MAX_BYTES);
 const _: () = assert!(OUT_MAX_BYTES > OUT_HIGH_BYTES + 4 * zmqgame_core::limits::MAX_FRAME_BYTES);
 const _: () = assert!(MAX_HANDSHAKES < MAX_CONNECTIONS);
+const _: () = assert!(PARTIAL_MAX_BYTES >= 16 * zmqgame_core::limits::MAX_FRAME_BYTES);
+const _: () = assert!(ADDRESS_BURST <= CONNECTION_BURST && ADDRESS_RATE <= CONNECTION_RATE);

@@ -26,6 +26,8 @@ pub struct Link {
     pub held_back: bool,
     /// In the list of links with something to write.
     pub dirty: bool,
+    /// What it held of an unfinished frame when that was counted last.
+    pub partial_bytes: usize,
 }
 
 /// What one read gave.
@@ -62,6 +64,7 @@ impl Link {
             known: false,
             held_back: false,
             dirty: false,
+            partial_bytes: 0,
         };
         link.update_timer(reactor);
         Ok(link)

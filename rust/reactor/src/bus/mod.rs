@@ -11,6 +11,7 @@ pub mod counters;
 pub mod dealer;
 pub mod dealer_socket;
 pub mod dealer_thread;
+pub mod gate;
 pub mod hub;
 pub mod limits;
 pub mod link;

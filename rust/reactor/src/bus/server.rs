@@ -9,8 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use zmqgame_core::zmtp::{Config, Established, Event};
 
 use super::counters::{Counters, Log, LogLine};
+use super::gate::Gate;
 use super::limits::{
-    ACCEPTS_A_TURN, MAX_CONNECTIONS, MAX_HANDSHAKES, OUT_MAX_BYTES, READ_BYTES, READS_A_TURN,
+    ACCEPTS_A_TURN, HANDSHAKE_READS_A_TURN, MAX_CONNECTIONS, MAX_HANDSHAKES, OUT_MAX_BYTES,
+    PARTIAL_MAX_BYTES, READ_BYTES, READS_A_TURN,
 };
 use super::link::{Link, ReadOutcome};
 use crate::listener::{Accepted, Listener, PAUSE_MS};
@@ -122,6 +124,11 @@ pub struct Server<R> {
     open: usize,
     /// Links before READY, oldest first; those that are done are taken out when it gets long.
     handshakes: Vec<Conn>,
+    gate: Gate,
+    /// How many peers in a CURVE handshake are still read in this turn.
+    handshake_reads: usize,
+    /// Held of frames that are not whole, by all links.
+    partial_bytes: usize,
     dirty: Vec<Conn>,
     buffer: Vec<u8>,
     ready: Vec<Ready>,
@@ -162,6 +169,9 @@ impl<R: Router> Server<R> {
             free: Vec::new(),
             open: 0,
             handshakes: Vec::new(),
+            gate: Gate::new(0),
+            handshake_reads: 0,
+            partial_bytes: 0,
             dirty: Vec::new(),
             buffer: vec![0; READ_BYTES],
             ready: Vec::new(),
@@ -185,6 +195,11 @@ impl<R: Router> Server<R> {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         self.reactor.now_ms()
+    }
+
+    /// Other keys, for connections from now on; the others keep theirs.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = Arc::new(config);
     }
 
     /// Whether nothing waits to be written.
@@ -211,6 +226,7 @@ impl<R: Router> Server<R> {
         self.reactor.wait(&mut ready, wait_ms)?;
         self.counters.turns += 1;
         let now_ms = self.reactor.now_ms();
+        self.handshake_reads = HANDSHAKE_READS_A_TURN;
         for event in &ready {
             self.event(*event, now_ms);
         }
@@ -260,7 +276,7 @@ impl<R: Router> Server<R> {
         } else if event.timer {
             self.timer(token, now_ms);
         } else {
-            if event.readable {
+            if event.readable && self.may_read(token) {
                 self.read(token, now_ms);
             }
             if event.writable {
@@ -278,6 +294,17 @@ impl<R: Router> Server<R> {
         }
     }
 
+    /// Peers in a handshake get a part of the turn only; epoll names those left out again.
+    fn may_read(&mut self, conn: Conn) -> bool {
+        let curve = self.config.is_curve();
+        if !curve || self.link(conn).is_none_or(|link| link.known) {
+            return true;
+        }
+        let may = self.handshake_reads > 0;
+        self.handshake_reads = self.handshake_reads.saturating_sub(1);
+        may
+    }
+
     fn accept(&mut self, index: usize, now_ms: u64) {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(listener) = self.listeners.get_mut(index) else {
@@ -292,6 +319,8 @@ impl<R: Router> Server<R> {
                             address,
                             format!("the limit is {MAX_CONNECTIONS}"),
                         );
+                    } else if let Err(why) = self.gate.admit(now_ms, &address) {
+                        self.note("too_many_handshakes", address, why);
                     } else if let Err(error) = self.open(stream, address.clone()) {
                         self.note("descriptors", address, error.to_string());
                     } else {
@@ -422,7 +451,7 @@ impl<R: Router> Server<R> {
                 }
             };
             self.counters.in_bytes += count as u64;
-            let (router, counters) = (&mut self.router, &mut self.counters);
+            let (router, counters, gate) = (&mut self.router, &mut self.counters, &mut self.gate);
             let Link {
                 peer,
                 address,
@@ -438,6 +467,9 @@ impl<R: Router> Server<R> {
                 Event::Ready(established) => {
                     counters.established += 1;
                     *known = true;
+                    if established.key.is_some() {
+                        gate.proven(address);
+                    }
                     router.connected(now_ms, conn, established, address);
                 }
             });
@@ -445,6 +477,7 @@ impl<R: Router> Server<R> {
             if let Err(error) = result {
                 return self.close(conn, error.kind(), &error.to_string(), now_ms);
             }
+            self.count_partial(conn, now_ms);
             self.update_timer(conn);
             if waiting > 0 {
                 self.mark_dirty(conn);
@@ -453,6 +486,29 @@ impl<R: Router> Server<R> {
             if count < READ_BYTES {
                 return;
             }
+        }
+    }
+
+    /// Counts what a link holds of an unfinished frame; over the limit of all, the largest goes, strangers
+    /// first.
+    fn count_partial(&mut self, conn: Conn, now_ms: u64) {
+        let Some(link) = self.link(conn) else {
+            return;
+        };
+        let (before, now) = (link.partial_bytes, link.peer.in_bytes());
+        link.partial_bytes = now;
+        self.partial_bytes = self.partial_bytes - before + now;
+        while self.partial_bytes > PARTIAL_MAX_BYTES {
+            let links = self.slots.iter().enumerate().filter_map(|(index, slot)| {
+                let link = slot.link.as_ref()?;
+                let rank = (!link.peer.has_spoken(), link.partial_bytes);
+                (link.partial_bytes > 0).then_some((rank, conn_of(index, slot.round)))
+            });
+            let Some((_, largest)) = links.max() else {
+                return;
+            };
+            let why = format!("unfinished frames hold more than {PARTIAL_MAX_BYTES} bytes");
+            self.close(largest, "unfinished_frames", &why, now_ms);
         }
     }
 
@@ -477,6 +533,7 @@ impl<R: Router> Server<R> {
         };
         self.free.push(slot_of(conn));
         self.open -= 1;
+        self.partial_bytes -= link.partial_bytes;
         let (address, known) = (link.address.clone(), link.known);
         link.close(&mut self.reactor);
         self.note(kind, address, why.to_owned());
