@@ -34,11 +34,17 @@ class Admission:
     def __init__(self, context: zmq.Context[Any], allowed: Sequence[Allowed]) -> None:
         self.counters: Counter[str] = Counter()
         self._patterns: dict[bytes, list[str]] = {}
-        for entry in allowed:
-            self._patterns.setdefault(entry.public, []).append(entry.pattern)
+        self.allow(allowed)
         self._authenticator = AsyncioAuthenticator(context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(domain=DOMAIN, credentials_provider=self)
+
+    def allow(self, allowed: Sequence[Allowed]) -> None:
+        """Another list, also for who is connected: a revoked key may speak for nobody any more."""
+        patterns: dict[bytes, list[str]] = {}
+        for entry in allowed:
+            patterns.setdefault(entry.public, []).append(entry.pattern)
+        self._patterns = patterns
 
     def protect(self, socket: zmq.Socket[Any], pair: KeyPair) -> None:
         """Make the socket a CURVE server: who has no admitted key gets no further than the handshake."""

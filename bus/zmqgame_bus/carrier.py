@@ -148,6 +148,7 @@ class PyzmqCarrier(Carrier):
         """Connect to `hub` when the core says so."""
         super().__init__(core, {**handlers, "connect": self._connect, "close": self._drop})
         self._hub, self._keys = hub, keys
+        self._key_failures = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._link: Link | None = None
         self._unwritten: bytes | None = None
@@ -170,6 +171,7 @@ class PyzmqCarrier(Carrier):
 
     def _on_end(self, why: str) -> None:
         self.key_trouble = self._link.key_trouble if self._link is not None else ""
+        self._key_failures += bool(self.key_trouble)
         if not self._ended:
             self.core.disconnected(now_ms(), random.getrandbits(64), why)
             self.take(self.core.events())
@@ -180,7 +182,7 @@ class PyzmqCarrier(Carrier):
             self._link = Link(
                 self._context,
                 self._hub,
-                self._keys,
+                self._keys.attempt(self._key_failures) if self._keys is not None else None,
                 on_frames=self._on_frames,
                 on_writable=self.flush,
                 on_end=self._on_end,

@@ -18,6 +18,7 @@ is lost by that. It does not raise, since no match should end because analytics 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import threading
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from zmqgame_bus.errors import StartError, ZmqgameError
 from zmqgame_bus.keys import Keyring, NodeKeys
@@ -45,6 +47,12 @@ __all__ = ["Emitter", "EventInvalid", "PlainNotLoopback", "SpoolFull", "open_emi
 
 ANNOUNCE_S: Final = 1.0
 """How long a lost last event can stay unnoticed. One frame of about 100 bytes a source and second."""
+
+_HANDSHAKE_FAILED: Final = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 
 RETRY_S: Final = 0.5
 """Between two tries to write to a disk that refuses."""
@@ -264,22 +272,45 @@ class Emitter:
         finally:
             with self._wake:
                 self._closing = True
+            monitor = socket.get_monitor_socket(_HANDSHAKE_FAILED)
+            socket.disable_monitor()
+            monitor.close(0)
             socket.close(linger=200)
             context.term()
             self._spool.close()
 
     def _connect(self, socket: zmq.Socket[bytes]) -> None:
+        socket.get_monitor_socket(_HANDSHAKE_FAILED)  # kept by the socket; from before the first handshake
         socket.setsockopt(zmq.SNDHWM, 1_000)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
+        self._connect_with_keys(socket, 0)
+
+    def _connect_with_keys(self, socket: zmq.Socket[bytes], failures: int) -> None:
+        """Connect, under CURVE with the key by which stats may be known next."""
         if self._keys is not None:
-            socket.curve_publickey = self._keys.public
-            socket.curve_secretkey = self._keys.secret
-            socket.curve_serverkey = self._keys.server_public
+            keys = self._keys.attempt(failures)
+            socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+            socket.curve_serverkey = keys.server_public
         socket.connect(self._publish)
+
+    def _change_keys(self, socket: zmq.Socket[bytes], failures: int) -> int:
+        """After handshakes that failed: the next key; how often that has happened."""
+        monitor, failed = socket.get_monitor_socket(_HANDSHAKE_FAILED), False
+        with contextlib.suppress(zmq.Again):
+            while True:
+                recv_monitor_message(monitor, zmq.NOBLOCK)
+                failed = True
+        if failed and self._keys is not None:
+            failures += 1
+            with contextlib.suppress(zmq.ZMQError):
+                socket.disconnect(self._publish)
+            self._connect_with_keys(socket, failures)
+        return failures
 
     def _turn_until_closed(self, socket: zmq.Socket[bytes]) -> None:
         announce_at = 0.0
+        failures = 0
         in_hand = 0  # bytes taken from the queue and not yet committed; they count as queued until then
         while True:
             with self._wake:
@@ -295,6 +326,7 @@ class Emitter:
                     self._queue_bytes -= in_hand
                     self._spool_bytes = self._spool.bytes
             if time.monotonic() >= announce_at or closing:
+                failures = self._change_keys(socket, failures)
                 socket.send(self._announcement())
                 announce_at = time.monotonic() + self._announce_s
             if closing:

@@ -19,6 +19,7 @@ from zmqgame_bus.epoch import keep_highest, read
 from zmqgame_bus.errors import AddressRefused, Replaced, StoreUnavailable, ZmqgameError, binding
 from zmqgame_bus.events import PlainNotLoopback, refuse_plain
 from zmqgame_bus.keys import Keyring
+from zmqgame_bus.keywatch import KeyWatch, hub_keys
 from zmqgame_bus.linklog import ORDINARY, LinkLog
 from zmqgame_bus.mailbox import Mailbox, Operation, open_configured
 from zmqgame_bus.process import Process, run
@@ -52,9 +53,11 @@ async def serve(process: Process) -> None:
         epoch = await asyncio.to_thread(_take_epoch, process, mailbox)
         with binding(config.listen, key="hub.listen"):
             hub = _start(config, keyring, process.name, epoch)
+        keys = asyncio.create_task(_watch_keys(process, hub, keyring))
         try:
             await _serve(process, config, hub, mailbox, epoch)
         finally:
+            keys.cancel()
             hub.stop(0)
     finally:
         await asyncio.to_thread(mailbox.close)
@@ -71,7 +74,6 @@ def _refuse_open_addresses(listen: str) -> None:
 
 
 def _start(config: HubConfig, keyring: Keyring, name: str, epoch: int) -> Hub:
-    allowed = keyring.allowed() if keyring.curve else []
     return Hub(
         [config.listen],
         hub_epoch=epoch,
@@ -80,9 +82,14 @@ def _start(config: HubConfig, keyring: Keyring, name: str, epoch: int) -> Hub:
         dead_ms=config.dead_ms,
         node_grace_ms=config.node_grace_ms,
         hub_grace_ms=config.hub_grace_ms,
-        curve_secret_key=keyring.pair().secret if keyring.curve else None,
-        allowed=[(each.public, each.pattern, list(each.roles)) for each in allowed],
+        **(hub_keys(keyring) if keyring.curve else {}),
     )
+
+
+async def _watch_keys(process: Process, hub: Hub, keyring: Keyring) -> None:
+    if keyring.curve:
+        watch = KeyWatch(keyring.server_files(), lambda: hub.set_keys(**hub_keys(keyring)), process.log)
+        await watch.run()
 
 
 async def _open_mailbox(process: Process) -> Mailbox | None:

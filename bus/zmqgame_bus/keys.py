@@ -4,11 +4,14 @@
 file           content                                                                  mode
 ============== ======================================================================== ==========
 ``NAME.key``   ``public = "Z85"`` and ``secret = "Z85"``, one a line                    0600
-``NAME.pub``   the public key, Z85, one line                                            0644
+``NAME.pub``   the public key, Z85, one a line                                          0644
 allowed.keys   ``PUBLIC  NAME-PATTERN  ROLE,ROLE`` a line; ``*`` is every role          0644
 token.secret   32 bytes as hexadecimal: signs the tokens with which players log in      0600
 netcode.key    32 bytes as hexadecimal: seals the connect tokens for UDP                0600
 ============== ======================================================================== ==========
+
+During a rotation ``NAME.key`` has two pairs and ``NAME.pub`` two keys, the new one first: a server answers to
+both, who connects trusts both, and ``allowed.keys`` has a line for each (`zmqgame_bus.rotation`).
 
 A bare file name is looked for among systemd's credentials (LoadCredential), then beside the configuration
 file.
@@ -16,12 +19,13 @@ file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import zmq
@@ -43,6 +47,8 @@ __all__ = [
     "new_secret",
     "read_allowed",
     "read_pair",
+    "read_pairs",
+    "read_publics",
 ]
 
 KEY_BYTES = 32
@@ -64,6 +70,23 @@ class NodeKeys:
     public: bytes
     secret: bytes = field(repr=False)
     server_public: bytes
+    others: tuple[bytes, ...] = ()
+    """Further keys by which the server may be known, during a rotation."""
+    source: Callable[[], NodeKeys] | None = field(default=None, repr=False, compare=False)
+    """Reads the files again; without it the keys stay as they are."""
+
+    def attempt(self, number: int) -> NodeKeys:
+        """The keys for the next connection: as the files say by now, the trusted servers in turn.
+
+        ``number`` counts the handshakes that have failed for the keys.
+        """
+        keys = self
+        if self.source is not None:
+            # A file that is being replaced, or was taken away: what was read before goes on.
+            with contextlib.suppress(KeyFileError):
+                keys = self.source()
+        trusted = (keys.server_public, *keys.others)
+        return replace(keys, server_public=trusted[number % len(trusted)], source=self.source)
 
 
 @dataclass(frozen=True)
@@ -93,8 +116,12 @@ class Keyring:
         return self._names.curve
 
     def pair(self) -> KeyPair:
-        """This process's own pair."""
-        return read_pair(self.locate(self._names.key_file))
+        """This process's own pair; the newer one during a rotation."""
+        return self.pairs()[0]
+
+    def pairs(self) -> list[KeyPair]:
+        """This process's own pairs, the newest first."""
+        return read_pairs(self.locate(self._names.key_file))
 
     def node(self) -> NodeKeys | None:
         """Keys for a connection to the hub; None without CURVE."""
@@ -107,6 +134,10 @@ class Keyring:
     def allowed(self) -> list[Allowed]:
         """Who may connect to this process."""
         return read_allowed(self.locate(self._names.allowed_file))
+
+    def server_files(self) -> tuple[Path, Path]:
+        """What a server reads again when it changes: its own pairs, who may connect."""
+        return self.locate(self._names.key_file), self.locate(self._names.allowed_file)
 
     def token_secret(self) -> bytes:
         """The secret that signs players' tokens."""
@@ -128,8 +159,13 @@ class Keyring:
     def _towards(self, server_file: str) -> NodeKeys | None:
         if not self._names.curve:
             return None
-        own = self.pair()
-        return NodeKeys(own.public, own.secret, read_public(self.locate(server_file)))
+
+        def read() -> NodeKeys:
+            own = self.pair()
+            first, *others = read_publics(self.locate(server_file))
+            return NodeKeys(own.public, own.secret, first, tuple(others), read)
+
+        return read()
 
 
 def encode(key: bytes) -> str:
@@ -148,15 +184,26 @@ def decode(text: str) -> bytes:
     return data
 
 
+def fresh_pair() -> KeyPair:
+    """A pair that is in no file yet."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(decode(public.decode()), decode(secret.decode()))
+
+
 def new_pair(folder: Path, name: str) -> KeyPair:
     """Make ``NAME.key`` and ``NAME.pub``; never overwrites a key."""
-    public, secret = zmq.curve_keypair()
-    pair = KeyPair(decode(public.decode()), decode(secret.decode()))
-    comment = f"# CURVE key pair of {name}. Keep it secret; give {name}.pub to others."
-    text = f'{comment}\npublic = "{encode(pair.public)}"\nsecret = "{encode(pair.secret)}"\n'
-    _create(folder / f"{name}.key", text, 0o600)
+    pair = fresh_pair()
+    _create(folder / f"{name}.key", pairs_text(name, [pair]), 0o600)
     _create(folder / f"{name}.pub", encode(pair.public) + "\n", 0o644)
     return pair
+
+
+def pairs_text(name: str, pairs: Sequence[KeyPair]) -> str:
+    """What stands in ``NAME.key``."""
+    lines = [f"# CURVE key pair of {name}. Keep it secret; give {name}.pub to others."]
+    for pair in pairs:
+        lines += [f'public = "{encode(pair.public)}"', f'secret = "{encode(pair.secret)}"']
+    return "\n".join(lines) + "\n"
 
 
 def new_secret(path: Path) -> None:
@@ -169,26 +216,50 @@ def allow(path: Path, entry: Allowed) -> None:
     known = read_allowed(path) if path.exists() else []
     if len(known) >= ALLOWED_KEYS:
         raise KeyFileError(f"{path} has {len(known)} keys: the limit is {ALLOWED_KEYS}")
-    with path.open("a") as stream:
-        stream.write(entry.line() + "\n")
+    before = path.read_text() if path.exists() else ""
+    rewrite(
+        path, before + ("\n" if before and not before.endswith("\n") else "") + entry.line() + "\n", 0o644
+    )
+
+
+def revoke(path: Path, public: bytes) -> list[Allowed]:
+    """Take every line of a key out of a file of allowed keys; these lines."""
+    gone = [entry for entry in read_allowed(path) if entry.public == public]
+    lines = path.read_text().splitlines(keepends=True)
+    rewrite(path, "".join(line for line in lines if line.split()[:1] != [encode(public)]), 0o644)
+    return gone
 
 
 def read_pair(path: Path) -> KeyPair:
-    """The pair in ``NAME.key``."""
-    found: dict[str, str] = {
-        match[1]: match[2] for match in _PAIR_LINE.finditer(_read(path, path.stem, secret=True))
-    }
+    """The pair in ``NAME.key``; the newer one during a rotation."""
+    return read_pairs(path)[0]
+
+
+def read_pairs(path: Path) -> list[KeyPair]:
+    """The pairs in ``NAME.key``, the newest first."""
+    halves = [(match[1], match[2]) for match in _PAIR_LINE.finditer(_read(path, path.stem, secret=True))]
     try:
-        return KeyPair(decode(found["public"]), decode(found["secret"]))
-    except (KeyError, ValueError) as error:
-        why = f"no line {error}" if isinstance(error, KeyError) else str(error)
-        raise KeyFileError(f"{path} is no key pair: {why}", hint=_MAKE.format(path.stem)) from error
+        names = [name for name, _ in halves]
+        if names not in (["public", "secret"], ["public", "secret"] * 2):
+            raise ValueError("one or two pairs of lines, public and secret, are wanted")
+        keys = [decode(text) for _, text in halves]
+        return [KeyPair(*pair) for pair in zip(keys[::2], keys[1::2], strict=True)]
+    except ValueError as error:
+        raise KeyFileError(f"{path} is no key pair: {error}", hint=_MAKE.format(path.stem)) from error
 
 
 def read_public(path: Path) -> bytes:
-    """The key in ``NAME.pub``."""
+    """The key in ``NAME.pub``; the newer one during a rotation."""
+    return read_publics(path)[0]
+
+
+def read_publics(path: Path) -> list[bytes]:
+    """The keys in ``NAME.pub``, the newest first."""
     try:
-        return decode(_read(path, path.stem).strip())
+        found = [decode(line) for line in _read(path, path.stem).split()]
+        if len(found) not in (1, 2):
+            raise ValueError(f"{len(found)} keys instead of one or two")
+        return found
     except ValueError as error:
         raise KeyFileError(f"{path} is no public key: {error}", hint=_MAKE.format(path.stem)) from error
 
@@ -271,3 +342,14 @@ def _create(path: Path, text: str, mode: int) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(fd)
+
+
+def rewrite(path: Path, text: str, mode: int) -> None:
+    """Replace a file at once: whoever reads it sees the old text or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    _create(beside, text, mode)
+    try:
+        beside.replace(path)
+    except OSError as error:
+        raise KeyFileError(f"{path} can't be written: {error.strerror}") from error

@@ -41,6 +41,9 @@ LINK_LOG_HOSTS: Final = 1_024
 KEY_FILE_BYTES: Final = 65_536
 """A key file or list of allowed keys: 500 entries of a long line each."""
 
+KEY_WATCH_S: Final = 1.0
+"""Key files are looked at this often: three calls of stat, and a revoked key is out within a second."""
+
 NAME_BYTES: Final = 128
 """A node, player, group or service name: fits a log line and an index page, as in limits.rs."""
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
 from zmqgame.cli import main
-from zmqgame_bus import keys
+from zmqgame_bus import keys, rotation
 from zmqgame_bus.config import load
 from zmqgame_bus.errors import KeyFileError
 from zmqgame_bus.keys import Allowed, Keyring, NodeKeys
@@ -124,3 +124,75 @@ def test_any_key_survives_its_text(data):
 def test_any_text_is_a_key_or_a_value_error(text):
     with contextlib.suppress(ValueError):
         assert len(keys.decode(text)) == 32
+
+
+def test_a_rotation_has_two_steps_with_both_keys_valid_between(tmp_path):
+    old = keys.new_pair(tmp_path, "game")
+    other = keys.new_pair(tmp_path, "other")
+    allowed = tmp_path / "allowed.keys"
+    allowed.write_text("# who\n")
+    for entry in (
+        Allowed(old.public, "game-*", ("game",)),
+        Allowed(other.public, "*", ("*",)),
+        Allowed(old.public, "spool:game-*", ("spool",)),
+    ):
+        keys.allow(allowed, entry)
+    before = keys.read_allowed(allowed)
+    begun = rotation.begin(tmp_path, "game")
+    new, *rest = keys.read_pairs(tmp_path / "game.key")
+    assert (rest, new.public, begun.old) == ([old], begun.new, old.public)
+    assert keys.read_pair(tmp_path / "game.key") == new
+    assert keys.read_publics(tmp_path / "game.pub") == [new.public, old.public]
+    assert keys.read_allowed(allowed)[:3] == before
+    assert {(each.pattern, each.roles) for each in begun.lines} == {
+        ("game-*", ("game",)),
+        ("spool:game-*", ("spool",)),
+    }
+    assert mode(tmp_path / "game.key") == 0o600
+    with pytest.raises(KeyFileError, match="under way"):
+        rotation.begin(tmp_path, "game")
+    rotation.finish(tmp_path, "game")
+    assert keys.read_pairs(tmp_path / "game.key") == [new]
+    assert keys.read_publics(tmp_path / "game.pub") == [new.public]
+    assert {each.public for each in keys.read_allowed(allowed)} == {other.public, new.public}
+    assert allowed.read_text().startswith("# who\n")
+    assert mode(tmp_path / "game.key") == 0o600
+    with pytest.raises(KeyFileError, match="no rotation is under way"):
+        rotation.finish(tmp_path, "game")
+
+
+def test_nodes_read_their_keys_again_and_try_the_trusted_servers_in_turn(tmp_path):
+    for name in ("node", "hub"):
+        keys.new_pair(tmp_path, name)
+    made = ring(tmp_path, "curve = true\n").node()
+    assert made.attempt(5).server_public == made.server_public
+    rotation.begin(tmp_path, "hub")
+    new, old = keys.read_publics(tmp_path / "hub.pub")
+    assert [made.attempt(number).server_public for number in range(3)] == [new, old, new]
+    own = rotation.begin(tmp_path, "node").new
+    assert made.attempt(0).public == own
+    (tmp_path / "hub.pub").unlink()
+    assert made.attempt(0).server_public == made.server_public
+
+
+def test_keys_by_the_command_line(tmp_path, capsys):
+    def run(*words, code=0):
+        assert main(["keys", *words, "--dir", str(tmp_path)]) == code
+        return capsys.readouterr()
+
+    run("new", "hub")
+    run("new", "game", "--allow", "game-*", "--roles", "game")
+    assert "spool" in run("allow", "game", "spool:*", "--roles", "spool").out
+    rotated = run("rotate", "game").out
+    assert "--finish" in rotated
+    assert rotated.count("added to") == 2
+    assert "new, rotating" in run("list").out
+    assert run("list").out == run("show").out
+    assert run("rotate", "game", "--finish").out.count("taken out of") == 2
+    assert "is not in" in run("revoke", "hub", code=1).err
+    assert run("revoke", "game").out.count("revoked in") == 2
+    assert keys.read_allowed(tmp_path / "allowed.keys") == []
+    assert "no key" in run("revoke", "nobody", code=1).err
+    secret = keys.encode(keys.read_pair(tmp_path / "hub.key").secret)
+    everything = "".join(run(*words).out for words in (["list"], ["list", "--json"], ["rotate", "hub"]))
+    assert secret not in everything

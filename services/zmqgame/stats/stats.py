@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from typing import Any
 
+import zmq
 from zmqgame_bus.admission import Admission
 from zmqgame_bus.errors import CannotReachHub
 from zmqgame_bus.keys import Keyring
+from zmqgame_bus.keywatch import KeyWatch
 from zmqgame_bus.node import Node
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
@@ -46,11 +49,7 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
     service = StatsService(config, warehouse, Journal(process.state_dir / "journal"), node)
     node.serve("stats", service.serve)
     try:
-        if keyring.curve:
-            allowed = keyring.allowed()
-            endpoint = service.bind(keyring.pair(), lambda context: Admission(context, allowed))
-        else:
-            endpoint = service.bind(None, None)
+        endpoint, watching = _bind(process, service, keyring)
         with contextlib.suppress(CannotReachHub):
             await node.start(timeout_s=HUB_WAIT_S)
         status = f"listening on {endpoint}" if node.up else f"listening on {endpoint}, waiting for the hub"
@@ -65,9 +64,26 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
         finally:
             telling.cancel()
             lost.cancel()
+            if watching is not None:
+                watching.cancel()
     finally:
         service.close()
         await node.close()
+
+
+def _bind(process: Process, service: StatsService, keyring: Keyring) -> tuple[str, asyncio.Task[None] | None]:
+    """Listen; with CURVE, follow the list of allowed keys."""
+    if not keyring.curve:
+        return service.bind(None, None), None
+    admissions: list[Admission] = []
+
+    def admit(context: zmq.Context[Any]) -> Admission:
+        admissions.append(Admission(context, keyring.allowed()))
+        return admissions[0]
+
+    endpoint = service.bind(keyring.pair(), admit)
+    watch = KeyWatch(keyring.server_files()[1:], lambda: admissions[0].allow(keyring.allowed()), process.log)
+    return endpoint, asyncio.create_task(watch.run())
 
 
 async def _tell(process: Process, service: StatsService) -> None:
