@@ -42,7 +42,10 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "host:port or empty": (re.compile(rf"(?:{_HOST}{_PORT})?"), "HOST:PORT"),
     "host": (re.compile(rf"(?:{_HOST})?"), "a host without a port"),
     "module:class": (re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "module:class"),
-    "mailbox": (re.compile(rf"sqlite:{_PATH}+"), "sqlite:PATH"),
+    "mailbox": (
+        re.compile(rf"sqlite:{_PATH}+|mongodb(?:\+srv)?://[^\s\0-\x1f\x7f]+"),
+        "sqlite:PATH or mongodb://HOST/DATABASE",
+    ),
     "warehouse": (
         re.compile(rf"chdb|https?://(?:[^/\s]*@)?{_HOST}(?:{_PORT})?(?:/\S*)?"),
         "chdb, http://HOST:PORT or https://HOST:PORT",

@@ -137,7 +137,6 @@ class MailboxConfig:
     )
     password_file: str = key(
         "",
-        unit="file",
         help="The password of USER in `url`; a bare name is also looked for among systemd's credentials.",
     )
     durability: str = key(
