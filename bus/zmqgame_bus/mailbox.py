@@ -76,6 +76,12 @@ class Mailbox(Protocol):
         Replaced when another hub has claimed the store (the process must end).
         """
 
+    def holder(self) -> int:
+        """Return the epoch of a hub that seems to have the store, 0 if none or if a lock tells."""
+
+    def ask(self, question: str) -> str:
+        """Answer a question of operators, without a claim if it changes nothing."""
+
     def export(self) -> Iterator[dict[str, Any]]:
         """Give all that the store holds, in an order in which it can be taken in again.
 
@@ -115,7 +121,7 @@ def open_configured(
     if path != chosen and not url and not path.startswith("/"):
         chosen = f"sqlite:{state_dir / path}"
     password = None
-    if table.password_file and not url:
+    if table.password_file and chosen.startswith("mongodb"):
         password = read_text_secret(Keyring(config).locate(table.password_file))
     return open_mailbox(
         chosen,

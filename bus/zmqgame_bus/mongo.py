@@ -35,7 +35,7 @@ from pymongo.write_concern import WriteConcern
 from .errors import StoreUnavailable
 from .limits import MONGO_REPLY_MS, MONGO_SELECT_MS, PROBLEM_TEXT_CHARS
 from .mailbox import Operation, Result, shown_url
-from .mongo_admin import export
+from .mongo_admin import admin, export
 from .mongo_batch import Batch, make_indexes, table
 from .mongo_chain import Chain
 from .mongo_documents import Documents, Work
@@ -100,6 +100,18 @@ class MongoMailbox:
         """Return the epoch of a hub that has the store, or was killed with it; 0 none."""
         with self._known_outcome():
             return self._chain.holder(self._live_session())
+
+    def ask(self, question: str) -> str:
+        """Answer a question of operators; without a claim the store is only looked at."""
+        if self._chain.run:
+            [(_, answer)] = self.run([("admin", question)])
+            return str(answer)
+        with self._known_outcome():
+            session = self._live_session()
+            self._chain.look(session)
+            self._documents.look(session)
+            work = Work(Batch(self._database, self._chain, session))
+            return str(admin(self._documents, work, question)[1])
 
     def export(self) -> Iterator[dict[str, Any]]:
         """All that the store holds, as it is now and without a claim."""

@@ -80,7 +80,7 @@ BAD_TEXTS = [
     ("game.rules", "nope", "is not module:class"),
     ("stats.clickhouse", "foo", "is not chdb, http://HOST:PORT or https://HOST:PORT"),
     ("stats.clickhouse", "http://host:99999", "is over the limit of 65535 for a port"),
-    ("mailbox.url", "mailbox.db", "is not sqlite:PATH"),
+    ("mailbox.url", "mailbox.db", "is not sqlite:PATH or mongodb://HOST/DATABASE"),
     ("manager.match_config", "{", "is not a JSON object"),
     ("manager.match_config", "[]", "is not a JSON object"),
     ("security.key_file", "", "is not the name of a file"),

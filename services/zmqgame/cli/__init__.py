@@ -27,6 +27,7 @@ _COMMANDS = {
     "players": ("status", "Who is known, who is online, and where."),
     "tail": ("tail", "Presence and events, as they happen."),
     "sql": ("sql", "Ask ClickHouse."),
+    "mailbox": ("mailbox", "What waits for players; move it to another store."),
     "keys": ("keys", "Make and show key files."),
     "config": ("configure", "Check, show and explain the configuration."),
     "bots": ("bots", "Players made of software."),
