@@ -29,6 +29,12 @@ impl<T> Agenda<T> {
         self.what.insert(self.order, what);
     }
 
+    /// When the next is to happen.
+    #[must_use]
+    pub fn next_at(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at_ms, _))| *at_ms)
+    }
+
     /// Takes what comes next.
     pub fn take_next(&mut self) -> Option<(u64, T)> {
         let Reverse((at_ms, order)) = self.heap.pop()?;

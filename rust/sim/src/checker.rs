@@ -247,6 +247,12 @@ impl Checker {
         }
     }
 
+    /// The last receipt for a message to a player.
+    #[must_use]
+    pub fn outcome(&self, id: MessageId, player: &str) -> Option<Outcome> {
+        self.sent.get(&(id, player.to_owned())).copied().flatten()
+    }
+
     /// Messages by recipient that senders took.
     #[must_use]
     pub fn sent_count(&self) -> u64 {

@@ -72,6 +72,44 @@ pub struct Knobs {
 }
 
 impl Knobs {
+    /// No fault, every way 1 ms long, no message that a script does not send.
+    #[must_use]
+    pub fn calm(senders: usize, hosts: usize, players: usize) -> Self {
+        let limits = HubConfig::default();
+        Self {
+            senders,
+            hosts,
+            players,
+            messages: 0,
+            group_per_mille: 0,
+            latency_ms: 1,
+            store_ms: 1,
+            ack_ms: 0,
+            hub_kill_ms: 0,
+            node_kill_ms: 0,
+            sender_kill_ms: 0,
+            cut_ms: 0,
+            move_ms: 0,
+            vanish_ms: 0,
+            leave_ms: 0,
+            store_fail_ms: 0,
+            notice_ms: 1,
+            store_away_ms: 0,
+            not_writable_ms: 0,
+            hold_up_ms: 0,
+            silent_cuts: false,
+            burst: 1,
+            window: limits.window_messages,
+            cursor_senders: limits.cursor_senders,
+            link_bytes: limits.link_bytes,
+            store_bytes: limits.store_bytes,
+            broadcast_per_mille: 0,
+            club_per_mille: 0,
+            clock_ahead_ms: 0,
+            faults_until_ms: 0,
+        }
+    }
+
     /// The run that a seed stands for: some are calm, some lose everything they can.
     #[must_use]
     pub fn of(seed: u64, prng: &mut Prng) -> Self {

@@ -9,6 +9,7 @@ mod faults;
 mod hub;
 mod links;
 mod nodes;
+pub mod script;
 mod what;
 mod workload;
 
@@ -20,6 +21,7 @@ use crate::prng::Prng;
 use crate::variant::Variant;
 use links::Link;
 use nodes::NodeProcess;
+use script::Gates;
 use std::collections::BTreeMap;
 use what::{FAULTS, What};
 use zmqgame_core::bus::codec::decode;
@@ -62,6 +64,8 @@ pub struct World {
     trace: u64,
     steps: u64,
     printing: bool,
+    /// Somebody says what happens: nothing comes back by itself.
+    script: Option<Gates>,
     /// What was found.
     pub checker: Checker,
     /// Why the hub refused to go on, which only a newer one may cause.
@@ -123,6 +127,13 @@ impl World {
     /// Everything down, nobody online, the faults on the agenda.
     #[must_use]
     pub fn new(knobs: Knobs, prng: Prng, variant: Variant) -> Self {
+        let mut world = Self::bare(knobs, prng, variant);
+        world.begin();
+        world
+    }
+
+    /// Everything down, nothing on the agenda.
+    fn bare(knobs: Knobs, prng: Prng, variant: Variant) -> Self {
         let names = (0..knobs.senders)
             .map(|n| format!("sender-{n}"))
             .chain((0..knobs.hosts).map(|n| format!("host-{n}")));
@@ -161,11 +172,14 @@ impl World {
             trace: 0,
             steps: 0,
             printing: false,
+            script: None,
             checker: Checker::default(),
             exits: Vec::new(),
         };
         variant.change_store(&mut world.store);
-        world.begin();
+        for client in 0..world.clients.len() {
+            world.checker.session_begins(&world.clients[client].player);
+        }
         world
     }
 
@@ -176,7 +190,6 @@ impl World {
             self.later(delay, What::NodeStart(node));
         }
         for client in 0..self.clients.len() {
-            self.checker.session_begins(&self.clients[client].player);
             let delay = self.prng.below(1_500);
             self.later(delay, What::Attach(client, 0));
         }

@@ -39,6 +39,10 @@ impl World {
             return;
         }
         let node = self.knobs.senders + self.prng.index(self.knobs.hosts);
+        self.attach_at(client, node);
+    }
+
+    pub(super) fn attach_at(&mut self, client: usize, node: usize) {
         let incarnation = self.nodes[node].incarnation;
         let state = &self.clients[client];
         let (player, login) = (state.player.clone(), state.login);
@@ -54,8 +58,7 @@ impl World {
         self.note(9, node as u64);
         let now_ms = self.now_ms;
         let Some(Ok(attached)) = attached else {
-            let delay = self.prng.between(20, 400);
-            return self.later(delay, What::Attach(client, visit));
+            return self.come_back_after(client, 20, 400);
         };
         self.clients[client].arrive(now_ms, node, incarnation);
         if let Attached::Resumed(pending) = attached {
@@ -116,9 +119,17 @@ impl World {
                     self.busy_at = self.now_ms;
                     let player = self.clients[client].player.clone();
                     self.checker.handled(self.now_ms, &player, id);
+                    if let Some(gates) = &mut self.script {
+                        gates.handled.push((client, id));
+                    }
                 }
                 let wait = self.prng.between(0, self.knobs.ack_ms);
                 self.clients[client].waits(self.now_ms + wait);
+                if let Some(gates) = &mut self.script
+                    && gates.mute.contains(&client)
+                {
+                    return gates.unsaid.push((client, id));
+                }
                 self.tell_host(client, Said::Handled(id));
             }
             Heard::Forget(up_to) => self.clients[client].cursor.forget(up_to),
@@ -142,7 +153,14 @@ impl World {
     }
 
     pub(super) fn come_back(&mut self, client: usize, within_ms: u64) {
-        let delay = self.prng.between(1, within_ms);
+        self.come_back_after(client, 1, within_ms);
+    }
+
+    fn come_back_after(&mut self, client: usize, least_ms: u64, within_ms: u64) {
+        if self.script.is_some() {
+            return;
+        }
+        let delay = self.prng.between(least_ms, within_ms);
         let visit = self.clients[client].visit;
         self.later(delay, What::Attach(client, visit));
     }

@@ -47,8 +47,10 @@ impl World {
                 link.at_hub = false;
             }
         }
-        let delay = self.prng.between(5, 6_000);
-        self.later(delay, What::HubStart);
+        if self.script.is_none() {
+            let delay = self.prng.between(5, 6_000);
+            self.later(delay, What::HubStart);
+        }
     }
 
     pub(super) fn hub_in(&mut self, conn: Conn, frame: &[u8]) {
@@ -174,14 +176,25 @@ impl World {
         self.hub = Some(hub);
     }
 
+    fn chance_of_late_commit(&mut self) -> bool {
+        match &self.script {
+            Some(gates) => gates.late_commit,
+            None => self.prng.chance(500),
+        }
+    }
+
     /// A batch of a killed hub may have been committed before the kill, or not at all.
     pub(super) fn store_done(&mut self, incarnation: u64, batch: &StoreBatch, fails: bool) {
+        if let Some(gates) = self.script.as_mut().filter(|gates| gates.store_held) {
+            gates.store.push((incarnation, batch.clone(), fails));
+            return;
+        }
         self.note(5, batch.ops.len() as u64);
         let alive = incarnation == self.hub_incarnation && self.hub.is_some();
         let committed = if alive {
-            !fails || self.prng.chance(500)
+            !fails || self.chance_of_late_commit()
         } else {
-            incarnation == self.hub_incarnation && self.prng.chance(500)
+            incarnation == self.hub_incarnation && self.chance_of_late_commit()
         };
         let mut result: Option<Vec<StoreDone>> = None;
         if committed {

@@ -18,6 +18,9 @@ pub(super) struct Link {
     pub(super) held_up: bool,
     pub(super) unread: Vec<Vec<u8>>,
     pub(super) lost_late: bool,
+    /// A script holds what is on its way to the node.
+    pub(super) held_to_node: bool,
+    pub(super) unread_by_node: Vec<Vec<u8>>,
     /// The hub could not write to it for a while: what it says then is old.
     pub(super) stalled: bool,
 }

@@ -80,8 +80,10 @@ impl World {
                 self.later(delay, What::ClientHears(client, visit, Heard::Closed));
             }
         }
-        let delay = self.prng.between(5, 12_000);
-        self.later(delay, What::NodeStart(node));
+        if self.script.is_none() {
+            let delay = self.prng.between(5, 12_000);
+            self.later(delay, What::NodeStart(node));
+        }
     }
 
     pub(super) fn node_of(&self, conn: Conn) -> Option<usize> {
@@ -92,8 +94,11 @@ impl World {
     }
 
     pub(super) fn node_in(&mut self, conn: Conn, frame: &[u8]) {
-        if self.links.get(&conn).is_none_or(|link| link.severed) {
+        let Some(link) = self.links.get_mut(&conn).filter(|link| !link.severed) else {
             return;
+        };
+        if link.held_to_node {
+            return link.unread_by_node.push(frame.to_vec());
         }
         let Some(node) = self.node_of(conn) else {
             return;
@@ -150,6 +155,8 @@ impl World {
                 held_up: false,
                 unread: Vec::new(),
                 lost_late: false,
+                held_to_node: false,
+                unread_by_node: Vec::new(),
                 stalled: false,
             },
         );

@@ -122,6 +122,14 @@ impl Hold {
         first.is_some_and(|first| first <= seq)
     }
 
+    /// A message was not written. A group send keeps back what comes later: to its members, whoever they are.
+    fn keep_back(&mut self, recipient: &Recipient, seq: u64) {
+        self.back.insert(seq);
+        if !matches!(recipient, Recipient::Player(_)) {
+            lower(&mut self.group, seq);
+        }
+    }
+
     /// The wait is over: what goes out again, in order.
     fn release(&mut self) -> BTreeSet<u64> {
         self.players.clear();
@@ -323,7 +331,7 @@ impl Sender {
             if !self.hold.holds(&message.recipient, seq) {
                 return Some(seq);
             }
-            self.hold.back.insert(seq);
+            self.hold.keep_back(&message.recipient, seq);
         }
         self.written = self.next_seq;
         None
