@@ -156,10 +156,22 @@ impl Checker {
     fn passed_over(&self, player: &str, id: MessageId) -> bool {
         let later = |session: &Session| session.highest.get(&id.node_key) > Some(&id);
         self.groups.contains_key(&id)
-            && self
+            && (self
                 .sessions
                 .get(player)
                 .is_some_and(|all| all.iter().any(later))
+                || self.sent_later(player, id))
+    }
+
+    /// Whether its sender sent this player something after it.
+    fn sent_later(&self, player: &str, id: MessageId) -> bool {
+        let last = MessageId {
+            seq: u64::MAX,
+            ..id
+        };
+        self.sent
+            .range((id, String::new())..=(last, player.to_owned()))
+            .any(|((other, to), _)| *other > id && to == player)
     }
 
     /// A sender got a receipt: promise A. What the store knows of it: whether

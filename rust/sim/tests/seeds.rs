@@ -57,6 +57,14 @@ fn seeds_that_once_failed() {
             10_187,
             "a repeat of what had gone out was stored behind another sender, and shown again",
         ),
+        (
+            10_689,
+            "a repeat of what was being refused stood behind a later one, and was told stored",
+        ),
+        (
+            10_875,
+            "a unicast passed a group send that its sender held back",
+        ),
     ] {
         let verdict = run(seed, false);
         assert!(

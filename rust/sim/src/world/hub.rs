@@ -176,6 +176,25 @@ impl World {
         self.hub = Some(hub);
     }
 
+    /// A script wants the hub dead at this batch.
+    fn dies_before_answer(&mut self, incarnation: u64, batch: &StoreBatch) -> bool {
+        if incarnation != self.hub_incarnation || self.hub.is_none() {
+            return false;
+        }
+        let Some(gates) = &mut self.script else {
+            return false;
+        };
+        let due = gates.kill_in == Some(0);
+        gates.kill_in = gates.kill_in.and_then(|others| others.checked_sub(1));
+        if due {
+            if gates.late_commit {
+                self.store.commit(batch);
+            }
+            self.hub_kill();
+        }
+        due
+    }
+
     fn chance_of_late_commit(&mut self) -> bool {
         match &self.script {
             Some(gates) => gates.late_commit,
@@ -190,6 +209,9 @@ impl World {
             return;
         }
         self.note(5, batch.ops.len() as u64);
+        if self.dies_before_answer(incarnation, batch) {
+            return;
+        }
         let alive = incarnation == self.hub_incarnation && self.hub.is_some();
         let committed = if alive {
             !fails || self.chance_of_late_commit()

@@ -41,8 +41,18 @@ impl World {
         if self.knobs.clock_ahead_ms > 0 {
             clock_ms += self.prng.below(self.knobs.clock_ahead_ms);
         }
+        let epoch = (self.nodes[node].epoch + 1).max(clock_ms);
+        self.node_begin(node, epoch, clock_ms);
+    }
+
+    /// A process of any epoch.
+    pub(super) fn node_start_as(&mut self, node: usize, epoch: u64) {
+        self.node_begin(node, epoch, self.now_ms);
+    }
+
+    fn node_begin(&mut self, node: usize, epoch: u64, clock_ms: u64) {
         let process = &mut self.nodes[node];
-        process.epoch = (process.epoch + 1).max(clock_ms);
+        process.epoch = epoch;
         process.incarnation += 1;
         process.timer_at = u64::MAX;
         let config = NodeConfig {
@@ -140,7 +150,9 @@ impl World {
         self.last_conn += 1;
         let conn = self.last_conn;
         self.nodes[node].conn = Some(conn);
-        let at_hub = self.hub.is_some();
+        let script = self.script.as_ref();
+        let blocked = script.is_some_and(|gates| gates.blocked.contains(&node));
+        let at_hub = self.hub.is_some() && !blocked;
         self.links.insert(
             conn,
             Link {
@@ -160,7 +172,7 @@ impl World {
                 stalled: false,
             },
         );
-        if let Some(hub) = self.hub.as_mut() {
+        if let Some(hub) = self.hub.as_mut().filter(|_| at_hub) {
             hub.handle_connected(self.now_ms, conn, Peer::default());
             self.drain_hub();
         } else {

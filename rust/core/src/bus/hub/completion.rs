@@ -150,7 +150,7 @@ impl Hub {
     }
 
     fn appended(&mut self, to: Recipient, flush: bool, done: &StoreDone) {
-        self.players.get_mut(to.player).line().appends -= 1;
+        self.players.get_mut(to.player).line().appends.pop_front();
         match done {
             StoreDone::UnknownPlayer => self.refuse(to, Detail::UnknownPlayer),
             // What was in memory may be in flight: it is not refused for good, it comes again.
@@ -172,18 +172,14 @@ impl Hub {
     /// A refusal by the store: what came later of that sender and waits in memory is `busy`, so that nothing passes
     /// the refused one before its sender knows.
     fn refuse(&mut self, to: Recipient, detail: Detail) {
-        let again = self.players.get_mut(to.player).line().contains(to.id);
-        if again || self.mailbox.will_append(to.player, to.id) {
-            return; // A resend of it was accepted since, and decides.
-        }
         self.outcome(to, Outcome::Refused, detail);
         let name = self.players.get(to.player).name.clone();
         let session = self.sessions.get_mut(to.from);
         if session.epoch != to.id.epoch || session.low > to.id.seq {
             return;
         }
-        let last = session.refused.entry(name.clone()).or_insert(to.id.seq);
-        *last = (*last).max(to.id.seq);
+        let of_player = session.refused.entry(name.clone()).or_default();
+        of_player.insert(to.id.seq, detail);
         for later in self.players.get_mut(to.player).line().take_later(to.id) {
             let sender = self.sessions.get_mut(to.from);
             sender.busy.insert(name.clone(), later.id.seq);

@@ -65,6 +65,13 @@ impl Hub {
         self.counters.recipients += 1;
         let hold = self.hold;
         let player = self.players.get_mut(at);
+        let refused = &self.sessions.get(entry.from).refused;
+        if !refused.is_empty()
+            && let Some(of_player) = refused.get(&player.name)
+            && let Some(detail) = of_player.get(&entry.id.seq)
+        {
+            return Entered::Done(Outcome::Refused, *detail);
+        }
         if let Some(line) = &player.line
             && line.is_accepted(entry.id)
             && !self.broken.lacks(Rule::AcceptedAtLive)
@@ -79,17 +86,17 @@ impl Hub {
         {
             return Entered::Done(Outcome::Stored, Detail::None);
         }
-        if player.phase == Phase::Offline && !hold {
-            self.append(at, entry, false);
-            return Entered::Open;
-        }
         if resend
             && player
                 .line
                 .as_ref()
-                .is_some_and(|line| line.contains(entry.id))
+                .is_some_and(|line| line.is_under_way(entry.id))
         {
             return Entered::Open; // [19]
+        }
+        if player.phase == Phase::Offline && !hold {
+            self.append(at, entry, false);
+            return Entered::Open;
         }
         let flows = flows(player.phase, self.broken);
         let live = flows && player.line().queue.is_empty();
@@ -358,7 +365,7 @@ impl Hub {
         let name = player.name.clone();
         let line = player.line();
         line.ops += 1;
-        line.appends += 1;
+        line.appends.push_back(entry.id);
         line.behind_read = true;
         line.behind_marks = true;
         line.at_end = false;

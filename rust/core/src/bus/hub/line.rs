@@ -111,8 +111,8 @@ pub struct Line {
     pub settling: bool,
     /// Operations of the store that will name this player when they are done.
     pub ops: u32,
-    /// Appends among them.
-    pub appends: u32,
+    /// What is being appended, in order.
+    pub appends: VecDeque<MessageId>,
     /// It is in its link's list of players that wait for room.
     pub stalled: bool,
     /// It is in the hub's list of players whose cursor is full.
@@ -120,6 +120,11 @@ pub struct Line {
 }
 
 impl Line {
+    /// Whether a message is here, in memory, or on its way into the mailbox: its outcome answers a repeat of it too.
+    pub fn is_under_way(&self, id: MessageId) -> bool {
+        self.contains(id) || self.appends.contains(&id)
+    }
+
     /// Whether a message is here, in memory.
     pub fn contains(&self, id: MessageId) -> bool {
         let sent = |sent: &Sent| matches!(sent, Sent::Memory(entry) if entry.id == id);
@@ -238,7 +243,7 @@ impl Line {
     /// before it is read.
     pub fn went_out(&self, id: MessageId) -> bool {
         let marked = |mark: &SenderMark| mark.id.node_key == id.node_key && mark.id >= id;
-        self.appends == 0 && self.marks.iter().any(marked) && !self.contains(id)
+        self.marks.iter().any(marked) && !self.is_under_way(id)
     }
 
     /// Whether the store said that it accepted this message [18].
@@ -251,7 +256,7 @@ impl Line {
     /// Whether all rows that were sent are acked and deleted, and nothing is being appended.
     pub fn has_no_rows_open(&self) -> bool {
         let rows = |sent: &Sent| !matches!(sent, Sent::Memory(_));
-        self.appends == 0 && self.settled >= self.settle_wanted && !self.sent.iter().any(rows)
+        self.appends.is_empty() && self.settled >= self.settle_wanted && !self.sent.iter().any(rows)
     }
 
     /// Whether memory holds a message of this sender.

@@ -326,7 +326,10 @@ impl Hub {
             entry.low = low;
             entry.busy.raise_low(low);
             if !entry.refused.is_empty() {
-                entry.refused.retain(|_, seq| *seq >= low);
+                entry.refused.retain(|_, of_player| {
+                    *of_player = of_player.split_off(&low);
+                    !of_player.is_empty()
+                });
             }
         }
     }

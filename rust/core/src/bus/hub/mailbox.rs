@@ -145,12 +145,6 @@ impl Mailbox {
         self.waiting.push_back(Pending { op, purpose });
     }
 
-    /// Whether an append of this message waits. Looks at all that wait: for refusals only.
-    pub fn will_append(&self, player: u32, id: MessageId) -> bool {
-        let same = |pending: &Pending| matches!(pending.purpose, Purpose::Append { player: at, id: other, .. } if at == player && other == id);
-        self.waiting.iter().any(same)
-    }
-
     /// How many operations are not done.
     pub fn backlog(&self) -> usize {
         self.waiting.len() + self.under_way.len()

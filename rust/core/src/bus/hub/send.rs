@@ -190,12 +190,13 @@ impl Hub {
         if sender.busy.blocks(name, send.seq) && !self.broken.lacks(Rule::BusyHolds) {
             return Err(Detail::BehindBusy);
         }
-        if sender
-            .refused
-            .get(name)
-            .is_some_and(|last| send.seq > *last)
-        {
-            return Err(Detail::BehindRefused);
+        if let Some(refused) = sender.refused.get(name) {
+            if refused.contains_key(&send.seq) {
+                return Ok(()); // It is refused again.
+            }
+            if refused.range(..send.seq).next().is_some() {
+                return Err(Detail::BehindRefused);
+            }
         }
         self.room(at, send.payload.len())?;
         Ok(())

@@ -3,7 +3,7 @@
 use crate::bus::hub::config::{Conn, Peer};
 use crate::bus::hub::directory::{FixedMap, NONE};
 use crate::bus::hub::outbound::Outbound;
-use crate::bus::hub::receipts::Report;
+use crate::bus::hub::receipts::{Detail, Report};
 use crate::bus::message::{Mark, VERSION_MIN};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -142,11 +142,11 @@ pub struct Session {
     pub reports: BTreeMap<u64, Report>,
     /// What was answered `busy` and has not come again [36]; cleared with the link.
     pub busy: BusySends,
-    /// Last refused seq per player, until the sender's low says that it knows; ends with the epoch.
+    /// What was refused by player and seq, until the sender's low says that it knows; ends with the epoch.
     ///
-    /// Were a later one accepted before that, a resend of the refused one would stand below the mark and be told
-    /// `stored`.
-    pub refused: BTreeMap<Arc<str>, u64>,
+    /// It is refused again when it comes again. Were a later one accepted before that, a resend of the refused one
+    /// would stand below the mark and be told `stored`.
+    pub refused: BTreeMap<Arc<str>, BTreeMap<u64, Detail>>,
     /// Sends that wait for the end of the hold, from the first group send on; cleared with the link.
     pub held: VecDeque<HeldSend>,
     /// Payload bytes in `held`.
