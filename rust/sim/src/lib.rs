@@ -11,6 +11,8 @@ pub mod client;
 pub mod knobs;
 /// Chance.
 pub mod prng;
+/// Worlds by hand that show what a rule is for.
+pub mod story;
 /// A rule less.
 pub mod variant;
 /// The run.

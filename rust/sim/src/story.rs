@@ -1,0 +1,105 @@
+//! Worlds by hand that show what a rule is for: with all rules nothing is found, without the rule something is.
+//!
+//! Chance hardly ever brings these about: each needs a host that hears late and a client that is back there in time.
+
+#[cfg(feature = "broken")]
+use crate::checker::Violation;
+use crate::knobs::Knobs;
+use crate::variant::Variant;
+use crate::world::script::Script;
+#[cfg(feature = "broken")]
+use zmqgame_core::bus::broken::Rule;
+use zmqgame_core::bus::message::MessageId;
+
+fn two_hosts(variant: Variant) -> Script {
+    Script::with(Knobs::calm(1, 2, 1), variant)
+}
+
+/// A client asks R1 for a login and vanishes before the answer, which has m1 behind it; at R2 it handles m1 and
+/// leaves; a new session of it asks R1; then the old answer arrives there [29].
+#[must_use]
+pub fn abandoned_login(variant: Variant) -> (Script, MessageId) {
+    let mut s = two_hosts(variant);
+    s.online(0, 0);
+    s.left(0);
+    let r1 = s.host(0);
+    let late = s.hold_to_node(r1);
+    s.attach(0, 0);
+    s.run(50);
+    let m1 = s.send(0, 0);
+    s.run(50);
+    s.vanish(0);
+    s.online(0, 1);
+    s.run(50);
+    s.left(0);
+    s.attach(0, 0);
+    s.run(50);
+    s.release_to_node(late);
+    s.run(100);
+    (s, m1)
+}
+
+/// R1 holds m1 for a client that is gone; p moves to R2 unseen by R1, handles m1 and leaves; a new session of it
+/// attaches at R1, which still believes that it hosts p [28].
+#[must_use]
+pub fn stale_host(variant: Variant) -> (Script, MessageId) {
+    let mut s = two_hosts(variant);
+    s.online(0, 0);
+    s.vanish(0);
+    let m1 = s.send(0, 0);
+    s.run(50);
+    let r1 = s.host(0);
+    let late = s.hold_to_node(r1);
+    s.online(0, 1);
+    s.run(50);
+    s.left(0);
+    s.attach(0, 0);
+    s.run(50);
+    s.release_to_node(late);
+    s.run(100);
+    (s, m1)
+}
+
+/// m1 is stored, handled and settled, its receipt is lost, its sender away; p leaves, comes back, and its mark could
+/// be trimmed; p leaves again, and the sender's resend finds the mark, or a mailbox that takes it once more [24].
+#[must_use]
+pub fn trim_before_low(variant: Variant) -> (Script, MessageId) {
+    let mut s = two_hosts(variant);
+    s.online(0, 0);
+    s.left(0);
+    s.hold_to_node(0);
+    let m1 = s.send(0, 0);
+    s.run(50);
+    s.online(0, 0);
+    s.run(50);
+    s.keep_out(0);
+    s.cut(0);
+    for _ in 0..2 {
+        s.left(0);
+        s.online(0, 0);
+        s.run(50);
+    }
+    s.left(0);
+    s.let_in(0);
+    s.run(200);
+    s.online(0, 0);
+    s.run(100);
+    (s, m1)
+}
+
+/// The world by hand that notices the lack of a rule, and what it finds without it.
+#[cfg(feature = "broken")]
+#[must_use]
+pub fn without(rule: Rule) -> Option<(&'static str, Violation)> {
+    let variant = Variant::without(rule);
+    let (name, script) = match rule {
+        Rule::LastRequest => (
+            "abandoned_login_is_answered_late",
+            abandoned_login(variant).0,
+        ),
+        Rule::ResumeByLogin => ("new_client_on_stale_host", stale_host(variant).0),
+        Rule::TrimWaits => ("accepted_mark_waits_for_low", trim_before_low(variant).0),
+        _ => return None,
+    };
+    Some((name, script.verdict().into_iter().next()?))
+}
