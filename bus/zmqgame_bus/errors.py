@@ -11,7 +11,8 @@
     │   ├── AddressRefused          not ours to bind (no such interface, privileged port)
     │   ├── FolderNotUsable         not a folder, or not writable
     │   ├── DiskFull                nothing can be written below a folder
-    │   └── AlreadyRunning          another process holds what only one may hold (store, chDB path, name)
+    │   ├── AlreadyRunning          another process holds what only one may hold (store, chDB path, name)
+    │   └── StoreDamaged            the disk has changed what the mailbox had confirmed
     ├── Replaced                    another process took our place; starting again would only fight it
     ├── StoreUnavailable            the mailbox committed nothing, or nobody knows: confirm nothing
     └── BusError                    a call on the bus
@@ -60,6 +61,7 @@ __all__ = [
     "RequestFailed",
     "RequestUnknown",
     "StartError",
+    "StoreDamaged",
     "StoreUnavailable",
     "Superseded",
     "WindowFull",
@@ -133,6 +135,10 @@ class DiskFull(StartError):
 
 class AlreadyRunning(StartError):
     """Another process holds what only one may hold."""
+
+
+class StoreDamaged(StartError):
+    """The disk has changed what was confirmed: nobody may go on without knowing."""
 
 
 class Replaced(ZmqgameError):

@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import AlreadyRunning, Replaced, StoreUnavailable
+from zmqgame_native import sqlite_log_end
+
+from .errors import AlreadyRunning, Replaced, StoreDamaged, StoreUnavailable
 from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS, STORE_USED_PLAYERS
 from .mailbox import DEFERRED_KEY, Operation, Result
 from .sqlite_admin import admin, export
@@ -33,6 +35,9 @@ DURABILITY = {"power-loss": "FULL", "process-crash": "NORMAL"}
 
 _BIAS = 1 << 63
 _LOCK_RETRY_S = 0.05
+# A crash may tear the transaction that was being written. A second one behind the tear was begun after the
+# sync of the first.
+_DAMAGED_COMMITS = 2
 # What a row costs beside its payload, for the byte limit: names, numbers, index entries.
 _ROW_BYTES = 128
 
@@ -107,7 +112,11 @@ class SqliteMailbox:
         self._bytes = 0
         self._lock = self._take_lock(on_wait or (lambda _reason: False))
         try:
+            self._check_log()
             self._connect()
+        except StoreDamaged:
+            self._lock.close()
+            raise
         except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise StoreUnavailable(f"mailbox {self._path}: {error}") from error
@@ -145,6 +154,22 @@ class SqliteMailbox:
             lock.close()
             raise
         return lock
+
+    def _check_log(self) -> None:
+        """Refuse a log with confirmed messages that can't be read: SQLite would leave them out in silence."""
+        if self._synchronous != "FULL":
+            return  # without a sync for each commit, a loss of power may take several: that was the choice
+        path = self._path.with_name(self._path.name + "-wal")
+        try:
+            end, behind = sqlite_log_end(path.read_bytes())
+        except FileNotFoundError:
+            return
+        if behind >= _DAMAGED_COMMITS:
+            raise StoreDamaged(
+                f"mailbox {self._path}: its log is damaged at byte {end}, and {behind} confirmed transactions"
+                f" behind that can't be read",
+                hint=f"look at the disk, restore a backup; to go on without them: truncate -s {end} {path}",
+            )
 
     def _connect(self) -> None:
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)

@@ -200,6 +200,9 @@ _Id = tuple[int, int, int]
 def node_key(name: str) -> int:
     """The stable hash of a node's name."""
 
+def sqlite_log_end(data: bytes) -> tuple[int, int]:
+    """Where the readable part of a `-wal` file ends, and how many transactions of it stand behind."""
+
 class MessageId:
     """Unique for ever: the hash of the sender's name, the sender's epoch, its sequence number."""
 

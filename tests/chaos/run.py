@@ -19,7 +19,8 @@ from tests.chaos.stage import HOSTS, Stage, Stuck
 REST_S = 30.0
 """Without rest for so long after the last fault, something waits for ever."""
 CYCLE_S = 0.6
-RATE = 150.0
+RATE = {"sqlite": 150.0, "ferretdb": 40.0}
+"""Messages a second of one sender; FerretDB reads whole collections, so some hundred rows are slow."""
 STATE = "state.json"
 HUB = ("-m", "zmqgame_bus.hub")
 
@@ -69,7 +70,7 @@ class Run:
         rest_s: float = REST_S,
     ) -> None:
         self.folder, self.state, self._rest_s = folder, state, rest_s
-        self.stage = Stage(folder, state.seed, state.starts, list(hub_command))
+        self.stage = Stage(folder, state.seed, state.store, state.starts, list(hub_command))
         self._only = only
         self._log = (folder / "cycles.log").open("a", buffering=1)
 
@@ -109,7 +110,7 @@ class Run:
         plan = [(each, chance.uniform(0.05, 0.35), random.Random(chance.random())) for each in drawn]
         names = [each.name for each in drawn]
         self._note(f"cycle {number} of seed {state.seed}: {', '.join(names)}")
-        stage.say("s", f"go {RATE}")
+        stage.say("s", f"go {RATE[state.store]}")
         await asyncio.gather(
             self._watch(CYCLE_S), self._wander(chance), *(self._act(*planned) for planned in plan)
         )
@@ -133,7 +134,7 @@ class Run:
     async def _watch(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self.stage.say("s", f"go {RATE}")  # also those that were started meanwhile
+            self.stage.say("s", f"go {RATE[self.state.store]}")  # also those that were started meanwhile
             await asyncio.sleep(0.1)
 
     async def _wander(self, chance: random.Random) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 from zmqgame_bus.node import Node
 
+from tests import mongod
 from tests.chaos.child import Child
 from tests.chaos.hosting import ROOM
 from tests.chaos.ledger import Ledger
@@ -60,8 +61,10 @@ class Player:
 class Stage:
     """All of one run."""
 
-    def __init__(self, folder: Path, seed: str, starts: dict[str, int], hub_command: list[str]) -> None:
-        self.folder, self.seed, self.starts = folder, seed, starts
+    def __init__(
+        self, folder: Path, seed: str, store: str, starts: dict[str, int], hub_command: list[str]
+    ) -> None:
+        self.folder, self.seed, self.store, self.starts = folder, seed, store, starts
         self.hub_folder = folder / "hub"
         self.skipped: dict[str, str] = {}
         """Faults that this machine can't have, and why."""
@@ -69,6 +72,8 @@ class Stage:
         self.namespace: Namespace | None = None
         self.port = free_port()
         self.routes: dict[str, Route] = {}
+        """Between a node and the hub, by the node's name."""
+        self.store_route: Route | None = None
         self.children: dict[str, Child] = {}
         self.players: dict[str, Player] = {}
         self.paused: set[str] = set()
@@ -91,6 +96,8 @@ class Stage:
             self.namespace = Namespace.make()
         except NotPermitted as error:
             self.skipped["partition"] = str(error)
+        if self.store == "ferretdb":
+            await self._add_store()
         self._add("hub", self._hub)
         for number in range(SENDERS):
             await self._add_node(f"s{number}", self._sender)
@@ -116,6 +123,14 @@ class Stage:
         else:
             self.skipped["disk_full"] = f"no small tmpfs: {done.stderr.strip()}"
 
+    async def _add_store(self) -> None:
+        """A document server, and a route of ours between the hub and it."""
+        program, port = await asyncio.to_thread(mongod.program), free_port()
+        data = self.folder / "documents"
+        await asyncio.to_thread(shutil.rmtree, data, ignore_errors=True)
+        self._add("db", lambda name, start, record: [str(program), str(data), str(port)])
+        self.store_route = await Route("db", ("127.0.0.1", port)).start()
+
     def _add(self, name: str, command: Callable[[str, int, Path], list[str]]) -> Child:
         child = Child(
             name, self.folder, lambda start, record: command(name, start, record), self.starts.get(name, 0)
@@ -135,6 +150,8 @@ class Stage:
 
     def _hub(self, name: str, start: int, record: Path) -> list[str]:
         settings = {"hub.listen": f"tcp://127.0.0.1:{self.port}", **HUB_SETTINGS}
+        if self.store_route is not None:
+            settings["mailbox.url"] = f"mongodb://127.0.0.1:{self.store_route.port}/chaos"
         flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         return [sys.executable, *self._hub_command, "--state-dir", str(self.hub_folder), *flags]
 
@@ -175,8 +192,9 @@ class Stage:
         if self.director is not None:
             await self.director.close(0)
         await asyncio.gather(*(child.close() for child in self.children.values()))
-        for route in self.routes.values():
-            await route.close()
+        for route in (*self.routes.values(), self.store_route):
+            if route is not None:
+                await route.close()
         if self.namespace is not None:
             self.namespace.close()
         if self.disk is not None:
@@ -250,7 +268,7 @@ class Stage:
         return waiting + [f"{name} is not served" for name, known in self.players.items() if not known.served]
 
     def _reporting(self) -> list[Child]:
-        return [child for child in self.children.values() if child.name != "hub"]
+        return [child for child in self.children.values() if child.name not in ("hub", "db")]
 
     def _unrest(self) -> list[str]:
         alive = {child.name: child.start_number for child in self.named("s")}

@@ -1,4 +1,6 @@
-"""Faults of the mailbox in SQLite: no room, no writes, a held lock, a torn end of the log."""
+"""Faults of the mailbox. SQLite: no room, no writes, a held lock, a torn end of the log, a turned bit. A
+document server: killed, stopped, and the ways in which the hub's connection to it can end.
+"""
 
 import asyncio
 import contextlib
@@ -12,8 +14,10 @@ import sys
 from tests.chaos import wal
 from tests.chaos.faults import fault, only
 from tests.chaos.stage import Stage
+from tests.support.proxy import DOWN, UP
 
 SQLITE = ("sqlite",)
+DOCUMENTS = ("ferretdb",)
 _FILL_BYTES = 65_536
 
 
@@ -76,6 +80,22 @@ async def torn_tail(stage: Stage, chance: random.Random) -> None:
 
 
 @fault(weight=1, stores=SQLITE)
+async def bit_turned(stage: Stage, chance: random.Random) -> None:
+    """The hub is killed, and the disk turns a bit of what was synced: the next hub must refuse it."""
+    async with only(stage.hub):
+        await stage.hub.kill(hold=True)
+        path = stage.hub_folder / "mailbox.db-wal"
+        kept = path.read_bytes() if path.exists() else b""
+        if wal.turn(path, chance):
+            code, said = await _rival(stage)
+            if code == 0 or "its log is damaged at byte" not in said:
+                stage.notes.append(f"a hub took a damaged log: {code}, {said[-300:]}")
+            path.write_bytes(kept)
+        stage.hub.release()
+        await stage.hub.started()
+
+
+@fault(weight=1, stores=SQLITE)
 async def rival_hub(stage: Stage, chance: random.Random) -> None:
     """The hub is stopped and another one starts in its place: it must not get the mailbox."""
     async with only(stage.hub):
@@ -98,6 +118,55 @@ async def _holds_the_mailbox(stage: Stage) -> bool:
                 return True
         await asyncio.sleep(0.02)
     return False
+
+
+@fault(weight=4, stores=DOCUMENTS)
+async def store_killed(stage: Stage, chance: random.Random) -> None:
+    """kill -9 of the document server; it is away for a while."""
+    store = stage.children["db"]
+    async with only(store):
+        await store.kill(hold=True)
+        await asyncio.sleep(chance.uniform(0.0, 0.8))
+        store.release()
+        await store.started()
+
+
+@fault(weight=3, stores=DOCUMENTS)
+async def store_stopped(stage: Stage, chance: random.Random) -> None:
+    """SIGSTOP of the document server: its operations wait, and are carried out later."""
+    store = stage.children["db"]
+    async with only(store):
+        store.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(chance.uniform(0.1, 1.0))
+        store.send_signal(signal.SIGCONT)
+
+
+@fault(weight=4, stores=DOCUMENTS)
+async def store_link_cut(stage: Stage, chance: random.Random) -> None:
+    """The hub's connections to the store are reset: what was under way has an unknown outcome."""
+    assert stage.store_route is not None
+    for _ in range(chance.randint(1, 6)):
+        stage.store_route.cut(refuse=chance.random() < 0.3)
+        await asyncio.sleep(chance.uniform(0.0, 0.15))
+    stage.store_route.mend()
+
+
+@fault(weight=3, stores=DOCUMENTS)
+async def store_link_swallows(stage: Stage, chance: random.Random) -> None:
+    """Commands never arrive, or their answers don't; then the connections are cut."""
+    assert stage.store_route is not None
+    stage.store_route.swallow(chance.choice([UP, DOWN]))
+    await asyncio.sleep(chance.uniform(0.0, 0.6))
+    stage.store_route.mend()
+
+
+@fault(weight=2, stores=DOCUMENTS)
+async def store_link_stalled(stage: Stage, chance: random.Random) -> None:
+    """Commands or answers come late; meanwhile the hub may be killed by another fault."""
+    assert stage.store_route is not None
+    stage.store_route.stall(chance.choice([UP, DOWN]))
+    await asyncio.sleep(chance.uniform(0.1, 1.0))
+    stage.store_route.mend()
 
 
 async def _rival(stage: Stage) -> tuple[int | None, str]:

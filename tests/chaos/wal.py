@@ -7,6 +7,11 @@ database size ends a transaction.
 A commit that was acknowledged was synced, so a crash can't take it away: cutting it off, or turning a bit in
 it, is no crash but a broken disk. What a crash can leave is a transaction that was being written: whole
 frames without the last one, half a frame, a frame with turned bits or of noise, all behind the last commit.
+That is `tear`, and everything acked must survive it.
+
+`turn` is the broken disk: one bit in what was synced. The promise then is that the hub refuses to start and
+says where. Two things can't be told, and are not tried: a bit in the very last transaction (a torn one looks
+the same), and a bit in a page that was moved into the database (SQLite has no checksums there).
 """
 
 import random
@@ -95,6 +100,27 @@ def unfinished(log: Log, chance: random.Random) -> bytes:
     elif kind == "noise":
         written += chance.randbytes(chance.randint(1, 2 * len(one)))
     return written
+
+
+def turn(path: Path, chance: random.Random) -> bool:
+    """Turn a bit of a synced frame that at least two transactions end behind; False if there is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    log = read(data)
+    if log is None:
+        return False
+    size = FRAME_HEADER_BYTES + log.page_bytes
+    starts = range(HEADER_BYTES, log.end, size)
+    ends = [at for at in starts if struct.unpack_from(">I", data, at + 4)[0]]
+    if len(ends) < 3:
+        return False
+    at = chance.randrange(HEADER_BYTES, ends[-3] + size)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([data[at] ^ (1 << chance.randrange(8))]))
+    return True
 
 
 def tear(path: Path, chance: random.Random) -> bool:

@@ -5,6 +5,9 @@ import shutil
 import sqlite3
 
 import pytest
+import zmqgame_native
+from zmqgame_bus.errors import StoreDamaged
+from zmqgame_bus.sqlite import SqliteMailbox
 
 from tests.chaos import wal
 
@@ -51,6 +54,33 @@ def test_a_torn_end_takes_and_adds_nothing(crashed, seed):
     assert wal.tear(crashed / "one.db-wal", random.Random(seed))
     assert (crashed / "one.db-wal").stat().st_size >= before
     assert numbers(crashed / "one.db") == list(range(ROWS))
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_turned_bit_in_what_was_synced_is_refused(crashed, seed):
+    path = crashed / "one.db-wal"
+    end = path.stat().st_size
+    assert zmqgame_native.sqlite_log_end(path.read_bytes()) == (end, 0)
+    assert wal.turn(path, random.Random(seed))
+    with pytest.raises(StoreDamaged, match="damaged at byte") as caught:
+        SqliteMailbox(crashed / "one.db")
+    assert "truncate -s" in caught.value.hint
+    assert path.stat().st_size == end, "the evidence stays"
+    readable, behind = zmqgame_native.sqlite_log_end(path.read_bytes())
+    assert behind >= 2
+    with path.open("r+b") as file:  # the way out that the hint shows
+        file.truncate(readable)
+    assert numbers(crashed / "one.db") == list(range(len(numbers(crashed / "one.db"))))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_torn_end_is_no_damage(crashed, seed):
+    path = crashed / "one.db-wal"
+    end = path.stat().st_size
+    wal.tear(path, random.Random(seed))
+    readable, behind = zmqgame_native.sqlite_log_end(path.read_bytes())
+    assert (readable, behind <= 1) == (end, True)
+    assert wal.read(path.read_bytes()).end == readable
 
 
 def test_frames_made_here_are_frames_to_sqlite(crashed):

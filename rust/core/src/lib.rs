@@ -14,5 +14,7 @@ pub mod error;
 pub mod limits;
 /// The physics of the drag race.
 pub mod race;
+/// Whether SQLite's log has lost more than a crash can take.
+pub mod sqlite_log;
 pub mod stream;
 pub mod zmtp;

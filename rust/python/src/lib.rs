@@ -11,6 +11,7 @@ mod node_values;
 mod packet;
 mod race;
 mod ring;
+mod sqlite_log;
 mod zmtp;
 
 use pyo3::prelude::*;
@@ -27,5 +28,6 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     zmtp::register(module)?;
     netcode::register(module)?;
     race::register(module)?;
+    sqlite_log::register(module)?;
     Ok(())
 }
