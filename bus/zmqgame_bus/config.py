@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,9 +69,15 @@ def load(
     *,
     flags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
+    others: bool = True,
 ) -> Config:
-    """Read and check everything; raises ConfigError with every problem found."""
-    register_all()
+    """Read and check everything; raises ConfigError with every problem found.
+
+    Without `others`, the tables of other processes are imported only if something names them: that takes a
+    third of the time in which a hub starts.
+    """
+    if others or path or _names_others(flags or {}, environ):
+        register_all()
     known = {each.path: each for name, cls in tables().items() for each in keys_of(name, cls)}
     problems: list[Problem] = []
     file = Path(path) if path else None
@@ -86,9 +91,18 @@ def load(
     return Config(found, file)
 
 
+def _names_others(flags: Mapping[str, str], environ: Mapping[str, str]) -> bool:
+    """Whether a flag is of a table that is not imported yet, or any variable is ours."""
+    known = tables()
+    foreign = any(name.partition(".")[0] not in known for name in flags)
+    return foreign or any(name.startswith(_PREFIX) and not _NOT_KEYS.fullmatch(name) for name in environ)
+
+
 def _from_file(file: Path, known: Keys, found: Settings, problems: list[Problem]) -> None:
     text = _read(file)
     try:
+        import tomllib
+
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+), column (\d+)\)", str(error))

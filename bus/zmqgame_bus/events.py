@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import threading
 import time
@@ -31,9 +30,10 @@ import orjson
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from zmqgame_bus.errors import StartError, ZmqgameError
+from zmqgame_bus.errors import ZmqgameError
 from zmqgame_bus.keys import Keyring, NodeKeys
 from zmqgame_bus.limits import EVENT_BATCH_BYTES, EVENT_BYTES_MAX, EVENT_QUEUE_BYTES, SPOOL_BYTES
+from zmqgame_bus.plain import PlainNotLoopback, refuse_plain
 from zmqgame_bus.records import ANNOUNCE, LOST, RECORD_ROOM, RECORDS, encode_frame, frame_head
 from zmqgame_bus.spool import Durability, Spool, SpoolFull, SpoolWriteFailed, folder_of
 from zmqgame_bus.tables import EventsConfig
@@ -66,18 +66,6 @@ class EventInvalid(ZmqgameError):
     """The event can't be written as JSON, or is longer than EVENT_BYTES_MAX: a mistake of the caller."""
 
 
-class PlainNotLoopback(StartError):
-    """Events would leave this machine in clear."""
-
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(
-            f"{endpoint} is not on loopback, and no keys are configured: events would travel in clear, and "
-            "anybody could send some",
-            hint="set security.curve and make keys (zmqgame-cli keys new), or use a 127.0.0.1 address",
-        )
-        self.endpoint = endpoint
-
-
 class _Request(Protocol):
     @property
     def payload(self) -> bytes | str: ...
@@ -85,22 +73,6 @@ class _Request(Protocol):
 
 class _Serving(Protocol):
     def serve(self, service: str, handler: Callable[[Any], Awaitable[Any]], /) -> None: ...
-
-
-def refuse_plain(endpoint: str) -> None:
-    """Raise PlainNotLoopback unless only this machine can reach the endpoint."""
-    scheme, _, rest = endpoint.partition("://")
-    if scheme in ("ipc", "inproc"):
-        return
-    host = rest.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return
-    try:
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    except ValueError:
-        pass
-    raise PlainNotLoopback(endpoint)
 
 
 class Emitter:

@@ -17,11 +17,11 @@ from zmqgame_native import Hub
 
 from zmqgame_bus.epoch import keep_highest, read
 from zmqgame_bus.errors import AddressRefused, Replaced, StoreUnavailable, ZmqgameError, binding
-from zmqgame_bus.events import PlainNotLoopback, refuse_plain
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.keywatch import KeyWatch, hub_keys
 from zmqgame_bus.linklog import ORDINARY, LinkLog
 from zmqgame_bus.mailbox import Mailbox, Operation, open_configured
+from zmqgame_bus.plain import PlainNotLoopback, refuse_plain
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import HubConfig, MailboxConfig
 

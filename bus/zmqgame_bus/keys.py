@@ -28,9 +28,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import zmq
-from zmq.utils import z85
-
 from zmqgame_bus.config import Config
 from zmqgame_bus.errors import KeyFileError
 from zmqgame_bus.limits import ALLOWED_KEYS, KEY_FILE_BYTES, NAME_BYTES
@@ -170,11 +167,15 @@ class Keyring:
 
 def encode(key: bytes) -> str:
     """A key as Z85 text."""
+    from zmq.utils import z85
+
     return z85.encode(key).decode()
 
 
 def decode(text: str) -> bytes:
     """A key from Z85 text; ValueError says what is wrong."""
+    from zmq.utils import z85
+
     try:
         data = z85.decode(text.encode())
     except (KeyError, ValueError) as error:
@@ -186,6 +187,8 @@ def decode(text: str) -> bytes:
 
 def fresh_pair() -> KeyPair:
     """A pair that is in no file yet."""
+    import zmq
+
     public, secret = zmq.curve_keypair()
     return KeyPair(decode(public.decode()), decode(secret.decode()))
 

@@ -26,7 +26,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,7 +120,7 @@ def run(name: str, main: Main, argv: Sequence[str] | None = None) -> int:
     process_name = options.name or name
     logs.set_up(process_name, options.log_level)
     try:
-        config = load(options.config, flags=_flags(options.set))
+        config = load(options.config, flags=_flags(options.set), others=False)
         state_dir = options.state_dir or systemd.state_dir() or Path("var") / process_name
         prepare(state_dir)
         process = Process(process_name, config, state_dir, ready_fd=options.ready_fd)
@@ -207,8 +206,24 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--ready-fd", metavar="N", type=int, help="write one JSON line to this descriptor when ready"
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('zmqgame-bus')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     return parser
+
+
+class _Version(argparse.Action):
+    """Look the version up when it is asked for: the machinery takes longer to import than the hub."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('zmqgame-bus')}")
+        parser.exit()
 
 
 def _flags(items: Sequence[str]) -> dict[str, str]:

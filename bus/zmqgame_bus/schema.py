@@ -16,12 +16,10 @@ type; a list is separated by commas.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
 from typing import Any, Final, TypeVar
 
 from zmqgame_bus.limits import CONFIG_LIST_ITEMS, CONFIG_TEXT_CHARS
@@ -209,6 +207,8 @@ def register_all() -> None:
     One file configures every process, so each must know the tables of the others to tell a typo from a table
     that is not its own. These modules hold tables only and import nothing heavy.
     """
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=_GROUP):
         point.load()
 
@@ -227,6 +227,8 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def close_to(word: str, known: Iterable[str]) -> str:
     """The known word that is nearest, or an empty text."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
 
 
