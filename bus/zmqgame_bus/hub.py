@@ -37,7 +37,7 @@ _STATUS_EVERY: Final = 10
 
 def main() -> int:
     """Run `zmqgame-hub`."""
-    return run("hub", serve)
+    return run("hub", serve, all_tables=False)
 
 
 async def serve(process: Process) -> None:

@@ -111,8 +111,11 @@ class Process:
 Main = Callable[[Process], Awaitable[None]]
 
 
-def run(name: str, main: Main, argv: Sequence[str] | None = None) -> int:
-    """Run a service from its command line to its exit code."""
+def run(name: str, main: Main, argv: Sequence[str] | None = None, *, all_tables: bool = True) -> int:
+    """Run a service from its command line to its exit code.
+
+    Without `all_tables`, those that it has not imported are left out where nothing names them.
+    """
     try:
         options = _parser(name).parse_args(argv)
     except SystemExit as end:
@@ -120,7 +123,7 @@ def run(name: str, main: Main, argv: Sequence[str] | None = None) -> int:
     process_name = options.name or name
     logs.set_up(process_name, options.log_level)
     try:
-        config = load(options.config, flags=_flags(options.set), others=False)
+        config = load(options.config, flags=_flags(options.set), others=all_tables)
         state_dir = options.state_dir or systemd.state_dir() or Path("var") / process_name
         prepare(state_dir)
         process = Process(process_name, config, state_dir, ready_fd=options.ready_fd)
