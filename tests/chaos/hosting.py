@@ -19,7 +19,7 @@ from zmqgame_bus.errors import BusError
 from zmqgame_bus.messages import Delivery, MessageId
 from zmqgame_bus.node import Node
 
-from tests.chaos.orders import orders
+from tests.chaos.orders import log_with_times, orders
 from tests.chaos.record import Record
 
 ROOM = "room"
@@ -125,4 +125,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    log_with_times()
     asyncio.run(main())

@@ -1,10 +1,16 @@
 """Orders from the controller: lines on stdin, as long as it lives."""
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 
 from zmqgame_bus.node import Node
+
+
+def log_with_times() -> None:
+    """What the node says goes to the child's log with the wall clock, as in the hub's."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
 
 async def orders(take: Callable[[list[str]], None], *watched: "asyncio.Future[None] | Node") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from zmqgame_bus.messages import Receipt
 from zmqgame_bus.node import Node
 
-from tests.chaos.orders import orders
+from tests.chaos.orders import log_with_times, orders
 from tests.chaos.record import Record
 from tests.chaos.values import Value
 
@@ -86,4 +86,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    log_with_times()
     asyncio.run(main())

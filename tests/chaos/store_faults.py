@@ -26,7 +26,7 @@ async def disk_full(stage: Stage, chance: random.Random) -> None:
     """The file system of the mailbox has no byte left for a while."""
     assert stage.disk is not None
     ballast = stage.disk / "ballast"
-    stage.disk_was_full = True
+    stage.store_was_away = True
     try:
         _fill(ballast)
         await asyncio.sleep(chance.uniform(0.1, 0.8))
@@ -50,6 +50,7 @@ def _fill(path) -> None:
 async def store_can_not_write(stage: Stage, chance: random.Random) -> None:
     """Each write of the hub's process that makes a file longer fails with an I/O error."""
     async with only(stage.hub):
+        stage.store_was_away = True
         limits = resource.prlimit(stage.hub.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(stage.hub.pid, resource.RLIMIT_FSIZE, (chance.choice([0, 4_096, 65_536]), limits[1]))
         await asyncio.sleep(chance.uniform(0.1, 0.8))
