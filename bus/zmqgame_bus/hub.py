@@ -216,6 +216,9 @@ class StoreKeeper:
             self.trouble = str(error)
             self._hub.fail(number, str(error))
             return
+        for operation, result in zip(operations, results, strict=True):
+            if operation[0] == "admin" and "purge" in operation[1]:
+                self._log.warning("mailbox purged by an operator: %s: %s", operation[1], result[1])
         if self.trouble:
             self._log.info("the mailbox works again")
             self.trouble = ""

@@ -159,3 +159,6 @@ MONGO_REPLY_MS: Final = 10_000
 
 EXPORT_LINE_BYTES: Final = 4_194_304
 """A line of an exported mailbox: the largest message as hexadecimal, and its names."""
+
+MONGO_SEALS: Final = 100
+"""Tries to seal a run that commits meanwhile: each lost race is one batch of a hub that was about to end."""

@@ -143,7 +143,7 @@ def export(documents: Documents) -> Iterator[Entry]:
         if documents.counts(each)
         for document in each["ids"]
     }
-    for each in documents.find("deferred", {}, everything):
+    for each in documents.find("deferred", {}, everything, by="deliver_at_ms"):
         if documents.counts(each) and each["_id"] not in promoted:
             yield {"deferred": each["player"], "deliver_at_ms": each["deliver_at_ms"], **_message(each)}
     for name, kind in later:  # behind the messages, which they would make repeats
@@ -164,7 +164,7 @@ def _message(found: Entry) -> Entry:
 def _marks(documents: Documents) -> dict[str, tuple[Marks, Marks]]:
     """By player: what was handled, and what was deferred and became a row; by sender."""
     marks: dict[str, tuple[Marks, Marks]] = {}
-    for found in documents.find("marks", {}, ["player", "cursor", "deferred"]):
+    for found in documents.find("marks", {}, ["player", "cursor", "deferred"], by="player"):
         if not documents.counts(found):
             continue
         mine = marks.setdefault(found["player"], ({}, {}))

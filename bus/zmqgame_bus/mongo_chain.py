@@ -23,7 +23,7 @@ from bson import Int64
 from pymongo.errors import DuplicateKeyError
 
 from .errors import Replaced, StoreUnavailable
-from .limits import MONGO_BATCH_ROWS, MONGO_CHAIN_TIDY, MONGO_CLAIMS, MONGO_RUNS
+from .limits import MONGO_BATCH_ROWS, MONGO_CHAIN_TIDY, MONGO_CLAIMS, MONGO_RUNS, MONGO_SEALS
 
 if TYPE_CHECKING:
     from pymongo.client_session import ClientSession
@@ -127,11 +127,13 @@ class Chain:
 
     def _end(self, run: int, head: dict[str, Any], session: ClientSession) -> int:
         """Seal a run; the seal's batch is the first that does not count."""
-        while head["kind"] != "seal":
+        for _ in range(MONGO_SEALS):
+            if head["kind"] == "seal":
+                return int(head["batch"])
             with contextlib.suppress(DuplicateKeyError):  # It committed meanwhile, or another sealed it.
                 self._insert(run, head["batch"] + 1, "seal", session)
             head = self._heads({"lease": _LEASE, "run": Int64(run)}, session)[run]
-        return int(head["batch"])
+        raise StoreUnavailable(f"{self._name}: run {run} commits faster than it can be sealed")
 
     def _place(self, run: int) -> None:
         if len(self._runs) >= MONGO_RUNS:

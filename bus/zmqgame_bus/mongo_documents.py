@@ -130,9 +130,9 @@ class Documents:
     def find(
         self, name: str, query: Document, fields: Iterable[str], by: str = "", limit: int = 0
     ) -> Iterator[Document]:
-        """Documents in the order of writing, or by a field; also such as don't count."""
+        """Documents in the order of writing, or by fields that an index begins with; also void ones."""
         projection = dict.fromkeys(("run", "n", *fields), 1)
-        order = [(by, 1)] if by else []
+        order = [(field, 1) for field in by.split()]
         found = table(self.database, name).find(query, projection, session=self.session, limit=limit)
         yield from found.sort([*order, ("run", 1), ("n", 1)])
 
@@ -173,7 +173,7 @@ class Documents:
     def groups(self) -> list[tuple[str, str]]:
         """Every durable membership: group and player. The last document of each pair counts."""
         last: dict[tuple[str, str], tuple[bool, Any]] = {}
-        for found in self.find("members", {}, ["group", "player", "member"]):
+        for found in self.find("members", {}, ["group", "player", "member"], by="group player"):
             pair = (found["group"], found["player"])
             if not self.counts(found):
                 self._stale.append(("members", found["_id"]))
