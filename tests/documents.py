@@ -10,6 +10,7 @@ TOP = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "bus/BUS.md",
+    "deploy/MAILBOX.md",
     "bus/PROTOCOL.md",
     "services/CLIENT.md",
     "tests/README.md",
