@@ -134,8 +134,11 @@ pub fn send(driver: &mut Driver, options: &Options) -> io::Result<()> {
     while let Some(line) = driver.line(&mut |_, node, event| obey(node, event))? {
         let round = options.with(&line);
         let recipients = match round.text("group", "") {
-            "" => listed.iter().cloned().map(Recipient::Player).collect(),
-            group => vec![Recipient::Group(group.to_owned())],
+            "" => listed
+                .iter()
+                .map(|name| Recipient::Player(name.as_str().into()))
+                .collect(),
+            group => vec![Recipient::Group(group.into())],
         };
         send_round(driver, &round, &recipients)?;
     }

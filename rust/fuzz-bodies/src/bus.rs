@@ -379,7 +379,7 @@ fn node(data: &[u8]) {
         node.handle_timeout(now_ms, 11);
         while let Some(event) = node.poll_event() {
             if let NodeEvent::Message { player, id, .. } = event {
-                last = Some((player, id));
+                last = Some((player.to_string(), id));
             }
         }
         while let Some(frame) = node.poll_frame(now_ms) {

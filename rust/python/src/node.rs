@@ -291,7 +291,12 @@ impl NodeCore {
         payload: &[u8],
         repeat: Option<u64>,
     ) -> PyResult<Option<u64>> {
-        self.send(Recipient::Player(player), content_flag, payload, repeat)
+        self.send(
+            Recipient::Player(player.into()),
+            content_flag,
+            payload,
+            repeat,
+        )
     }
 
     /// Sends to the members of a group.
@@ -303,7 +308,12 @@ impl NodeCore {
         payload: &[u8],
         repeat: Option<u64>,
     ) -> PyResult<Option<u64>> {
-        self.send(Recipient::Group(group), content_flag, payload, repeat)
+        self.send(
+            Recipient::Group(group.into()),
+            content_flag,
+            payload,
+            repeat,
+        )
     }
 
     /// Sends to every online player, or to every node.
@@ -331,7 +341,7 @@ impl NodeCore {
     ) -> PyResult<Option<MessageId>> {
         let payload = Payload::of(payload)?;
         let (content, bytes) = payload.get()?;
-        let to = Recipient::Player(player);
+        let to = Recipient::Player(player.into());
         let sent = full_is_none(self.driver.with(|node| node.send(to, content, bytes, None)))?;
         let Some(seq) = sent else {
             return Ok(None);
@@ -548,7 +558,7 @@ fn send_one(node: &mut Node, message: PyResult<Bound<'_, PyAny>>) -> PyResult<Op
     let player: String = pair.get_item(0)?.extract()?;
     let payload = Payload::of(pair.get_item(1)?)?;
     let (content, bytes) = payload.get()?;
-    full_is_none(node.send(Recipient::Player(player), content, bytes, None))
+    full_is_none(node.send(Recipient::Player(player.into()), content, bytes, None))
 }
 
 impl NodeCore {

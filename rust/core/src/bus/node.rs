@@ -19,10 +19,14 @@ pub mod link;
 pub mod members;
 /// What waits for the socket.
 pub mod output;
+/// Hosted players by name and slot.
+mod players;
 /// Requests and calls.
 pub mod requests;
 /// The window of unreceipted messages.
 pub mod sender;
+/// Messages by seq.
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -85,7 +89,7 @@ impl Node {
             link: Link::new(now_ms, config.connection),
             out: Output::default(),
             sender: Sender::new(config.next_seq.max(1)),
-            hosting: Hosting::new(),
+            hosting: Hosting::new(config.epoch ^ config.connection.rotate_left(32)),
             members: Members::default(),
             requests: Requests::default(),
             highest_hub_epoch: 0,

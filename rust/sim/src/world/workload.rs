@@ -35,7 +35,7 @@ impl World {
         } else if kind < group + to_all {
             Recipient::AllPlayers
         } else {
-            Recipient::Player(player.clone())
+            Recipient::Player(player.as_str().into())
         };
         let to_one = matches!(recipient, Recipient::Player(_));
         let Some(core) = self.nodes[node].core.as_mut() else {

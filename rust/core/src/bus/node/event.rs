@@ -51,7 +51,7 @@ pub enum NodeEvent {
     /// A message for a hosted player.
     Message {
         /// The player.
-        player: String,
+        player: Arc<str>,
         /// Its id.
         id: MessageId,
         /// How to read the payload.

@@ -17,11 +17,14 @@ use super::cursor::Cursor;
 use super::event::NodeEvent;
 use super::limits::{CLIENT_GRACE_MS, MAX_PENDING, MAX_PLAYERS};
 use super::output::Output;
+use super::players::Players;
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{Bound, Claim, Content, Deliver, Mark, Message, MessageId, Policy};
 use crate::bus::wire::List;
 use crate::limits::MAX_LIST_ITEMS;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +86,14 @@ pub enum Attached {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation(pub &'static str);
 
+/// Slots by binding. Never iterated.
+type Bindings = HashMap<u64, u32, FxBuildHasher>;
+
 /// All hosted players.
 #[derive(Debug)]
 pub struct Hosting {
-    players: BTreeMap<String, Player>,
-    by_binding: BTreeMap<u64, String>,
+    players: Players<Player>,
+    by_binding: Bindings,
     gone: BTreeSet<(u64, String)>,
     next_request: u64,
     pub(super) broken: Broken,
@@ -128,7 +134,19 @@ impl Player {
         }
     }
 
-    fn unbind(&mut self, by_binding: &mut BTreeMap<u64, String>, out: &mut Output) {
+    /// As `mark_handled` after the cursor was moved to `id`: what stands behind a later one of that sender can't be
+    /// acked before that is handled, and is looked at then.
+    fn mark_up_to(&mut self, id: MessageId) {
+        for pending in &mut self.pending {
+            let other = pending.delivery.id;
+            pending.handled |= self.cursor.covers(other);
+            if other.node_key == id.node_key && !pending.handled {
+                return;
+            }
+        }
+    }
+
+    fn unbind(&mut self, by_binding: &mut Bindings, out: &mut Output) {
         by_binding.remove(&self.binding);
         out.void(self.binding);
         self.binding = 0;
@@ -140,10 +158,10 @@ impl Player {
 impl Hosting {
     /// Nobody yet.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn new(seed: u64) -> Self {
         Self {
-            players: BTreeMap::new(),
-            by_binding: BTreeMap::new(),
+            players: Players::new(seed),
+            by_binding: Bindings::with_hasher(FxBuildHasher),
             gone: BTreeSet::new(),
             next_request: 1,
             broken: Broken::NONE,
@@ -177,7 +195,7 @@ impl Hosting {
             if self.players.len() >= MAX_PLAYERS {
                 return Attached::Full;
             }
-            self.players.insert(name.to_owned(), Player::new(cursor));
+            self.players.insert(name, Player::new(cursor));
             self.login(name, out);
             return Attached::LoginPending;
         };
@@ -248,7 +266,7 @@ impl Hosting {
             return; // [30] no ack after it, and its cursor is on the way
         }
         player.cursor.raise(id);
-        player.mark_handled();
+        player.mark_up_to(id);
         player.ack(out);
     }
 
@@ -327,7 +345,7 @@ impl Hosting {
     pub fn connected(&mut self, out: &mut Output) {
         let mut registers: Vec<Claim<'_>> = Vec::new();
         let mut logins: Vec<Claim<'_>> = Vec::new();
-        for (name, player) in &mut self.players {
+        for (name, player) in self.players.iter_mut() {
             let request = self.next_request;
             self.next_request += 1;
             player.request = request;
@@ -361,14 +379,17 @@ impl Hosting {
     /// The link is gone: bindings are void; what was shown is still being handled.
     pub fn disconnected(&mut self) {
         self.by_binding.clear();
-        for player in self.players.values_mut() {
+        for (_, player) in self.players.iter_mut() {
             player.binding = 0;
         }
     }
 
     /// The answer to a login or registration; only to the last request [29].
     pub fn bound(&mut self, bound: &Bound<'_>, out: &mut Output) {
-        let Some(player) = self.players.get_mut(bound.player) else {
+        let found = self.players.slot(bound.player);
+        let Some((slot, (_, player))) =
+            found.and_then(|slot| Some((slot, self.players.at_mut(slot)?)))
+        else {
             return;
         };
         let asked = player.request == bound.request || self.broken.lacks(Rule::LastRequest);
@@ -378,8 +399,7 @@ impl Hosting {
         player.unbind(&mut self.by_binding, out);
         player.login = bound.login;
         player.binding = bound.binding;
-        self.by_binding
-            .insert(bound.binding, bound.player.to_owned());
+        self.by_binding.insert(bound.binding, slot);
         if player.phase == Phase::LoginPending {
             player.phase = Phase::Hosted;
             out.events.push_back(NodeEvent::Bound {
@@ -405,10 +425,8 @@ impl Hosting {
         };
         for target in deliver.targets {
             // A binding that was replaced or logged out meanwhile [14].
-            let Some(name) = self.by_binding.get(&target.binding) else {
-                continue;
-            };
-            let Some(player) = self.players.get_mut(name) else {
+            let slot = self.by_binding.get(&target.binding);
+            let Some((name, player)) = slot.and_then(|slot| self.players.at_mut(*slot)) else {
                 continue;
             };
             if deliver.policy != Policy::MustDeliver {
@@ -450,14 +468,14 @@ impl Hosting {
         Ok(())
     }
 
-    fn show(name: &str, delivery: &Delivery, out: &mut Output) {
+    fn show(name: &Arc<str>, delivery: &Delivery, out: &mut Output) {
         let Delivery {
             id,
             content,
             payload,
         } = delivery.clone();
         out.events.push_back(NodeEvent::Message {
-            player: name.to_owned(),
+            player: name.clone(),
             id,
             content,
             payload,
@@ -504,7 +522,7 @@ impl Hosting {
         let Some(cursor) = player.next else {
             return true;
         };
-        self.players.insert(name.to_owned(), Player::new(cursor));
+        self.players.insert(name, Player::new(cursor));
         self.login(name, out);
         false
     }
@@ -522,11 +540,5 @@ impl Hosting {
                 up_to,
             });
         }
-    }
-}
-
-impl Default for Hosting {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -6,7 +6,7 @@ use crate::bus::message::{Ack, Message};
 use crate::bus::wire::List;
 use crate::error::WireError;
 use crate::limits::MAX_LIST_ITEMS;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Control messages, acks, and events for the owner.
 #[derive(Debug, Default)]
@@ -15,7 +15,8 @@ pub struct Output {
     pub events: Events,
     /// Whether a welcomed link is there: else what depends on it is not written, but made anew at the next welcome.
     pub up: bool,
-    acks: BTreeMap<u64, u32>,
+    /// Bindings and numbers as they came; the last of a binding counts.
+    acks: Vec<(u64, u32)>,
     control: VecDeque<Vec<u8>>,
     control_bytes: usize,
 }
@@ -58,14 +59,20 @@ impl Output {
 
     /// Acks all numbers of the binding up to this one.
     pub fn ack(&mut self, binding: u64, up_to: u32) {
-        if self.up {
-            self.acks.insert(binding, up_to);
+        if !self.up {
+            return;
+        }
+        match self.acks.last_mut() {
+            Some(last) if last.0 == binding => last.1 = up_to,
+            _ => self.acks.push((binding, up_to)),
         }
     }
 
     /// A binding is void: so are its acks.
     pub fn void(&mut self, binding: u64) {
-        self.acks.remove(&binding);
+        if !self.acks.is_empty() {
+            self.acks.retain(|ack| ack.0 != binding);
+        }
     }
 
     /// The connection is gone, and with it what waited for it.
@@ -87,10 +94,13 @@ impl Output {
     /// # Errors
     /// Never: acks are numbers.
     pub fn write(&mut self, out: &mut Vec<u8>, target_bytes: usize) -> Result<(), WireError> {
-        let acks: Vec<Ack> = std::mem::take(&mut self.acks)
-            .into_iter()
-            .map(|(binding, up_to)| Ack { binding, up_to })
+        self.acks.sort_unstable(); // numbers of a binding only grow
+        let ends = self.acks.chunk_by(|a, b| a.0 == b.0);
+        let last = ends.filter_map(|same| same.last());
+        let acks: Vec<Ack> = last
+            .map(|&(binding, up_to)| Ack { binding, up_to })
             .collect();
+        self.acks.clear();
         for part in acks.chunks(MAX_LIST_ITEMS) {
             Message::Ack {
                 acks: List::Items(part),

@@ -10,18 +10,20 @@
 use super::limits::{
     BUSY_FIRST_MS, BUSY_MAX_MS, MAX_REPORT_PLAYERS, WINDOW_BYTES, WINDOW_MESSAGES,
 };
+use super::window::Window;
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{Content, GroupReport, Message, Outcome, Policy, Scope, Send, Target};
 use crate::error::WireError;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// To whom a message goes, owned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Recipient {
     /// One player.
-    Player(String),
+    Player(Arc<str>),
     /// The members of a group.
-    Group(String),
+    Group(Arc<str>),
     /// Every online player.
     AllPlayers,
     /// Every node that hosts its own address.
@@ -65,7 +67,7 @@ struct Pending {
     content: Content,
     payload: Vec<u8>,
     sent_before: bool,
-    report: Option<Report>,
+    report: Option<Box<Report>>,
 }
 
 /// What the hub had no room for, and what may not pass it [36].
@@ -141,7 +143,7 @@ impl Hold {
 /// The window.
 #[derive(Debug)]
 pub struct Sender {
-    pending: BTreeMap<u64, Pending>,
+    pending: Window<Pending>,
     bytes: usize,
     next_seq: u64,
     /// Everything below was written on this connection, or is held back by `busy`.
@@ -183,7 +185,7 @@ impl Sender {
     #[must_use]
     pub const fn new(next_seq: u64) -> Self {
         Self {
-            pending: BTreeMap::new(),
+            pending: Window::new(),
             bytes: 0,
             next_seq,
             written: next_seq,
@@ -211,9 +213,7 @@ impl Sender {
     /// The smallest seq without final receipt, else the next one.
     #[must_use]
     pub fn low(&self) -> u64 {
-        self.pending
-            .first_key_value()
-            .map_or(self.next_seq, |(&seq, _)| seq)
+        self.pending.first().unwrap_or(self.next_seq)
     }
 
     /// How many wait for a receipt.
@@ -261,7 +261,7 @@ impl Sender {
         self.bytes += cost(payload);
         let sent_before = repeat.is_some();
         let payload = payload.to_vec();
-        self.pending.insert(
+        self.pending.push(
             seq,
             Pending {
                 recipient,
@@ -282,7 +282,7 @@ impl Sender {
         if self.broken.lacks(Rule::Resend) {
             self.written = self.next_seq;
         } else if self.broken.lacks(Rule::OldFirst) {
-            let old = |(seq, message): (&u64, &Pending)| message.sent_before.then_some(*seq);
+            let old = |(seq, message): (u64, &Pending)| message.sent_before.then_some(seq);
             self.again = self.pending.iter().filter_map(old).collect();
             self.written = self.again.last().map_or(self.written, |last| last + 1);
         }
@@ -298,7 +298,7 @@ impl Sender {
             let Some(seq) = self.next_to_write() else {
                 break;
             };
-            let Some(message) = self.pending.get_mut(&seq) else {
+            let Some(message) = self.pending.get_mut(seq) else {
                 continue;
             };
             Message::Send(Send {
@@ -326,7 +326,7 @@ impl Sender {
         if !new_first && let Some(seq) = self.again.pop_first() {
             return Some(seq);
         }
-        for (&seq, message) in self.pending.range(self.written..) {
+        while let Some((seq, message)) = self.pending.at_or_after(self.written) {
             self.written = seq + 1;
             if !self.hold.holds(&message.recipient, seq) {
                 return Some(seq);
@@ -340,7 +340,7 @@ impl Sender {
     /// Whether `write` would append something.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.again.is_empty() || self.pending.range(self.written..).next().is_some()
+        !self.again.is_empty() || self.pending.at_or_after(self.written).is_some()
     }
 
     /// A receipt (of a group send: it was refused as a whole). `None`: not final, or for a message that has one already.
@@ -360,7 +360,7 @@ impl Sender {
     }
 
     fn take(&mut self, seq: u64) -> Option<Pending> {
-        let message = self.pending.remove(&seq)?;
+        let message = self.pending.remove(seq)?;
         self.bytes -= cost(&message.payload);
         if self.hold.until_ms.is_none() {
             self.hold.wait_ms = 0;
@@ -370,7 +370,7 @@ impl Sender {
 
     /// A part of a group report; the whole one when it is final [40].
     pub fn report(&mut self, now_ms: u64, part: &GroupReport<'_>) -> Option<Final> {
-        let message = self.pending.get_mut(&part.seq)?;
+        let message = self.pending.get_mut(part.seq)?;
         let report = message.report.get_or_insert_default();
         let mut counts = part.counts;
         for entry in part.entries {
@@ -404,11 +404,11 @@ impl Sender {
         }
         self.take(part.seq)
             .and_then(|message| message.report)
-            .map(Final::Many)
+            .map(|report| Final::Many(*report))
     }
 
     fn hold(&mut self, now_ms: u64, seq: u64) {
-        let Some(message) = self.pending.get(&seq) else {
+        let Some(message) = self.pending.get(seq) else {
             return;
         };
         self.hold.add(now_ms, &message.recipient, seq);

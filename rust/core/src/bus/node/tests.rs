@@ -212,7 +212,7 @@ impl Script {
     fn shown(&mut self) -> Vec<(String, u64)> {
         let all = self.events.drain(..);
         all.filter_map(|event| match event {
-            NodeEvent::Message { player, id, .. } => Some((player, id.seq)),
+            NodeEvent::Message { player, id, .. } => Some((player.to_string(), id.seq)),
             _ => None,
         })
         .collect()
