@@ -68,7 +68,7 @@ pub fn take<'py>(
                 payload,
             } => {
                 let bytes = shared.bytes(py, &payload).unbind();
-                let delivery = Delivery::new(player.into(), id, content as u8, bytes);
+                let delivery = Delivery::new(player, id, content as u8, bytes);
                 if !matches!(open, Open::Deliveries(_)) {
                     let new = PyList::empty(py);
                     list.append(event!(py, "deliveries", &new)?)?;
