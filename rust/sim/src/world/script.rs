@@ -239,7 +239,7 @@ impl Script {
     /// If the sender is down or its window is full.
     pub fn send(&mut self, sender: usize, client: usize) -> MessageId {
         let player = self.world.clients[client].player.clone();
-        let id = self.push(sender, Recipient::Player(player.clone()));
+        let id = self.push(sender, Recipient::Player(player.as_str().into()));
         self.world.checker.sent(id, &player);
         self.world.drain_node(sender);
         id
