@@ -5,6 +5,10 @@ who holds it, and the epoch row, which every transaction checks [23]. What is as
 mode with synchronous FULL a commit survives power loss, with NORMAL it survives the process;
 AUTOINCREMENT never gives a row number twice [22].
 
+A crash tears the transaction that was being written and no other: so a log with two or more behind a damaged
+frame is refused at start, because SQLite would take the damage for the log's end. Not told are damage to the
+very last transaction and to pages that were moved from the log into the database.
+
 u64 numbers are kept less 2**63, so that SQLite's signed integers keep their order.
 """
 
