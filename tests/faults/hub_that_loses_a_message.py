@@ -4,7 +4,7 @@ import sys
 
 from zmqgame_bus import hub
 
-open_mailbox = hub.open_mailbox
+open_configured = hub.open_configured
 
 
 def is_greeting(operation):
@@ -30,5 +30,5 @@ class Forgetful:
         return [*results[:at], ("appended",), *results[at:]]
 
 
-hub.open_mailbox = lambda *args, **kwargs: Forgetful(open_mailbox(*args, **kwargs))
+hub.open_configured = lambda *args, **kwargs: Forgetful(open_configured(*args, **kwargs))
 sys.exit(hub.main())
