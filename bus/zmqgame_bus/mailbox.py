@@ -46,7 +46,6 @@ nodes that are retired. `open` with an epoch that is not above every other raise
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -95,10 +94,11 @@ class Mailbox(Protocol):
 
 def shown_url(url: str) -> str:
     """The URL without user, password and options, for people and logs."""
-    if "://" not in url:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
         return url
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # From the last @ on: a secret that is not escaped may hold any sign.
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def open_configured(
@@ -150,7 +150,6 @@ def open_mailbox(
     `on_wait(reason)` is called while another process holds the store; it returns False to give up.
     """
     from .errors import StoreUnavailable
-    from .sqlite import SqliteMailbox
 
     if url.startswith(("mongodb://", "mongodb+srv://")):
         from .mongo import MongoMailbox  # its driver takes a while to load
@@ -164,6 +163,8 @@ def open_mailbox(
         )
     kind, _, rest = url.partition(":")
     if kind == "sqlite" and rest:
+        from .sqlite import SqliteMailbox
+
         return SqliteMailbox(
             rest.removeprefix("//"),
             durability=durability,

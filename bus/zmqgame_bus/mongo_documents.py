@@ -63,21 +63,32 @@ class Work:
         self.results: list[Result] = []
         self.marked: set[str] = set()
         """Players whose marks are written with the next commit."""
+        self.listed: set[str] = set()
+        """Those whose mark of the deferred list was raised: it hides rows until they are deleted."""
         self.refused: dict[tuple[str, int], Result] = {}
         """Of a sender to a player: what the rest of the batch gets as well."""
         self.readings: list[Reading] = []
+
+    def mark(self, player: str, sender: int) -> None:
+        """A mark was raised."""
+        self.marked.add(player)
+        if sender == DEFERRED_KEY:
+            self.listed.add(player)
 
     def write(self, documents: Documents) -> None:
         """Commit what has come together."""
         for player in sorted(self.marked):
             self._write_marks(documents.players[player], player)
         self.marked.clear()
+        self.listed.clear()
         self.batch.commit()
 
     def _write_marks(self, state: PlayerState, player: str) -> None:
         """One document holds all marks of a player; the older ones go after the commit."""
         self.batch.delete_ids("marks", state.mark_ids)
         state.mark_ids = []
+        if player not in self.listed:
+            state.marks.pop(DEFERRED_KEY, None)
         if state.marks or state.deferred_marks:
             marks = {"cursor": cursor(state.marks), "deferred": cursor(state.deferred_marks)}
             state.mark_ids = [self.batch.add("marks", {"player": player, **marks})["_id"]]
@@ -245,9 +256,8 @@ class Documents:
         state = self.players[player]
         rows = [row for row in state.rows if row.row <= up_to]
         for row in rows:
-            repeated = row.sender != DEFERRED_KEY and not state.is_trimmed(row.sender, row.mark)
-            if repeated and state.handled(row.sender, row.mark):
-                work.marked.add(player)
+            if not state.is_trimmed(row.sender, row.mark) and state.handled(row.sender, row.mark):
+                work.mark(player, row.sender)
         self.remove(work, player, rows)
 
     def remove(self, work: Work, player: str, rows: list[CachedRow]) -> None:

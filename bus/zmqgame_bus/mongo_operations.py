@@ -208,7 +208,7 @@ def _logout(documents: Documents, work: Work, player: str, cursor: Sequence[tupl
     state = documents.players[player]
     for sender, epoch, seq in cursor:  # [31] the mark counts before a row goes
         if state.handled(sender, (epoch, seq)):
-            work.marked.add(player)
+            work.mark(player, sender)
         rows = [row for row in state.rows if row.sender == sender and row.mark <= (epoch, seq)]
         documents.remove(work, player, rows)
     return ("done",)
