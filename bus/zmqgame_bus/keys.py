@@ -104,7 +104,8 @@ class Keyring:
 
     def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
         self._names = config.table(SecurityConfig)
-        folders = [credentials_dir(environ), config.file.parent if config.file else None]
+        self._credentials = credentials_dir(environ)
+        folders = [self._credentials, config.file.parent if config.file else None]
         self._folders = [folder for folder in folders if folder is not None]
 
     @property
@@ -118,7 +119,8 @@ class Keyring:
 
     def pairs(self) -> list[KeyPair]:
         """This process's own pairs, the newest first."""
-        return read_pairs(self.locate(self._names.key_file))
+        path = self.locate(self._names.key_file)
+        return read_pairs(path, by_group=self._of_group(path))
 
     def node(self) -> NodeKeys | None:
         """Keys for a connection to the hub; None without CURVE."""
@@ -138,11 +140,13 @@ class Keyring:
 
     def token_secret(self) -> bytes:
         """The secret that signs players' tokens."""
-        return _read_secret(self.locate(self._names.token_secret_file))
+        path = self.locate(self._names.token_secret_file)
+        return _read_secret(path, by_group=self._of_group(path))
 
     def netcode_key(self) -> bytes:
         """The key that seals connect tokens."""
-        return _read_secret(self.locate(self._names.netcode_key_file))
+        path = self.locate(self._names.netcode_key_file)
+        return _read_secret(path, by_group=self._of_group(path))
 
     def locate(self, name: str) -> Path:
         """The file that a configuration value names."""
@@ -152,6 +156,10 @@ class Keyring:
                 if (folder / path).exists():
                     return folder / path
         return path
+
+    def _of_group(self, path: Path) -> bool:
+        """The service manager hands out credentials as 0440 where it uses access lists."""
+        return path.parent == self._credentials
 
     def _towards(self, server_file: str) -> NodeKeys | None:
         if not self._names.curve:
@@ -238,9 +246,12 @@ def read_pair(path: Path) -> KeyPair:
     return read_pairs(path)[0]
 
 
-def read_pairs(path: Path) -> list[KeyPair]:
+def read_pairs(path: Path, *, by_group: bool = False) -> list[KeyPair]:
     """The pairs in ``NAME.key``, the newest first."""
-    halves = [(match[1], match[2]) for match in _PAIR_LINE.finditer(_read(path, path.stem, secret=True))]
+    halves = [
+        (match[1], match[2])
+        for match in _PAIR_LINE.finditer(_read(path, path.stem, forbidden=_forbidden(by_group)))
+    ]
     try:
         names = [name for name, _ in halves]
         if names not in (["public", "secret"], ["public", "secret"] * 2):
@@ -293,10 +304,15 @@ def _allowed(line: str) -> Allowed:
     return Allowed(decode(parts[0]), parts[1], tuple(role for role in parts[2].split(",") if role))
 
 
-def _read_secret(path: Path) -> bytes:
+def _forbidden(by_group: bool) -> int:
+    """Bits of the mode that a file with a secret must not have."""
+    return 0o037 if by_group else 0o077
+
+
+def _read_secret(path: Path, *, by_group: bool) -> bytes:
     words = f"{path.name} --kind secret"
     try:
-        data = bytes.fromhex(_read(path, words, secret=True).strip())
+        data = bytes.fromhex(_read(path, words, forbidden=_forbidden(by_group)).strip())
     except ValueError:
         data = b""
     if len(data) != KEY_BYTES:
@@ -315,7 +331,7 @@ def read_text_secret(path: Path) -> str:
     return text
 
 
-def _read(path: Path, made_by: str, *, secret: bool = False) -> str:
+def _read(path: Path, made_by: str, *, forbidden: int = 0) -> str:
     try:
         with path.open("rb") as stream:
             mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
@@ -325,8 +341,7 @@ def _read(path: Path, made_by: str, *, secret: bool = False) -> str:
         raise KeyFileError(f"{path} can't be read: {error.strerror}", hint=hint) from error
     if len(data) > KEY_FILE_BYTES:
         raise KeyFileError(f"{path} is over the limit of {KEY_FILE_BYTES} bytes for a key file")
-    # 0o040 is allowed: the service manager hands out credentials as 0440 where it uses access lists.
-    if secret and mode & 0o037:
+    if mode & forbidden:
         raise KeyFileError(f"{path} may be read by others (mode {mode:04o})", hint=f"chmod 600 {path}")
     return data.decode(errors="replace")
 

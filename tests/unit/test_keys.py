@@ -35,10 +35,11 @@ def test_a_new_pair_is_private_and_read_back(tmp_path):
     assert keys.read_pair(tmp_path / "game-1.key") == pair
 
 
-def test_a_key_that_others_may_read_is_refused(tmp_path):
+@pytest.mark.parametrize("bits", [0o644, 0o640, 0o604, 0o660, 0o602])
+def test_a_key_that_others_may_read_is_refused(tmp_path, bits):
     keys.new_pair(tmp_path, "a")
-    (tmp_path / "a.key").chmod(0o644)
-    with pytest.raises(KeyFileError, match=r"may be read by others \(mode 0644\)") as caught:
+    (tmp_path / "a.key").chmod(bits)
+    with pytest.raises(KeyFileError, match=rf"may be read by others \(mode 0{bits:o}\)") as caught:
         keys.read_pair(tmp_path / "a.key")
     assert caught.value.hint.startswith("chmod 600")
 
@@ -93,6 +94,10 @@ def test_credentials_of_the_service_manager_go_first(tmp_path):
     credentials = ring(tmp_path, CREDENTIALS_DIRECTORY=str(folder))
     assert credentials.token_secret().hex() == (folder / "token.secret").read_text().strip()
     assert ring(tmp_path).token_secret() != credentials.token_secret()
+    # Only there: beside a configuration file the group is anybody.
+    (tmp_path / "token.secret").chmod(0o440)
+    with pytest.raises(KeyFileError, match="may be read by others"):
+        ring(tmp_path).token_secret()
 
 
 @pytest.mark.parametrize(

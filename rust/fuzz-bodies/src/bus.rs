@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use zmqgame_core::bus::codec::decode;
 use zmqgame_core::bus::hub::{Hub, HubConfig, HubOut, Peer};
 use zmqgame_core::bus::memory_store::MemoryStore;
-use zmqgame_core::bus::message::{Content, Hello, Message, MessageId, node_key};
+use zmqgame_core::bus::message::{
+    Claim, Content, Hello, Member, Message, MessageId, Policy, Scope, Send, Target as To, node_key,
+};
 use zmqgame_core::bus::node::Node;
 use zmqgame_core::bus::node::config::NodeConfig;
 use zmqgame_core::bus::node::cursor::Cursor;
@@ -254,9 +256,25 @@ fn hub_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+fn send_to(seq: u64, target: To<'_>) -> Message<'_> {
+    Message::Send(Send {
+        seq,
+        low: 1,
+        deadline_ms: 0,
+        policy: Policy::MustDeliver,
+        deliver_at_ms: 0,
+        resend: false,
+        quiet: false,
+        trace: false,
+        content: Content::Text,
+        target,
+        key: "",
+        payload: b"hello",
+    })
+}
+
 /// Login of p at b, sends of a live and offline, a group, a broadcast, a request, a reconnect.
 fn story() -> Vec<u8> {
-    use zmqgame_core::bus::message::{Claim, Member, Policy, Scope, Send, Target as To};
     let mut seed = Vec::new();
     let mut say = |node: u8, message: &Message<'_>| {
         push_step(&mut seed, node << 4, &bytes_of(message));
@@ -266,22 +284,6 @@ fn story() -> Vec<u8> {
         player: "p",
         login,
         request: 1,
-    };
-    let send = |seq, target| {
-        Message::Send(Send {
-            seq,
-            low: 1,
-            deadline_ms: 0,
-            policy: Policy::MustDeliver,
-            deliver_at_ms: 0,
-            resend: false,
-            quiet: false,
-            trace: false,
-            content: Content::Text,
-            target,
-            key: "",
-            payload: b"hello",
-        })
     };
     for node in 0..3 {
         let (claims, last) = ((&[]).into(), true);
@@ -304,9 +306,9 @@ fn story() -> Vec<u8> {
         },
     );
     say(2, &Message::Subscribe { topics: 1 });
-    say(0, &send(1, To::Player("p")));
-    say(0, &send(2, To::Group("g")));
-    say(0, &send(3, To::Broadcast(Scope::Players)));
+    say(0, &send_to(1, To::Player("p")));
+    say(0, &send_to(2, To::Group("g")));
+    say(0, &send_to(3, To::Broadcast(Scope::Players)));
     say(
         0,
         &Message::Request {

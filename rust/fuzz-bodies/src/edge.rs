@@ -239,6 +239,25 @@ fn body(what: u8, bytes: &[u8]) -> (Kind, Vec<u8>) {
     (kind, body)
 }
 
+/// A datagram with one byte changed, if two bytes say where and how.
+fn changed(datagram: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut datagram = datagram.to_vec();
+    if let [at, with, ..] = bytes {
+        let length = datagram.len();
+        datagram[usize::from(*at) * 5 % length] ^= with;
+    }
+    datagram
+}
+
+/// Anything sealed with a client's own key.
+fn under_key(key: &PacketKey, what: u8, kind: u8, rest: &[u8]) -> Vec<u8> {
+    let (kind, body) = body(kind, rest);
+    let sequence = u64::from(rest.first().copied().unwrap_or_default()) << (what >> 3);
+    let mut datagram = Vec::new();
+    key.seal(PROTOCOL, kind, sequence, &body, &mut datagram);
+    datagram
+}
+
 /// A server, three honest clients, and strangers on their addresses.
 fn server(data: &[u8]) {
     let config = ServerConfig::new(PROTOCOL, KEY, address(40_000), 2);
@@ -269,23 +288,14 @@ fn server(data: &[u8]) {
             // What the honest client has to say, changed at one place if two bytes say where and how.
             4..=6 => {
                 while let Some((_, datagram)) = clients[who].poll_datagram() {
-                    let mut datagram = datagram.to_vec();
-                    if let [at, with, ..] = bytes {
-                        let length = datagram.len();
-                        datagram[usize::from(*at) * 5 % length] ^= with;
-                    }
+                    let datagram = changed(datagram, bytes);
                     receive(&mut server, datagram);
                 }
             }
             // Anything under the client's key.
             7 | 8 => {
                 if let Some((&kind, rest)) = bytes.split_first() {
-                    let (kind, body) = body(kind, rest);
-                    let mut datagram = Vec::new();
-                    let sequence =
-                        u64::from(rest.first().copied().unwrap_or_default()) << (what >> 3);
-                    keys[who].seal(PROTOCOL, kind, sequence, &body, &mut datagram);
-                    receive(&mut server, datagram);
+                    receive(&mut server, under_key(&keys[who], what, kind, rest));
                 }
             }
             9 => now_ms += 50 * bytes.len() as u64,
