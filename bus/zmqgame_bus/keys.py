@@ -325,7 +325,8 @@ _MAKE = "make it with: zmqgame-cli keys new {}"
 
 def read_text_secret(path: Path) -> str:
     """A password: the file's text without the newline at its end."""
-    text = _read(path, "", secret=True).rstrip("\n")
+    by_group = path.parent == credentials_dir(os.environ)
+    text = _read(path, "", forbidden=_forbidden(by_group)).rstrip("\n")
     if not text:
         raise KeyFileError(f"{path} is empty", hint="write the password into it")
     return text
