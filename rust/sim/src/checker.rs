@@ -1,5 +1,6 @@
 //! The promises of the bus as checks on what happened: one function a promise, each names the message it failed for.
 
+use crate::classes::Classes;
 use std::collections::{BTreeMap, BTreeSet};
 use zmqgame_core::bus::message::{MessageId, Outcome};
 
@@ -35,14 +36,21 @@ pub struct Checker {
     pub violations: Vec<Violation>,
     /// Messages handled, repeats by new sessions included.
     pub handled_count: u64,
-    /// Group receipts `stored` for players who joined after the first expansion.
-    pub late_joiners: u64,
+    /// Messages by what became of them; whole after [`Checker::end`].
+    pub classes: Classes,
     /// Receipts by outcome, index is the outcome less 1.
     pub receipts: [u64; 7],
 }
 
 impl Checker {
     fn fail(&mut self, at_ms: u64, promise: &'static str, text: String) {
+        match promise {
+            "C" => self.classes.duplicated += 1,
+            "D" => self.classes.out_of_order += 1,
+            "never sent" => self.classes.never_sent += 1,
+            "B" => self.classes.lost += 1,
+            _ => {}
+        }
         self.violations.push(Violation {
             at_ms,
             promise,
@@ -195,7 +203,7 @@ impl Checker {
         // A group is expanded again at a resend. Who joined in between, and has handled later messages of that
         // sender, can't be told from who handled this one: BUS.md rule 40 leaves it open, so it is counted apart.
         if !truth && self.groups.contains_key(&id) && (passed || self.passed_over(player, id)) {
-            self.late_joiners += 1;
+            self.classes.passed += 1;
             self.sent.remove(&key);
             return;
         }
@@ -227,28 +235,34 @@ impl Checker {
             );
         }
         let mut found = Vec::new();
-        let mut late = 0;
+        let mut classes = self.classes;
         for ((id, player), outcome) in &self.sent {
             let handled = self.handled.contains(&(*id, player.clone()));
+            let dead = self.dead_epochs.contains(&(id.node_key, id.epoch));
             match outcome {
                 Some(Outcome::Refused) if handled => {
                     found.push(("A", format!("{id:?} to {player}: refused, yet handled")));
                 }
                 // The row of a late joiner goes out, and its client's cursor is past it already.
-                Some(Outcome::Stored) if !handled && self.passed_over(player, *id) => late += 1,
+                Some(Outcome::Stored) if !handled && self.passed_over(player, *id) => {
+                    classes.passed += 1;
+                }
                 Some(Outcome::Delivered | Outcome::Stored) if !handled => {
                     found.push((
                         "B",
                         format!("{id:?} to {player}: {outcome:?}, never handled"),
                     ));
                 }
-                None if !self.dead_epochs.contains(&(id.node_key, id.epoch)) => {
+                Some(Outcome::Delivered | Outcome::Stored) => classes.acked += 1,
+                None if !dead => {
+                    classes.lost += 1;
                     found.push(("G", format!("{id:?} to {player}: no receipt")));
                 }
-                _ => {}
+                None => classes.unknown += 1,
+                _ => classes.answered += 1,
             }
         }
-        self.late_joiners += late;
+        self.classes = classes;
         for (id, reported) in &self.groups {
             if !reported && !self.dead_epochs.contains(&(id.node_key, id.epoch)) {
                 found.push(("G", format!("{id:?} to a group: no report")));

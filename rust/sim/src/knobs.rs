@@ -5,6 +5,8 @@ use zmqgame_core::bus::hub::HubConfig;
 
 /// Seeds below keep the faults that they had when some of them were written down in `tests/seeds.rs`.
 pub const FIRST_WITH_ALL: u64 = 10_000;
+/// Seeds from here on have partitions, slow peers and wall clocks too.
+const FIRST_WITH_WORLD: u64 = 20_000;
 
 /// The faults and sizes of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,16 @@ pub struct Knobs {
     pub club_per_mille: u64,
     /// A node's clock is up to this far ahead, another time at each start.
     pub clock_ahead_ms: u64,
+    /// Mean time between, ms: some nodes can't reach the hub for a while, others can.
+    pub partition_ms: u64,
+    /// As above: what goes to a node takes long, a frame at a time.
+    pub slow_node_ms: u64,
+    /// The hub's wall clock is up to this far off, forward or back, another time at each start and jump, ms.
+    pub wall_off_ms: u64,
+    /// Mean time between jumps of the hub's wall clock, ms.
+    pub wall_jump_ms: u64,
+    /// Bytes of payload that the store takes at most; 0: any.
+    pub store_limit_bytes: usize,
     /// Ms of virtual time with faults; after that all heal and everything must come in.
     pub faults_until_ms: u64,
 }
@@ -106,6 +118,11 @@ impl Knobs {
             broadcast_per_mille: 0,
             club_per_mille: 0,
             clock_ahead_ms: 0,
+            partition_ms: 0,
+            slow_node_ms: 0,
+            wall_off_ms: 0,
+            wall_jump_ms: 0,
+            store_limit_bytes: 0,
             faults_until_ms: 0,
         }
     }
@@ -151,11 +168,35 @@ impl Knobs {
             broadcast_per_mille: 0,
             club_per_mille: 0,
             clock_ahead_ms: 0,
+            partition_ms: 0,
+            slow_node_ms: 0,
+            wall_off_ms: 0,
+            wall_jump_ms: 0,
+            store_limit_bytes: 0,
         };
         if seed < FIRST_WITH_ALL {
             return knobs;
         }
-        knobs.with_all(prng)
+        let knobs = knobs.with_all(prng);
+        if seed < FIRST_WITH_WORLD {
+            return knobs;
+        }
+        knobs.with_world(prng)
+    }
+
+    /// Partitions, slow peers, wall clocks, a full store.
+    fn with_world(mut self, prng: &mut Prng) -> Self {
+        let rare = |prng: &mut Prng| prng.chance(500).then(|| prng.between(1_000, 8_000));
+        self.partition_ms = rare(prng).unwrap_or(0);
+        self.slow_node_ms = rare(prng).unwrap_or(0);
+        if prng.chance(500) {
+            self.wall_off_ms = prng.between(1, 7_200_000);
+            self.wall_jump_ms = prng.between(500, 8_000);
+        }
+        if prng.chance(250) {
+            self.store_limit_bytes = prng.between(50, 2_000) as usize;
+        }
+        self
     }
 
     /// The faults and bounds that came later; each is absent in about half of the runs.

@@ -5,6 +5,8 @@
 pub mod agenda;
 /// The promises, checked.
 pub mod checker;
+/// What became of each message.
+pub mod classes;
 /// Players' clients.
 pub mod client;
 /// What can go wrong, in numbers.

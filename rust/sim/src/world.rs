@@ -33,6 +33,8 @@ use zmqgame_core::bus::message::MessageId;
 const GROUP: &str = "everyone";
 /// The group that every second player joins for good.
 const CLUB: &str = "club";
+/// The hub's wall clock at the virtual time 0.
+const WALL_MS: u64 = 1_800_000_000_000;
 /// After the faults something must happen within this time until everything has come in: client grace, node grace and
 /// store waits fit in.
 const HEAL_MS: u64 = 180_000;
@@ -54,6 +56,8 @@ pub struct World {
     store: MemoryStore,
     store_fails: bool,
     store_away_until: u64,
+    /// What the hub's wall clock shows at the virtual time 0.
+    wall_ms: u64,
     nodes: Vec<NodeProcess>,
     links: BTreeMap<Conn, Link>,
     last_conn: Conn,
@@ -145,6 +149,7 @@ impl World {
                 core: None,
                 conn: None,
                 timer_at: u64::MAX,
+                cut_off_until_ms: 0,
             })
             .collect();
         let clients = (0..knobs.players)
@@ -163,6 +168,7 @@ impl World {
             store: MemoryStore::default(),
             store_fails: false,
             store_away_until: 0,
+            wall_ms: WALL_MS,
             nodes,
             links: BTreeMap::new(),
             last_conn: 0,
@@ -177,6 +183,7 @@ impl World {
             exits: Vec::new(),
         };
         variant.change_store(&mut world.store);
+        world.store.limit_bytes = world.knobs.store_limit_bytes;
         for client in 0..world.clients.len() {
             world.checker.session_begins(&world.clients[client].player);
         }

@@ -108,6 +108,11 @@ impl Rule {
         (32, Self::ForgetWaitsForLow),
         (36, Self::BusyHolds),
     ];
+
+    /// Rules whose absence does no harm in this code. 5, late hellos: a node sends nothing but its hello before the
+    /// welcome, so a dead connection that takes over has nothing to be read; the live one is closed, and its node
+    /// connects once more.
+    pub const HARMLESS: [Self; 1] = [Self::LateHello];
 }
 
 /// The rule that is taken away, if any.

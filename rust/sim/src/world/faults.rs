@@ -1,7 +1,7 @@
 //! Faults: when the next of each kind comes, and what it does.
 
-use super::World;
 use super::what::{Fault, Said, What};
+use super::{WALL_MS, World};
 use crate::client::Place;
 use zmqgame_core::bus::hub::Conn;
 
@@ -20,6 +20,9 @@ impl World {
             Fault::StoreAway => knobs.store_away_ms,
             Fault::NotWritable => knobs.not_writable_ms,
             Fault::HoldUp => knobs.hold_up_ms,
+            Fault::Partition => knobs.partition_ms,
+            Fault::SlowNode => knobs.slow_node_ms,
+            Fault::WallJump => knobs.wall_jump_ms,
         }
     }
 
@@ -81,6 +84,9 @@ impl World {
                 }
             }
             Fault::HoldUp => self.hold_up(),
+            Fault::Partition => self.partition(),
+            Fault::SlowNode => self.slow_node(),
+            Fault::WallJump => self.wall_jump(),
         }
     }
 
@@ -109,8 +115,46 @@ impl World {
         }
     }
 
+    /// A part of the nodes loses its links, and makes none for a while; clients still move between all of them.
+    fn partition(&mut self) {
+        let until_ms = self.now_ms + self.prng.between(100, 12_000);
+        for node in 0..self.nodes.len() {
+            if self.prng.chance(500) {
+                self.nodes[node].cut_off_until_ms = until_ms;
+                if let Some(conn) = self.nodes[node].conn {
+                    self.sever(conn);
+                }
+            }
+        }
+    }
+
+    /// What goes to a node takes long for a while; the hub may write a few frames ahead.
+    fn slow_node(&mut self) {
+        let Some(conn) = self.some_link() else {
+            return;
+        };
+        let slow_ms = self.prng.between(20, 800);
+        let until_ms = self.now_ms + self.prng.between(500, 8_000);
+        if let Some(link) = self.links.get_mut(&conn) {
+            (link.slow_ms, link.slow_until_ms) = (slow_ms, until_ms);
+        }
+    }
+
+    /// The hub's wall clock is set, forward or back.
+    fn wall_jump(&mut self) {
+        let off_ms = self.prng.below(2 * self.knobs.wall_off_ms + 1);
+        self.wall_ms = WALL_MS + off_ms - self.knobs.wall_off_ms;
+        self.tell_wall_clock();
+    }
+
     pub(super) fn heal(&mut self) {
         self.healing = true;
+        for node in &mut self.nodes {
+            node.cut_off_until_ms = 0;
+        }
+        for link in self.links.values_mut() {
+            link.slow_until_ms = 0;
+        }
         self.store_fails = false;
         self.store_away_until = 0;
         self.busy_at = self.now_ms;

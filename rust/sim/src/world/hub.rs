@@ -16,7 +16,7 @@ impl World {
         self.note(1, self.hub_incarnation);
         let config = HubConfig {
             hub_epoch: self.hub_incarnation as u32,
-            unix_ms: 1_800_000_000_000 + self.now_ms,
+            unix_ms: self.wall_ms + self.now_ms,
             hash_seed: self.prng.bits(),
             queue_messages: 16,
             sent_messages: 8,
@@ -152,6 +152,9 @@ impl World {
                 HubOut::Frame { conn, bytes } => {
                     self.check_bound(conn, &bytes);
                     self.send_to_node(conn, bytes);
+                    if self.is_full(conn) {
+                        hub.set_writable(conn, false);
+                    }
                 }
                 HubOut::Close { conn, why } => {
                     self.note(4, why.text.len() as u64);
@@ -194,6 +197,9 @@ impl World {
         }
         due
     }
+
+    /// The hub's driver reads the wall clock.
+    pub(super) fn tell_wall_clock(&mut self) {}
 
     fn chance_of_late_commit(&mut self) -> bool {
         match &self.script {

@@ -4,6 +4,9 @@ use super::World;
 use super::what::What;
 use zmqgame_core::bus::hub::Conn;
 
+/// Frames that a socket takes ahead of a slow node.
+pub(super) const AHEAD: usize = 4;
+
 /// One connection, as both its ends see it.
 pub(super) struct Link {
     pub(super) node: usize,
@@ -21,6 +24,11 @@ pub(super) struct Link {
     /// A script holds what is on its way to the node.
     pub(super) held_to_node: bool,
     pub(super) unread_by_node: Vec<Vec<u8>>,
+    /// Each frame to the node takes so long, until then.
+    pub(super) slow_ms: u64,
+    pub(super) slow_until_ms: u64,
+    /// Frames on their way to the node.
+    pub(super) on_way: usize,
     /// The hub could not write to it for a while: what it says then is old.
     pub(super) stalled: bool,
 }
@@ -32,12 +40,28 @@ impl World {
 
     pub(super) fn send_to_node(&mut self, conn: Conn, bytes: Vec<u8>) {
         let arrives = self.now_ms + self.way();
+        let now_ms = self.now_ms;
         let Some(link) = self.links.get_mut(&conn) else {
             return;
         };
         link.to_node_at = link.to_node_at.max(arrives);
+        link.on_way += 1;
+        if now_ms < link.slow_until_ms {
+            link.to_node_at += link.slow_ms;
+        }
         let at = link.to_node_at;
         self.agenda.add(at, What::NodeIn(conn, bytes));
+    }
+
+    /// Whether the socket to a slow node takes no more for now.
+    pub(super) fn is_full(&mut self, conn: Conn) -> bool {
+        let now_ms = self.now_ms;
+        let slow = |link: &&mut Link| now_ms < link.slow_until_ms && link.on_way >= AHEAD;
+        let link = self.links.get_mut(&conn).filter(slow);
+        link.is_some_and(|link| {
+            link.stalled = true;
+            true
+        })
     }
 
     pub(super) fn send_to_hub(&mut self, conn: Conn, bytes: Vec<u8>) {

@@ -1,6 +1,6 @@
 //! Node processes: started, killed, fed and emptied; what their cores say goes to clients and checker.
 
-use super::links::Link;
+use super::links::{AHEAD, Link};
 use super::what::{Heard, What};
 use super::{CLUB, GROUP, World};
 use zmqgame_core::bus::hub::{Conn, Peer};
@@ -17,6 +17,8 @@ pub(super) struct NodeProcess {
     pub(super) core: Option<Node>,
     pub(super) conn: Option<Conn>,
     pub(super) timer_at: u64,
+    /// It can't reach the hub before.
+    pub(super) cut_off_until_ms: u64,
 }
 
 /// Whether a committed row holds this message, and whether the store has accepted later ones of its sender.
@@ -107,12 +109,17 @@ impl World {
         let Some(link) = self.links.get_mut(&conn).filter(|link| !link.severed) else {
             return;
         };
+        link.on_way = link.on_way.saturating_sub(1);
+        let takes_more = link.on_way + 1 == AHEAD;
         if link.held_to_node {
             return link.unread_by_node.push(frame.to_vec());
         }
         let Some(node) = self.node_of(conn) else {
             return;
         };
+        if takes_more {
+            self.writable(conn, true);
+        }
         self.note(8, frame.len() as u64);
         let (now_ms, random) = (self.now_ms, self.prng.bits());
         if let Some(core) = self.nodes[node].core.as_mut() {
@@ -151,7 +158,8 @@ impl World {
         let conn = self.last_conn;
         self.nodes[node].conn = Some(conn);
         let script = self.script.as_ref();
-        let blocked = script.is_some_and(|gates| gates.blocked.contains(&node));
+        let blocked = script.is_some_and(|gates| gates.blocked.contains(&node))
+            || self.now_ms < self.nodes[node].cut_off_until_ms;
         let at_hub = self.hub.is_some() && !blocked;
         self.links.insert(
             conn,
@@ -170,6 +178,9 @@ impl World {
                 held_to_node: false,
                 unread_by_node: Vec::new(),
                 stalled: false,
+                slow_ms: 0,
+                slow_until_ms: 0,
+                on_way: 0,
             },
         );
         if let Some(hub) = self.hub.as_mut().filter(|_| at_hub) {

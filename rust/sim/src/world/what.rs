@@ -92,10 +92,16 @@ pub enum Fault {
     NotWritable,
     /// A link's way to the hub takes long.
     HoldUp,
+    /// Some nodes can't reach the hub.
+    Partition,
+    /// A node takes a frame at a time, each late.
+    SlowNode,
+    /// The hub's wall clock jumps.
+    WallJump,
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 11] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::HubKill,
     Fault::NodeKill,
     Fault::SenderKill,
@@ -107,4 +113,7 @@ pub const FAULTS: [Fault; 11] = [
     Fault::StoreAway,
     Fault::NotWritable,
     Fault::HoldUp,
+    Fault::Partition,
+    Fault::SlowNode,
+    Fault::WallJump,
 ];
