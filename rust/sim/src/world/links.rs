@@ -29,6 +29,8 @@ pub(super) struct Link {
     pub(super) slow_until_ms: u64,
     /// Frames on their way to the node.
     pub(super) on_way: usize,
+    /// The hub was told to wait for a slow node.
+    pub(super) full: bool,
     /// The hub could not write to it for a while: what it says then is old.
     pub(super) stalled: bool,
 }
@@ -59,7 +61,7 @@ impl World {
         let slow = |link: &&mut Link| now_ms < link.slow_until_ms && link.on_way >= AHEAD;
         let link = self.links.get_mut(&conn).filter(slow);
         link.is_some_and(|link| {
-            link.stalled = true;
+            (link.stalled, link.full) = (true, true);
             true
         })
     }

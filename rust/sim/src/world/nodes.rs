@@ -110,7 +110,8 @@ impl World {
             return;
         };
         link.on_way = link.on_way.saturating_sub(1);
-        let takes_more = link.on_way + 1 == AHEAD;
+        let takes_more = link.full && link.on_way < AHEAD;
+        link.full &= !takes_more;
         if link.held_to_node {
             return link.unread_by_node.push(frame.to_vec());
         }
@@ -181,6 +182,7 @@ impl World {
                 slow_ms: 0,
                 slow_until_ms: 0,
                 on_way: 0,
+                full: false,
             },
         );
         if let Some(hub) = self.hub.as_mut().filter(|_| at_hub) {
