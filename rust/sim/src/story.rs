@@ -87,6 +87,27 @@ pub fn trim_before_low(variant: Variant) -> (Script, MessageId) {
     (s, m1)
 }
 
+/// R1 holds the ack of m2, its second message, until p is at R2, where m3 is the second and is not handled yet [14].
+#[must_use]
+pub fn ack_of_old_binding(variant: Variant) -> (Script, MessageId) {
+    let mut s = two_hosts(variant);
+    s.online(0, 0);
+    s.sent(0, 0);
+    let (r1, r2) = (s.host(0), s.host(1));
+    let late = s.hold_to_hub(r1);
+    s.send(0, 0);
+    s.run(50);
+    s.vanish(0);
+    s.hold_to_node(r2);
+    s.attach(0, 1);
+    s.run(50);
+    let m3 = s.send(0, 0);
+    s.run(50);
+    s.release_to_hub(late);
+    s.run(50);
+    (s, m3)
+}
+
 /// The world by hand that notices the lack of a rule, and what it finds without it.
 #[cfg(feature = "broken")]
 #[must_use]
@@ -98,6 +119,10 @@ pub fn without(rule: Rule) -> Option<(&'static str, Violation)> {
             abandoned_login(variant).0,
         ),
         Rule::ResumeByLogin => ("new_client_on_stale_host", stale_host(variant).0),
+        Rule::FreshBinding => (
+            "ack_of_old_binding_is_ignored",
+            ack_of_old_binding(variant).0,
+        ),
         Rule::TrimWaits => ("accepted_mark_waits_for_low", trim_before_low(variant).0),
         _ => return None,
     };
