@@ -6,8 +6,9 @@ border from Rust; a result is a tuple as well::
 
     operation                                         result
     ("open", hub_epoch, unix_ms)                      ("opened", highest, roster, groups, next_due_ms)
-    ("append", player, node_key, epoch, seq,          ("appended",), or refused: ("unknown_player",),
-               deadline_ms, content, payload, first)  ("full",), ("over_quota", messages, bytes)
+    ("append", player, node_key, epoch, seq,          ("appended",), ("passed",), or refused:
+               deadline_ms, content, payload, first)  ("unknown_player",), ("full",),
+                                                      ("over_quota", messages, bytes)
     ("defer", player, node_key, epoch, seq,           as append
               deliver_at_ms, deadline_ms, content, payload, first)
     ("due", unix_ms, limit)                           ("due", players, next_due_ms)
@@ -23,9 +24,10 @@ border from Rust; a result is a tuple as well::
     ("leave", group, player)                          ("done",)
     ("roster", node_key, name, epoch, linked)         ("done",)
 
-`append` inserts nothing for an id at or below the mark in `accepted`, and still answers `appended` [20].
-`defer` does the same with marks of its own; `trim` ends both. `first`: the message was not sent before, so
-the quota of its player counts [35]. A refusal holds for the rest of the batch: what follows of that sender to
+`append` inserts nothing for an id at or below the mark in `accepted`, and still answers `appended` [20], or
+`passed` if it can tell that no row has that id. `defer` does the same with marks of its own; `trim` ends both.
+`first`: the message was not sent before, so quota and `max_bytes` count; nothing else is refused for them
+[35]. A refusal holds for the rest of the batch: what follows of that sender to
 that player gets the same answer, or else a later message would be in before a refused one. `due` moves
 deferred messages whose time has come into the rows, oldest first, each under the id (DEFERRED_KEY, 1, n), n
 counted for ever [37]; `players` names each once. `next_due_ms` is when the next one is due, 0 for none.

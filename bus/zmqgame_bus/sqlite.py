@@ -320,14 +320,14 @@ class SqliteMailbox:
             (node_key, player),
         ).fetchone()
         if known is not None and known[0] is not None and (epoch, seq) <= (known[0], known[1]):
-            return ("appended",)  # [20] a repeat: it has a row, or was handled
+            return self._repeated(database, marks, player, node_key, epoch, seq)
         used = self._usage(database, player)
         size = len(payload)
         if known is None:
             refused = ("unknown_player",)
         elif first and (used[0] >= self._player_messages or used[1] + size > self._player_bytes):
             refused = ("over_quota", used[0], used[1])  # [35]
-        elif self._bytes + size + _ROW_BYTES > self._max_bytes:
+        elif first and self._bytes + size + _ROW_BYTES > self._max_bytes:
             refused = ("full",)
         else:
             self._bytes += size + _ROW_BYTES
@@ -336,6 +336,17 @@ class SqliteMailbox:
             return None
         self._refused[player, node_key] = refused
         return refused
+
+    @staticmethod
+    def _repeated(
+        database: sqlite3.Connection, marks: str, player: str, node_key: int, epoch: int, seq: int
+    ) -> Result:
+        """[20] It has a row, or was handled."""
+        row = marks == "accepted" and database.execute(
+            "select 1 from rows where player = ? and node_key = ? and epoch = ? and seq = ?",
+            (player, node_key, epoch, seq),
+        )
+        return ("appended",) if not row or row.fetchone() else ("passed",)
 
     def _usage(self, database: sqlite3.Connection, player: str) -> list[int]:
         used = self._used.get(player)

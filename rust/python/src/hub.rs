@@ -408,6 +408,7 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
     let name: String = result.get_item(0)?.extract()?;
     match name.as_str() {
         "appended" => Ok(StoreDone::Appended),
+        "passed" => Ok(StoreDone::Passed),
         "unknown_player" => Ok(StoreDone::UnknownPlayer),
         "full" => Ok(StoreDone::Full),
         "over_quota" => Ok(StoreDone::OverQuota {

@@ -10,11 +10,13 @@
 //! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow`, `reading`, `cursor` |
 //! | login, register, logout, takeover | `login` |
 //! | the store's operations and their completions | `mailbox`, `completion` |
+//! | deadlines, deferred messages, expiry | `clock` |
 //! | outcomes to the sender, bytes to the link | `receipts`, `outbound` |
 //! | groups, presence, requests, queries | `group`, `presence`, `call`, `query` |
 //! | what observers see: counts, latencies, hops | `observe`, `histogram`, `trace` |
 
 mod call;
+mod clock;
 mod completion;
 mod config;
 mod counters;
@@ -52,6 +54,7 @@ use crate::bus::message::{ErrorCode, Message, Send};
 use crate::bus::store::{StoreBatch, StoreDone, StoreError, StoreOp};
 use crate::limits::MAX_FRAME_BYTES;
 use call::Calls;
+use clock::Clock;
 use directory::{Directory, Groups, NONE};
 use mailbox::{Mailbox, Purpose};
 use observe::Observed;
@@ -90,6 +93,7 @@ pub struct Hub {
     /// Players whose cursor is full, waiting for a `forget`.
     crowded: VecDeque<u32>,
     next_tick: u64,
+    clock: Clock,
     exited: bool,
     broken: Broken,
 }
@@ -127,6 +131,7 @@ impl Hub {
             unread: VecDeque::new(),
             crowded: VecDeque::new(),
             next_tick: now_ms + tick_ms(&config),
+            clock: Clock::new(now_ms, config.unix_ms, config.expire_every_ms),
             exited: false,
             broken: Broken::NONE,
             config,
@@ -325,6 +330,7 @@ impl Hub {
                 let all = self.mailbox.complete(batch, done.len())?;
                 self.counters.store_batches += 1;
                 self.counters.store_ops += done.len() as u64;
+                self.withdraw_behind(&all, &done);
                 for ((op, purpose), done) in all.into_iter().zip(done) {
                     self.store_done(&op, purpose, done);
                 }
@@ -341,8 +347,11 @@ impl Hub {
         if self.hold && now_ms >= self.started_ms + self.config.hub_grace_ms {
             self.end_hold();
         }
+        self.check_due();
         if now_ms >= self.next_tick {
             self.next_tick = now_ms + tick_ms(&self.config);
+            self.check_deadlines();
+            self.check_expire();
             self.check_links();
             self.check_sessions();
             self.check_crowded();
@@ -358,7 +367,9 @@ impl Hub {
         let hold = self
             .hold
             .then_some(self.started_ms + self.config.hub_grace_ms);
-        let due = [hold, self.calls.next_deadline(), self.mailbox.retry_at];
+        let deferred = self.clock.due_at().filter(|_| self.mailbox.opened);
+        let calls = self.calls.next_deadline();
+        let due = [hold, calls, self.mailbox.retry_at, deferred];
         due.into_iter().flatten().chain([self.next_tick]).min()
     }
 

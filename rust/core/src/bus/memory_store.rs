@@ -122,7 +122,8 @@ impl MemoryStore {
                 return match self.takes(player, *id, payload.len(), *first, deferred) {
                     Ok(true) if deferred => self.defer(op),
                     Ok(true) => self.append(op),
-                    Ok(false) => StoreDone::Appended,
+                    Ok(false) if deferred || self.has_row(player, *id) => StoreDone::Appended,
+                    Ok(false) => StoreDone::Passed,
                     Err(why) => {
                         let pair = (player.clone(), id.node_key);
                         self.refused.insert(pair, why.clone());
@@ -214,6 +215,10 @@ impl MemoryStore {
         all.fold((0, 0), |sum, bytes| (sum.0 + 1, sum.1 + bytes as u64))
     }
 
+    fn has_row(&self, player: &str, id: MessageId) -> bool {
+        self.rows(player).iter().any(|row| row.id == id)
+    }
+
     /// Whether a message is new and taken; false: it is a repeat [20].
     fn takes(
         &mut self,
@@ -251,7 +256,7 @@ impl MemoryStore {
         let rows = self.mailboxes.values().flat_map(|mailbox| &mailbox.rows);
         let deferred = self.deferred.values().map(|message| message.payload.len());
         let all: usize = rows.map(|row| row.payload.len()).chain(deferred).sum();
-        if self.limit_bytes != 0 && all + bytes > self.limit_bytes {
+        if first && self.limit_bytes != 0 && all + bytes > self.limit_bytes {
             return Err(StoreDone::Full);
         }
         Ok(true)

@@ -23,8 +23,8 @@ pub enum StoreOp {
         unix_ms: u64,
     },
     /// Inserts a row, unless `id` is at or below `accepted` of its sender [20]. Answered by `Appended`, also
-    /// when nothing was inserted; refused with `UnknownPlayer` if no `Know` of the player was committed, `Full`, or
-    /// `OverQuota` (a first transmission only [35]). A refusal holds for the rest of the batch: what follows of that
+    /// when nothing was inserted, or by `Passed`; refused with `UnknownPlayer` if no `Know` of the player was committed,
+    /// or, a first transmission only [35], with `Full` or `OverQuota`. A refusal holds for the rest of the batch: what follows of that
     /// sender to that player gets the same answer, or else a later one would be accepted before it.
     Append {
         /// The mailbox.
@@ -189,6 +189,9 @@ pub enum StoreDone {
     },
     /// `Append`: in the mailbox, or known as accepted.
     Appended,
+    /// `Append`: known as accepted, and no row has this id: it was handled, or never meant for this mailbox (a group
+    /// send that is sent again is expanded again). A store that can't tell answers `Appended`.
+    Passed,
     /// `Append`, `Join`: no login of that name was ever committed.
     UnknownPlayer,
     /// `Append`, `Defer`: the store is at its byte limit.

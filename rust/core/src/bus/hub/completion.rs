@@ -6,7 +6,16 @@ use crate::bus::hub::mailbox::{Mailbox, Purpose};
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::message::{ErrorCode, MessageId, Outcome, node_key};
 use crate::bus::store::{RosterEntry, Row, StoreDone, StoreOp};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What an append was.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    flush: bool,
+    again: bool,
+    deferred: u64,
+}
 
 impl Hub {
     pub(super) fn store_done(&mut self, op: &StoreOp, purpose: Purpose, done: StoreDone) {
@@ -24,9 +33,12 @@ impl Hub {
                     hub_epoch_highest,
                     roster,
                     groups,
-                    next_due_ms: _,
+                    next_due_ms,
                 },
-            ) => self.opened(hub_epoch_highest, roster, groups),
+            ) => {
+                self.clock.next_due = next_due_ms;
+                self.opened(hub_epoch_highest, roster, groups);
+            }
             (
                 Purpose::Append {
                     player,
@@ -34,7 +46,8 @@ impl Hub {
                     from,
                     grouped,
                     flush,
-                    ..
+                    again,
+                    deferred,
                 },
                 done,
             ) => {
@@ -44,7 +57,12 @@ impl Hub {
                     grouped,
                     player,
                 };
-                self.appended(to, flush, &done);
+                let fate = Fate {
+                    flush,
+                    again,
+                    deferred,
+                };
+                self.appended(to, fate, &done);
             }
             (Purpose::Read { player, binding }, StoreDone::Rows { rows, end }) => {
                 self.rows_read(player, binding, rows, end);
@@ -75,6 +93,13 @@ impl Hub {
                 self.member_done(session, request, well);
             }
             (Purpose::Player { player }, _) => self.slim(player),
+            (Purpose::Due, StoreDone::Due { players, next_ms }) => {
+                self.due_done(&players, next_ms);
+            }
+            (Purpose::Expire, StoreDone::Expired { count }) => self.expire_done(count),
+            (Purpose::Admin { session, call }, StoreDone::Text { json }) => {
+                self.store_answered(session, call, &json);
+            }
             _ => {}
         }
     }
@@ -149,31 +174,108 @@ impl Hub {
         }
     }
 
-    fn appended(&mut self, to: Recipient, flush: bool, done: &StoreDone) {
+    fn appended(&mut self, to: Recipient, fate: Fate, done: &StoreDone) {
         self.players.get_mut(to.player).line().appends.pop_front();
-        match done {
-            StoreDone::UnknownPlayer => self.refuse(to, Detail::UnknownPlayer),
-            // What was in memory may be in flight: it is not refused for good, it comes again.
-            StoreDone::Full if flush => {
-                if self.sessions.get(to.from).epoch == to.id.epoch {
-                    let name = self.players.get(to.player).name.clone();
-                    let sender = self.sessions.get_mut(to.from);
-                    sender.busy.insert(name, to.id.seq);
-                }
-                self.outcome(to, Outcome::Busy, Detail::StoreFull);
+        match *done {
+            StoreDone::UnknownPlayer => self.refuse(to, fate, Detail::UnknownPlayer),
+            StoreDone::Full => self.refuse(to, fate, Detail::StoreFull),
+            StoreDone::OverQuota { messages, bytes } => {
+                self.refuse(to, fate, self.quota_detail(messages, bytes));
             }
-            StoreDone::Full => self.refuse(to, Detail::StoreFull),
-            _ => self.outcome(to, Outcome::Stored, Detail::None),
+            StoreDone::Passed if fate.again => self.outcome(to, Outcome::Passed, Detail::None),
+            _ => {
+                if fate.deferred != 0 {
+                    self.deferred(to, fate.deferred);
+                }
+                self.outcome(to, Outcome::Stored, Detail::None);
+            }
         }
         self.pump(to.player);
         self.slim(to.player);
     }
 
+    const fn quota_detail(&self, messages: u64, bytes: u64) -> Detail {
+        if messages >= self.config.player_messages {
+            Detail::MailboxMessages(messages, self.config.player_messages)
+        } else {
+            Detail::MailboxBytes(bytes, self.config.player_bytes)
+        }
+    }
+
+    /// A message is on the deferred list: its mark there ends when its sender knows [37].
+    fn deferred(&mut self, to: Recipient, deliver_at_ms: u64) {
+        self.counters.deferred += 1;
+        self.clock.note_due(deliver_at_ms);
+        let name = self.players.get(to.player).name.clone();
+        let sender = self.sessions.get_mut(to.from);
+        if sender.epoch == to.id.epoch && sender.low <= to.id.seq {
+            sender.deferred.insert(to.id.seq, name);
+        } else {
+            self.trim_deferred(to.id, name);
+        }
+    }
+
+    /// What the store is about to refuse, and so may let no later one pass: by player and sender, the first of each.
+    pub(super) fn withdraw_behind(&mut self, all: &[(StoreOp, Purpose)], done: &[StoreDone]) {
+        use StoreDone::{Full, OverQuota, UnknownPlayer};
+        let mut refused = BTreeMap::new();
+        for ((_, purpose), done) in all.iter().zip(done) {
+            if let Purpose::Append { player, id, .. } = purpose
+                && matches!(done, Full | OverQuota { .. } | UnknownPlayer)
+            {
+                refused.entry((*player, id.node_key)).or_insert(*id);
+            }
+        }
+        if refused.is_empty() {
+            return;
+        }
+        for purpose in self.mailbox.withdraw(&refused) {
+            let Purpose::Append {
+                player,
+                id,
+                from,
+                grouped,
+                ..
+            } = purpose
+            else {
+                continue;
+            };
+            let line = self.players.get_mut(player).line();
+            line.ops -= 1;
+            line.appends.retain(|other| *other != id);
+            let to = Recipient {
+                from,
+                id,
+                grouped,
+                player,
+            };
+            self.answer_busy(to, Detail::BehindRefused);
+        }
+    }
+
+    /// Not accepted after all: it comes again, and what is later waits for it [36].
+    fn answer_busy(&mut self, to: Recipient, detail: Detail) {
+        let name = self.players.get(to.player).name.clone();
+        let sender = self.sessions.get_mut(to.from);
+        if sender.epoch == to.id.epoch {
+            sender.busy.insert(name, to.id.seq);
+        }
+        self.outcome(to, Outcome::Busy, detail);
+    }
+
     /// A refusal by the store: what came later of that sender and waits in memory is `busy`, so that nothing passes
     /// the refused one before its sender knows.
-    fn refuse(&mut self, to: Recipient, detail: Detail) {
-        self.outcome(to, Outcome::Refused, detail);
+    fn refuse(&mut self, to: Recipient, fate: Fate, detail: Detail) {
         let name = self.players.get(to.player).name.clone();
+        if fate.flush {
+            // What was in memory may be in flight: it is not refused for good.
+            self.answer_busy(to, detail);
+            for later in self.players.get_mut(to.player).line().take_later(to.id) {
+                self.answer_busy(later.recipient(to.player), Detail::BehindBusy);
+            }
+            return;
+        }
+        self.outcome(to, Outcome::Refused, detail);
         let session = self.sessions.get_mut(to.from);
         if session.epoch != to.id.epoch || session.low > to.id.seq {
             return;
@@ -183,12 +285,11 @@ impl Hub {
         for later in self.players.get_mut(to.player).line().take_later(to.id) {
             let sender = self.sessions.get_mut(to.from);
             sender.busy.insert(name.clone(), later.id.seq);
-            let later = Recipient {
-                id: later.id,
-                grouped: later.grouped,
-                ..to
-            };
-            self.outcome(later, Outcome::Busy, Detail::BehindRefused);
+            self.outcome(
+                later.recipient(to.player),
+                Outcome::Busy,
+                Detail::BehindRefused,
+            );
         }
     }
 

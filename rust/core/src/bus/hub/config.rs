@@ -35,6 +35,14 @@ pub struct HubConfig {
     pub name: String,
     /// Wall clock at the `now_ms` of `Hub::new`.
     pub unix_ms: u64,
+    /// Messages without a deadline of their sender are kept so long in a mailbox.
+    pub keep_ms: u64,
+    /// What a mailbox holds at most, for the text of a refusal; the store counts.
+    pub player_messages: u64,
+    /// Its bytes.
+    pub player_bytes: u64,
+    /// How often the store is asked to delete what is past its deadline: rows that nobody reads cost disk only.
+    pub expire_every_ms: u64,
     /// For the hash of names: random in production, so that no user can choose names that collide.
     pub hash_seed: u64,
     /// Something goes out on each link at least this often: a tenth of what a person notices, three to a loss.
@@ -93,6 +101,10 @@ impl Default for HubConfig {
             hub_epoch: 1,
             name: "hub".into(),
             unix_ms: 0,
+            keep_ms: 30 * 86_400_000,
+            player_messages: 1_000,
+            player_bytes: 4 << 20,
+            expire_every_ms: 10_000,
             hash_seed: 0,
             heartbeat_ms: 1_000,
             dead_ms: 3_000,

@@ -59,6 +59,20 @@ counters! {
     refused,
     /// Outcomes given: busy.
     busy,
+    /// Outcomes given: expired.
+    expired,
+    /// Outcomes given: sent.
+    sent,
+    /// Outcomes given: dropped.
+    dropped,
+    /// Outcomes given: passed.
+    passed,
+    /// Rows past their deadline that were passed over or deleted.
+    expired_rows,
+    /// Messages put on the deferred list.
+    deferred,
+    /// Players who got rows of deferred messages that were due.
+    due,
     /// Queues that went to the mailbox because they were over their bound.
     spills,
     /// Logins and registrations answered with a binding.

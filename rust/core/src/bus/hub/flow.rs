@@ -60,40 +60,40 @@ impl Hub {
         }
     }
 
-    /// A message joins a line that has room for it.
-    pub(super) fn enter(&mut self, at: u32, entry: Entry, resend: bool) -> Entered {
-        self.counters.recipients += 1;
-        let hold = self.hold;
-        let player = self.players.get_mut(at);
+    /// What needs no line to be said of a message.
+    pub(super) fn known_before(&self, at: u32, entry: &Entry) -> Option<Entered> {
         let refused = &self.sessions.get(entry.from).refused;
         if !refused.is_empty()
-            && let Some(of_player) = refused.get(&player.name)
+            && let Some(of_player) = refused.get(&self.players.get(at).name)
             && let Some(detail) = of_player.get(&entry.id.seq)
         {
-            return Entered::Done(Outcome::Refused, *detail);
+            return Some(Entered::Done(Outcome::Refused, *detail));
         }
-        if let Some(line) = &player.line
-            && line.is_accepted(entry.id)
+        let line = self.players.get(at).line.as_deref();
+        if entry.resend && line.is_some_and(|line| line.is_under_way(entry.id)) {
+            return Some(Entered::Open); // [19]
+        }
+        let past = self.is_past(entry.deadline_ms); // [34]
+        past.then_some(Entered::Done(Outcome::Expired, Detail::None))
+    }
+
+    /// A message joins a line that has room for it.
+    pub(super) fn enter(&mut self, at: u32, entry: Entry) -> Entered {
+        self.counters.recipients += 1;
+        let hold = self.hold;
+        if let Some(known) = self.known_before(at, &entry) {
+            return known;
+        }
+        let line = self.players.get(at).line.as_deref();
+        if line.is_some_and(|line| line.is_accepted(entry.id))
             && !self.broken.lacks(Rule::AcceptedAtLive)
         {
-            return Entered::Done(Outcome::Stored, Detail::None); // [18]
+            return Entered::Done(entry.marked_as(Outcome::Stored), Detail::None); // [18]
         }
-        if resend
-            && player
-                .line
-                .as_ref()
-                .is_some_and(|line| line.went_out(entry.id))
-        {
-            return Entered::Done(Outcome::Stored, Detail::None);
+        if entry.resend && line.is_some_and(|line| line.went_out(entry.id)) {
+            return Entered::Done(entry.marked_as(Outcome::Stored), Detail::None);
         }
-        if resend
-            && player
-                .line
-                .as_ref()
-                .is_some_and(|line| line.is_under_way(entry.id))
-        {
-            return Entered::Open; // [19]
-        }
+        let player = self.players.get_mut(at);
         if player.phase == Phase::Offline && !hold {
             self.append(at, entry, false);
             return Entered::Open;
@@ -102,6 +102,9 @@ impl Hub {
         let live = flows && player.line().queue.is_empty();
         if live && self.blocked(at, entry.id.node_key) == Blocked::No {
             return self.send_live(at, entry);
+        }
+        if entry.deadline_ms != 0 {
+            self.clock.timed.insert(at);
         }
         self.players.get_mut(at).line().push(entry);
         self.bound_queue(at);
@@ -199,7 +202,7 @@ impl Hub {
         let deliver = Deliver {
             id,
             policy: Policy::MustDeliver,
-            trace: false,
+            trace: entry.trace,
             content,
             targets: targets.into(),
             payload,
@@ -240,6 +243,10 @@ impl Hub {
             let Some(entry) = self.players.get_mut(at).line().pop() else {
                 return;
             };
+            if self.is_past(entry.deadline_ms) {
+                self.outcome(entry.recipient(at), Outcome::Expired, Detail::None);
+                continue;
+            }
             let kept = entry.clone();
             if let Entered::Live(link, number) = self.send_live(at, entry) {
                 self.write_deliver(link, &kept, &[number]);
@@ -311,8 +318,8 @@ impl Hub {
                 break;
             };
             match sent {
-                Sent::Row { row, id } => {
-                    self.players.get_mut(at).line().settle_wanted = row;
+                Sent::Row { row, settles, id } => {
+                    self.players.get_mut(at).line().settle_wanted = settles;
                     self.note_hop(HopKind::Acked, id, at, row, "");
                 }
                 Sent::Memory(Entry {
@@ -369,29 +376,38 @@ impl Hub {
         line.behind_read = true;
         line.behind_marks = true;
         line.at_end = false;
+        let again = entry.is_again();
         let Entry {
             id,
             from,
             grouped,
+            resend,
+            deadline_ms,
             content,
             payload,
+            ..
         } = entry;
+        let deadline_ms = match deadline_ms {
+            0 => self.clock.unix_ms(self.now) + self.config.keep_ms,
+            of_sender => of_sender,
+        };
         let purpose = Purpose::Append {
             player: at,
             id,
             from,
             grouped,
             flush,
-            bytes: payload.len(),
+            again,
+            deferred: 0,
         };
         self.mailbox.push(
             StoreOp::Append {
                 player: name,
                 id,
-                deadline_ms: 0,
+                deadline_ms,
                 content,
                 payload,
-                first: !flush,
+                first: !flush && !resend,
             },
             purpose,
         );

@@ -4,7 +4,7 @@
 //! what is in flight included, or not at all.
 
 use crate::bus::hub::receipts::Recipient;
-use crate::bus::message::{Content, Mark, MessageId};
+use crate::bus::message::{Content, Mark, MessageId, Outcome};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -17,6 +17,12 @@ pub struct Entry {
     pub from: u32,
     /// Its outcome goes into a group report.
     pub grouped: bool,
+    /// It came as a resend.
+    pub resend: bool,
+    /// Unix ms after which it is not delivered; 0 none.
+    pub deadline_ms: u64,
+    /// Every hop of it is recorded.
+    pub trace: bool,
     /// How to read the payload.
     pub content: Content,
     /// The payload, shared by the recipients of a group.
@@ -24,6 +30,20 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A group send that was sent again: some recipients may not have been members when it was first sent.
+    pub const fn is_again(&self) -> bool {
+        self.grouped && self.resend
+    }
+
+    /// What it is answered when a mark is past it, which for a recipient of its own would be `otherwise`.
+    pub const fn marked_as(&self, otherwise: Outcome) -> Outcome {
+        if self.is_again() {
+            Outcome::Passed
+        } else {
+            otherwise
+        }
+    }
+
     /// Whose outcome it waits for.
     pub fn recipient(&self, player: u32) -> Recipient {
         Recipient {
@@ -61,6 +81,8 @@ pub enum Sent {
     Row {
         /// The row.
         row: u64,
+        /// Rows up to here are settled with it: those behind it are past their deadline.
+        settles: u64,
         /// The message, for its trace.
         id: MessageId,
     },
@@ -203,6 +225,27 @@ impl Line {
         taken
     }
 
+    /// A row past its deadline is passed over: it is settled with those before it [34].
+    pub fn pass_over(&mut self, row: u64, id: MessageId) {
+        self.last_row = row;
+        let mark = self
+            .marks
+            .iter_mut()
+            .find(|mark| mark.id.node_key == id.node_key);
+        if let Some(mark) = mark.filter(|mark| id >= mark.id) {
+            mark.row_ahead = false;
+        }
+        let sent = self.sent.iter_mut().rev();
+        let before = sent.filter_map(|sent| match sent {
+            Sent::Row { settles, .. } => Some(settles),
+            _ => None,
+        });
+        match before.into_iter().next() {
+            Some(settles) => *settles = row,
+            None => self.settle_wanted = row,
+        }
+    }
+
     /// Whether the cursor has room for a mark of this sender.
     pub fn has_mark_room(&self, node_key: u64, senders: usize) -> bool {
         self.marks.len() < senders || self.marks.iter().any(|mark| mark.id.node_key == node_key)
@@ -293,6 +336,9 @@ mod tests {
             id,
             from: 0,
             grouped: false,
+            resend: false,
+            deadline_ms: 0,
+            trace: false,
             content: Content::Bytes,
             payload: vec![0; seq as usize % 7].into(),
         }

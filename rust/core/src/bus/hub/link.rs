@@ -6,9 +6,10 @@ use crate::bus::hub::directory::NONE;
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::{Hub, session::Link};
 use crate::bus::message::{
-    ErrorCode, Hello, Message, PresenceKind, SlotRange, VERSION, VERSION_MIN, Welcome, node_key,
+    ErrorCode, Hello, Message, MessageId, PresenceKind, SlotRange, VERSION, VERSION_MIN, Welcome,
+    node_key,
 };
-use crate::bus::store::{RosterEntry, StoreOp};
+use crate::bus::store::{DEFERRED_KEY, DEFERRED_NAME, RosterEntry, StoreOp};
 use crate::limits::MAX_PAYLOAD_BYTES;
 use std::sync::Arc;
 
@@ -92,6 +93,12 @@ impl Hub {
                     "{} knows hub epoch {theirs}, this one is {ours}",
                     hello.name
                 ),
+            ));
+        }
+        if hello.node_key == DEFERRED_KEY {
+            return Err((
+                ErrorCode::NameTaken,
+                format!("{DEFERRED_NAME} is the name of the deferred list"),
             ));
         }
         if hello.node_key != node_key(hello.name) {
@@ -191,6 +198,7 @@ impl Hub {
     /// A new process of a node: all hosting of the old one ends at once [6].
     fn begin_epoch(&mut self, session: u32, epoch: u64) {
         self.give_up_players(session);
+        self.trim_deferred_below(session, u64::MAX);
         let entry = self.sessions.get_mut(session);
         entry.epoch = epoch;
         entry.refused.clear();
@@ -331,7 +339,36 @@ impl Hub {
                     !of_player.is_empty()
                 });
             }
+            let known = entry.deferred.first_key_value();
+            if known.is_some_and(|(seq, _)| *seq < low) {
+                self.trim_deferred_below(session, low);
+            }
         }
+    }
+
+    fn trim_deferred_below(&mut self, session: u32, low: u64) {
+        let entry = self.sessions.get_mut(session);
+        let (node_key, epoch) = (entry.node_key, entry.epoch);
+        let kept = entry.deferred.split_off(&low);
+        for (seq, player) in std::mem::replace(&mut entry.deferred, kept) {
+            let id = MessageId {
+                node_key,
+                epoch,
+                seq,
+            };
+            self.trim_deferred(id, player);
+        }
+    }
+
+    /// Its sender can't send it again: the store's mark of it may go [24].
+    pub(super) fn trim_deferred(&mut self, id: MessageId, player: Arc<str>) {
+        let op = StoreOp::Trim {
+            player,
+            sender: id.node_key,
+            epoch: id.epoch,
+            seq: id.seq,
+        };
+        self.mailbox.push(op, Purpose::Nothing);
     }
 
     /// Queues a message that never waits behind payload; closes a link whose node does not read.

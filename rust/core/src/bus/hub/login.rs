@@ -233,7 +233,7 @@ impl Hub {
         };
         line.marks.clear();
         let handled = line.take_where(|entry| at_or_below(entry, cursor));
-        self.answer_entries(at, handled, Outcome::Delivered);
+        self.answer_marked(at, handled, Outcome::Delivered);
     }
 
     pub(super) fn logout_done(&mut self, at: u32, login: u64, session: u32) {

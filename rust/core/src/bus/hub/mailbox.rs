@@ -6,7 +6,7 @@
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::MessageId;
 use crate::bus::store::{StoreBatch, StoreDone, StoreOp};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What waits for the completion of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,10 @@ pub enum Purpose {
         grouped: bool,
         /// It was accepted into memory before: a full store may not refuse it for good [35].
         flush: bool,
-        /// Its payload's size.
-        bytes: usize,
+        /// It is a group send that was sent again: a mark may be past it for more than one reason.
+        again: bool,
+        /// It went to the deferred list, to be delivered at this unix ms; 0: to the mailbox.
+        deferred: u64,
     },
     /// Rows for a binding.
     Read {
@@ -67,6 +69,17 @@ pub enum Purpose {
         /// Its request: counted down there.
         request: u64,
     },
+    /// Deferred messages are rows.
+    Due,
+    /// What is past its deadline is deleted.
+    Expire,
+    /// An operator's question.
+    Admin {
+        /// Who asked.
+        session: u32,
+        /// Its number.
+        call: u64,
+    },
     /// Nobody waits for it; the player's record stays until it is done.
     Player {
         /// The player.
@@ -80,7 +93,7 @@ impl Purpose {
     /// The player whose record stays until the operation is done.
     pub const fn player(&self) -> Option<u32> {
         match *self {
-            Self::Open | Self::Nothing => None,
+            Self::Open | Self::Nothing | Self::Due | Self::Expire | Self::Admin { .. } => None,
             Self::Append { player, .. }
             | Self::Read { player, .. }
             | Self::Accepted { player, .. }
@@ -143,6 +156,29 @@ impl Mailbox {
             return self.waiting.push_front(Pending { op, purpose });
         }
         self.waiting.push_back(Pending { op, purpose });
+    }
+
+    /// Takes back what waits behind refused messages, of the same sender to the same player: it must not be in before
+    /// the sender knows of the refusal. `refused`: player and sender, and the message.
+    pub fn withdraw(&mut self, refused: &BTreeMap<(u32, u64), MessageId>) -> Vec<Purpose> {
+        let mut taken = Vec::new();
+        let mut freed = 0;
+        self.waiting.retain(|pending| {
+            let Purpose::Append { player, id, .. } = pending.purpose else {
+                return true;
+            };
+            let pair = (player, id.node_key);
+            let Some(first) = refused.get(&pair).filter(|first| first.epoch == id.epoch) else {
+                return true;
+            };
+            if id > *first {
+                freed += payload_bytes(&pending.op);
+                taken.push(pending.purpose.clone());
+            }
+            id <= *first
+        });
+        self.bytes -= freed;
+        taken
     }
 
     /// How many operations are not done.
@@ -239,12 +275,16 @@ impl Mailbox {
     /// Whether a result is of the kind that the operation has.
     pub fn fits(op: &StoreOp, done: &StoreDone) -> bool {
         use StoreDone::{
-            Appended, Done, Due, Expired, Full, Marks, Opened, OverQuota, Rows, Text, UnknownPlayer,
+            Appended, Done, Due, Expired, Full, Marks, Opened, OverQuota, Passed, Rows, Text,
+            UnknownPlayer,
         };
         match op {
             StoreOp::Open { .. } => matches!(done, Opened { .. }),
             StoreOp::Append { .. } | StoreOp::Defer { .. } => {
-                matches!(done, Appended | UnknownPlayer | Full | OverQuota { .. })
+                matches!(
+                    done,
+                    Appended | Passed | UnknownPlayer | Full | OverQuota { .. }
+                )
             }
             StoreOp::Due { .. } => matches!(done, Due { .. }),
             StoreOp::Expire { .. } => matches!(done, Expired { .. }),

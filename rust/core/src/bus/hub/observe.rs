@@ -280,7 +280,7 @@ impl Hub {
             Outcome::Busy => HopKind::Busy,
             _ => HopKind::Dropped,
         };
-        self.note_hop(kind, to.id, to.player, 0, detail.text());
+        self.note_hop(kind, to.id, to.player, 0, detail.name());
         if !to.grouped {
             let host = match outcome {
                 Outcome::Delivered => self

@@ -3,8 +3,10 @@
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase, Player};
 use crate::bus::hub::json::Json;
+use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::session::Session;
 use crate::bus::message::{AnswerStatus, Content};
+use crate::bus::store::StoreOp;
 use crate::limits::MAX_PAYLOAD_BYTES;
 
 /// Players listed if the query does not say how many, and at most.
@@ -17,6 +19,7 @@ impl Hub {
             1 => self.status_json(),
             2 => self.nodes_json(),
             3 => self.players_json(argument),
+            4 => return self.ask_store(session, call, argument),
             5 => self.metrics_json(),
             _ => {
                 return self.answer(
@@ -35,6 +38,24 @@ impl Hub {
             Content::Json,
             json.as_bytes(),
         );
+    }
+
+    /// A question about mailboxes: the store answers it in its turn.
+    fn ask_store(&mut self, session: u32, call: u64, question: &str) {
+        let json = question.to_string();
+        self.mailbox
+            .push(StoreOp::Admin { json }, Purpose::Admin { session, call });
+    }
+
+    /// The store has answered.
+    pub(super) fn store_answered(&mut self, session: u32, call: u64, json: &str) {
+        let (status, content, payload) = if json.len() <= MAX_PAYLOAD_BYTES {
+            (AnswerStatus::Ok, Content::Json, json)
+        } else {
+            let text = "the answer is over the limit of a payload: ask for less";
+            (AnswerStatus::Failed, Content::Text, text)
+        };
+        self.answer(session, call, status, content, payload.as_bytes());
     }
 
     /// The hub in one object: what it is, how much there is, what was counted.

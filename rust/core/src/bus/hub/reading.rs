@@ -106,6 +106,11 @@ impl Hub {
     pub(super) fn rows(&mut self, at: u32, rows: Vec<Row>, end: bool) {
         let mut all = true;
         for row in rows {
+            if self.is_past(row.deadline_ms) {
+                self.counters.expired_rows += 1;
+                self.players.get_mut(at).line().pass_over(row.row, row.id);
+                continue;
+            }
             if self.players.get(at).phase != Phase::Drain
                 || self.blocked(at, row.id.node_key) != Blocked::No
             {
@@ -123,6 +128,7 @@ impl Hub {
                 line.last_row = row.row;
                 line.sent.push_back(Sent::Row {
                     row: row.row,
+                    settles: row.row,
                     id: row.id,
                 });
             });
@@ -132,11 +138,15 @@ impl Hub {
                 id: row.id,
                 from: NONE,
                 grouped,
+                resend: false,
+                deadline_ms: row.deadline_ms,
+                trace: false,
                 content: row.content,
                 payload: row.payload,
             };
             self.write_deliver(link, &entry, &[number]);
         }
+        self.settle(at);
         let line = self.players.get_mut(at).line();
         line.at_end = end && all && !line.behind_read;
         if line.at_end {
@@ -169,7 +179,7 @@ impl Hub {
                 let accepted = std::mem::take(&mut line.accepted);
                 let seen = line.take_where(|entry| at_or_below(entry, &accepted));
                 line.accepted = accepted;
-                self.answer_entries(at, seen, Outcome::Stored);
+                self.answer_marked(at, seen, Outcome::Stored);
             }
             self.trim(at);
         }

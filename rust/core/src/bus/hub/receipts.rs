@@ -4,6 +4,7 @@ use crate::bus::hub::Hub;
 use crate::bus::hub::line::Entry;
 use crate::bus::message::{GroupReport, Message, MessageId, Outcome, ReportEntry};
 use crate::limits::MAX_REPORT_ENTRIES;
+use std::borrow::Cow;
 
 /// Why, in one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,12 +18,12 @@ pub enum Detail {
     UnknownGroup,
     /// `latest` and `droppable`.
     Policy,
-    /// Deadlines.
-    Deadline,
-    /// `send_later`.
-    Deferred,
     /// The store's byte limit.
     StoreFull,
+    /// The mailbox is at its limit: it has this many messages, of so many.
+    MailboxMessages(u64, u64),
+    /// It has so many bytes, of so many.
+    MailboxBytes(u64, u64),
     /// The store is away or slow, and memory has no more room.
     StoreBusy,
     /// The hub was just started.
@@ -37,14 +38,32 @@ pub enum Detail {
 
 impl Detail {
     /// For people.
-    pub const fn text(self) -> &'static str {
+    pub fn text(self) -> Cow<'static, str> {
+        match self {
+            Self::MailboxMessages(count, limit) => format!(
+                "mailbox full, {} of {} messages",
+                grouped(count),
+                grouped(limit)
+            )
+            .into(),
+            Self::MailboxBytes(count, limit) => format!(
+                "mailbox full, {} of {} bytes",
+                grouped(count),
+                grouped(limit)
+            )
+            .into(),
+            _ => self.name().into(),
+        }
+    }
+
+    /// The same without numbers.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::None => "",
             Self::UnknownPlayer => "unknown player",
             Self::UnknownGroup => "unknown group",
             Self::Policy => "not supported: policy",
-            Self::Deadline => "not supported: deadline",
-            Self::Deferred => "not supported: deferred",
+            Self::MailboxMessages(..) | Self::MailboxBytes(..) => "mailbox full",
             Self::StoreFull => "mailbox store full",
             Self::StoreBusy => "mailbox store away or slow",
             Self::Starting => "hub starting",
@@ -53,6 +72,20 @@ impl Detail {
             Self::Players => "limit of players reached",
         }
     }
+}
+
+/// A number with a comma at each thousand.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let mut out = digits[..first].to_string();
+    for at in (first..digits.len()).step_by(3) {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(&digits[at..at + 3]);
+    }
+    out
 }
 
 /// The report of a group send under way.
@@ -101,7 +134,10 @@ impl Hub {
             Outcome::Stored => self.counters.stored += 1,
             Outcome::Refused => self.counters.refused += 1,
             Outcome::Busy => self.counters.busy += 1,
-            Outcome::Expired | Outcome::Sent | Outcome::Dropped | Outcome::Passed => {}
+            Outcome::Expired => self.counters.expired += 1,
+            Outcome::Sent => self.counters.sent += 1,
+            Outcome::Dropped => self.counters.dropped += 1,
+            Outcome::Passed => self.counters.passed += 1,
         }
         let session = self.sessions.get_mut(to.from);
         if session.epoch != to.id.epoch {
@@ -126,21 +162,34 @@ impl Hub {
         }
     }
 
+    /// The same for those that a mark is past.
+    pub(super) fn answer_marked(&mut self, player: u32, entries: Vec<Entry>, outcome: Outcome) {
+        for entry in entries {
+            let outcome = entry.marked_as(outcome);
+            self.outcome(entry.recipient(player), outcome, Detail::None);
+        }
+    }
+
     /// Puts one receipt on a link, if it is there.
     pub(super) fn receipt(&mut self, link: u32, seq: u64, outcome: Outcome, detail: Detail) {
         if let Some(found) = self.links.get_mut(link) {
-            found.out.receipt(seq, outcome, detail.text());
+            found.out.receipt(seq, outcome, &detail.text());
             self.make_ready(link);
         }
     }
 
     /// Sends the final report of a group send.
     pub(super) fn finish_report(&mut self, session: u32, seq: u64) {
-        let Some(report) = self.sessions.get_mut(session).reports.remove(&seq) else {
+        let Some(mut report) = self.sessions.get_mut(session).reports.remove(&seq) else {
             return;
         };
+        let link = self.sessions.get(session).link;
+        let wide = self.links.get(link).is_some_and(|link| link.version >= 2);
         let mut counts = [0u32; 8];
-        for (_, outcome, _) in &report.recipients {
+        for (_, outcome, _) in &mut report.recipients {
+            if !wide && *outcome == Some(Outcome::Passed) {
+                *outcome = Some(Outcome::Stored); // A mark, in the words of version 1.
+            }
             if let Some(outcome) = outcome {
                 counts[*outcome as usize - 1] += 1;
             }
@@ -162,21 +211,22 @@ impl Hub {
         }
         let names: Vec<_> = named
             .iter()
-            .map(|entry| self.players.at(entry.0).map(|p| p.name.clone()))
+            .map(|entry| {
+                let name = self.players.at(entry.0).map(|player| player.name.clone());
+                (name, entry.2.text())
+            })
             .collect();
         let entries: Vec<_> = named
             .iter()
             .zip(&names)
-            .filter_map(|(entry, name)| {
+            .filter_map(|(entry, (name, detail))| {
                 Some(ReportEntry {
                     player: name.as_deref()?,
                     outcome: entry.1?,
-                    detail: entry.2.text(),
+                    detail,
                 })
             })
             .collect();
-        let link = self.sessions.get(session).link;
-        let wide = self.links.get(link).is_some_and(|link| link.version >= 2);
         let message = Message::GroupReport(GroupReport {
             seq,
             last: true,

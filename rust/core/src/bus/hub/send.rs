@@ -6,9 +6,11 @@ use crate::bus::hub::Hub;
 use crate::bus::hub::directory::NONE;
 use crate::bus::hub::flow::Entered;
 use crate::bus::hub::line::Entry;
+use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::receipts::{Detail, Recipient, Report};
 use crate::bus::hub::session::HeldSend;
 use crate::bus::message::{Message, MessageId, Number, Outcome, Policy, Scope, Send, Target};
+use crate::bus::store::StoreOp;
 use std::sync::Arc;
 
 /// Names of nodes' own addresses begin so; a broadcast to players leaves them out.
@@ -31,12 +33,6 @@ impl Hub {
         self.note_send(session, send.seq, target_name(&send.target), false);
         if send.policy != Policy::MustDeliver {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Policy);
-        }
-        if send.deliver_at_ms != 0 {
-            return self.answer_send(session, send.seq, Outcome::Refused, Detail::Deferred);
-        }
-        if send.deadline_ms != 0 {
-            return self.answer_send(session, send.seq, Outcome::Refused, Detail::Deadline);
         }
         let held = !self.sessions.get(session).held.is_empty();
         let waits = match send.target {
@@ -153,6 +149,9 @@ impl Hub {
             id,
             from: session,
             grouped,
+            resend: send.resend,
+            deadline_ms: send.deadline_ms,
+            trace: send.trace,
             content: send.content,
             payload: Arc::from(send.payload),
         }
@@ -162,7 +161,13 @@ impl Hub {
         let Some(at) = self.players.intern(name, self.config.max_players) else {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Players);
         };
-        if let Err(detail) = self.may_enter(session, at, send) {
+        let store_full = self.mailbox.bytes + send.payload.len() > self.config.store_bytes;
+        let room = if send.deliver_at_ms != 0 && store_full {
+            Err(Detail::StoreBusy)
+        } else {
+            self.may_enter(session, at, send)
+        };
+        if let Err(detail) = room {
             let name = self.players.get(at).name.clone();
             self.sessions.get_mut(session).busy.insert(name, send.seq);
             self.slim(at);
@@ -177,11 +182,51 @@ impl Hub {
             grouped: false,
             player: at,
         };
-        match self.enter(at, entry.clone(), send.resend) {
+        if send.deliver_at_ms != 0 {
+            return self.defer(at, entry, send.deliver_at_ms);
+        }
+        match self.enter(at, entry.clone()) {
             Entered::Open => {}
             Entered::Done(outcome, detail) => self.outcome(to, outcome, detail),
             Entered::Live(link, number) => self.write_deliver(link, &entry, &[number]),
         }
+    }
+
+    /// Goes to the deferred list, also if its time has come: sent again, it must not take another way [37].
+    fn defer(&mut self, at: u32, entry: Entry, deliver_at_ms: u64) {
+        match self.known_before(at, &entry) {
+            None => {}
+            Some(Entered::Done(outcome, detail)) => {
+                return self.outcome(entry.recipient(at), outcome, detail);
+            }
+            Some(_) => return,
+        }
+        let player = self.players.get_mut(at);
+        let line = player.line();
+        line.ops += 1;
+        line.appends.push_back(entry.id);
+        let op = StoreOp::Defer {
+            player: player.name.clone(),
+            id: entry.id,
+            deliver_at_ms,
+            deadline_ms: match entry.deadline_ms {
+                0 => deliver_at_ms.saturating_add(self.config.keep_ms),
+                of_sender => of_sender,
+            },
+            content: entry.content,
+            payload: entry.payload,
+            first: !entry.resend,
+        };
+        let purpose = Purpose::Append {
+            player: at,
+            id: entry.id,
+            from: entry.from,
+            grouped: false,
+            flush: false,
+            again: false,
+            deferred: deliver_at_ms,
+        };
+        self.mailbox.push(op, purpose);
     }
 
     /// Whether no earlier message of the pair was `busy` [36], and there is room.
@@ -230,7 +275,7 @@ impl Hub {
                 grouped: true,
                 player: *at,
             };
-            match self.enter(*at, entry.clone(), send.resend) {
+            match self.enter(*at, entry.clone()) {
                 Entered::Open => {}
                 Entered::Done(outcome, detail) => self.outcome(to, outcome, detail),
                 Entered::Live(link, number) => live.push((link, number)),

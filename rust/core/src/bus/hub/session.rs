@@ -147,6 +147,8 @@ pub struct Session {
     /// It is refused again when it comes again. Were a later one accepted before that, a resend of the refused one
     /// would stand below the mark and be told `stored`.
     pub refused: BTreeMap<Arc<str>, BTreeMap<u64, Detail>>,
+    /// Its deferred messages whose marks the store has, by seq: until its low is above.
+    pub deferred: BTreeMap<u64, Arc<str>>,
     /// Sends that wait for the end of the hold, from the first group send on; cleared with the link.
     pub held: VecDeque<HeldSend>,
     /// Payload bytes in `held`.
@@ -275,6 +277,7 @@ impl Sessions {
             reports: BTreeMap::new(),
             busy: BusySends::default(),
             refused: BTreeMap::new(),
+            deferred: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             joins: BTreeMap::new(),

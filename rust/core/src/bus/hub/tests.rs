@@ -8,6 +8,7 @@ mod mailbox;
 mod observe;
 mod random;
 mod requests;
+mod time;
 
 use super::*;
 use crate::bus::codec::decode;

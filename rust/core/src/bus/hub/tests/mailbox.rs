@@ -334,37 +334,3 @@ fn a_full_store_refuses_what_is_new() {
         vec![(1, Stored), (2, Refused)]
     );
 }
-
-#[test]
-fn policies_and_deadlines_are_not_supported_yet() {
-    let (mut world, sender, _) = known();
-    for (seq, policy, deadline_ms) in [
-        (1, Policy::Latest, 0),
-        (2, Policy::Droppable, 0),
-        (3, Policy::MustDeliver, 9),
-    ] {
-        let (content, target) = (Content::Bytes, Target::Player("p"));
-        let send = Send {
-            seq,
-            low: 0,
-            deadline_ms,
-            deliver_at_ms: 0,
-            policy,
-            resend: false,
-            quiet: false,
-            trace: false,
-            content,
-            target,
-            key: "",
-            payload: b"",
-        };
-        world.say(&sender, &Message::Send(send));
-    }
-    let receipts = world.take(&sender).receipts;
-    assert!(
-        receipts
-            .iter()
-            .all(|(_, outcome, why)| *outcome == Refused && why.starts_with("not supported"))
-    );
-    assert_eq!(receipts.len(), 3);
-}

@@ -1,0 +1,147 @@
+//! Wall-clock time, and what happens at it: deadlines, deferred messages, expiry in the store (BUS.md rules 34, 37).
+//!
+//! The wall clock may jump. Nothing that orders or confirms messages reads it: it says only when a deadline is past and
+//! when a deferred message is due.
+
+use crate::bus::hub::Hub;
+use crate::bus::hub::directory::Phase;
+use crate::bus::hub::mailbox::Purpose;
+use crate::bus::message::Outcome;
+use crate::bus::store::StoreOp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Deferred messages that one operation moves: a few milliseconds of a transaction.
+const DUE_LIMIT: u32 = 256;
+/// Rows that one operation looks at for their deadline.
+const EXPIRE_LIMIT: u32 = 1_000;
+
+/// The wall clock, and what waits for it.
+#[derive(Debug)]
+pub struct Clock {
+    /// A reading: `now_ms`, unix ms.
+    read: (u64, u64),
+    /// When the first deferred message is due, unix ms; 0 none.
+    pub next_due: u64,
+    due_asked: bool,
+    expire_at: u64,
+    expire_asked: bool,
+    /// Players whose queue has, or had, a message with a deadline.
+    pub timed: BTreeSet<u32>,
+}
+
+impl Clock {
+    /// A clock that was read once.
+    pub const fn new(now_ms: u64, unix_ms: u64, expire_every_ms: u64) -> Self {
+        Self {
+            read: (now_ms, unix_ms),
+            next_due: 0,
+            due_asked: false,
+            expire_at: now_ms + expire_every_ms,
+            expire_asked: false,
+            timed: BTreeSet::new(),
+        }
+    }
+
+    /// Unix ms.
+    pub const fn unix_ms(&self, now_ms: u64) -> u64 {
+        self.read.1 + now_ms.saturating_sub(self.read.0)
+    }
+
+    /// A deferred message is known to be due at a time.
+    pub const fn note_due(&mut self, unix_ms: u64) {
+        if self.next_due == 0 || unix_ms < self.next_due {
+            self.next_due = unix_ms;
+        }
+    }
+
+    /// When deferred messages are to be asked for, in the time of the hub.
+    pub fn due_at(&self) -> Option<u64> {
+        let wait = self.next_due.saturating_sub(self.read.1);
+        (self.next_due != 0 && !self.due_asked).then(|| self.read.0.saturating_add(wait))
+    }
+}
+
+impl Hub {
+    /// The wall clock was read: about once a second, and it may have jumped.
+    pub const fn handle_clock(&mut self, now_ms: u64, unix_ms: u64) {
+        self.clock.read = (now_ms, unix_ms);
+    }
+
+    /// Unix ms, as far as the driver told.
+    pub(super) const fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms(self.now)
+    }
+
+    /// Whether a deadline is past; 0 is none.
+    pub(super) const fn is_past(&self, deadline_ms: u64) -> bool {
+        deadline_ms != 0 && self.unix_ms() > deadline_ms
+    }
+
+    /// Asks the store for what is due.
+    pub(super) fn check_due(&mut self) {
+        let due = self.clock.due_at().is_some_and(|at| self.now >= at);
+        if due && self.mailbox.opened {
+            self.clock.due_asked = true;
+            let unix_ms = self.unix_ms();
+            let limit = DUE_LIMIT;
+            let op = StoreOp::Due { unix_ms, limit };
+            self.mailbox.push(op, Purpose::Due);
+        }
+    }
+
+    /// Deferred messages are rows now: who is hosted reads on, as after an append [37].
+    pub(super) fn due_done(&mut self, players: &[Arc<str>], next_ms: u64) {
+        (self.clock.due_asked, self.clock.next_due) = (false, next_ms);
+        for name in players {
+            self.counters.due += 1;
+            let Some(at) = self.players.find(name) else {
+                continue; // Its record will not know that its mailbox is empty.
+            };
+            let player = self.players.get_mut(at);
+            player.rows_left = true;
+            if matches!(player.phase, Phase::Drain | Phase::Live) {
+                player.phase = Phase::Drain;
+                let line = player.line();
+                (line.behind_read, line.at_end) = (true, false);
+                self.pump(at);
+            }
+        }
+    }
+
+    /// Now and then, when the store has nothing else to do.
+    pub(super) fn check_expire(&mut self) {
+        let idle = self.mailbox.opened && self.mailbox.backlog() == 0;
+        if self.now < self.clock.expire_at || self.clock.expire_asked || !idle {
+            return;
+        }
+        self.clock.expire_asked = true;
+        let (unix_ms, limit) = (self.unix_ms(), EXPIRE_LIMIT);
+        self.mailbox
+            .push(StoreOp::Expire { unix_ms, limit }, Purpose::Expire);
+    }
+
+    pub(super) fn expire_done(&mut self, count: u64) {
+        self.counters.expired_rows += count;
+        self.clock.expire_asked = false;
+        self.clock.expire_at = self.now + self.config.expire_every_ms;
+    }
+
+    /// Messages that wait in memory past their deadline; what is in `sent` is not looked at [34].
+    pub(super) fn check_deadlines(&mut self) {
+        let unix_ms = self.unix_ms();
+        for at in std::mem::take(&mut self.clock.timed) {
+            let Some(line) = self.players.at(at).and_then(|player| player.line.as_ref()) else {
+                continue;
+            };
+            if line.queue.iter().any(|entry| entry.deadline_ms != 0) {
+                self.clock.timed.insert(at);
+            }
+            let line = self.players.get_mut(at).line();
+            let past =
+                line.take_where(|entry| entry.deadline_ms != 0 && unix_ms > entry.deadline_ms);
+            self.answer_entries(at, past, Outcome::Expired);
+            self.slim(at);
+        }
+    }
+}
