@@ -52,7 +52,7 @@ async def serve(process: Process) -> None:
     try:
         epoch = await asyncio.to_thread(_take_epoch, process, mailbox)
         with binding(config.listen, key="hub.listen"):
-            hub = _start(config, keyring, process.name, epoch)
+            hub = _start(config, process.config.table(MailboxConfig), keyring, process.name, epoch)
         keys = asyncio.create_task(_watch_keys(process, hub, keyring))
         try:
             await _serve(process, config, hub, mailbox, epoch)
@@ -73,7 +73,7 @@ def _refuse_open_addresses(listen: str) -> None:
         ) from error
 
 
-def _start(config: HubConfig, keyring: Keyring, name: str, epoch: int) -> Hub:
+def _start(config: HubConfig, mailbox: MailboxConfig, keyring: Keyring, name: str, epoch: int) -> Hub:
     return Hub(
         [config.listen],
         hub_epoch=epoch,
@@ -82,6 +82,9 @@ def _start(config: HubConfig, keyring: Keyring, name: str, epoch: int) -> Hub:
         dead_ms=config.dead_ms,
         node_grace_ms=config.node_grace_ms,
         hub_grace_ms=config.hub_grace_ms,
+        keep_ms=mailbox.keep_days * 86_400_000,
+        player_messages=mailbox.player_messages,
+        player_bytes=mailbox.player_bytes,
         **(hub_keys(keyring) if keyring.curve else {}),
     )
 

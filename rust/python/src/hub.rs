@@ -41,6 +41,7 @@ impl Hub {
     #[new]
     #[pyo3(signature = (listen, *, hub_epoch, name = "hub", heartbeat_ms = 1_000, dead_ms = 3_000,
                         node_grace_ms = 5_000, hub_grace_ms = 3_000, handshake_ms = 5_000,
+                        keep_ms = 2_592_000_000, player_messages = 1_000, player_bytes = 4_194_304,
                         curve_secret_key = None, previous_secret_key = None, allowed = vec![]))]
     #[expect(
         clippy::too_many_arguments,
@@ -56,6 +57,9 @@ impl Hub {
         node_grace_ms: u64,
         hub_grace_ms: u64,
         handshake_ms: u64,
+        keep_ms: u64,
+        player_messages: u64,
+        player_bytes: u64,
         curve_secret_key: Option<&[u8]>,
         previous_secret_key: Option<&[u8]>,
         allowed: Vec<AllowedKey>,
@@ -81,6 +85,9 @@ impl Hub {
             dead_ms,
             node_grace_ms,
             hub_grace_ms,
+            keep_ms,
+            player_messages,
+            player_bytes,
             allowed,
             ..HubConfig::default()
         };

@@ -39,7 +39,7 @@ pub struct Checker {
     /// Messages by what became of them; whole after [`Checker::end`].
     pub classes: Classes,
     /// Receipts by outcome, index is the outcome less 1.
-    pub receipts: [u64; 7],
+    pub receipts: [u64; 8],
 }
 
 impl Checker {

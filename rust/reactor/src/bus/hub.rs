@@ -34,6 +34,8 @@ const MAX_COMMANDS: usize = 64;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sums handed over at once: the rest comes with the next call.
 const SUMS_A_TAKE: usize = 4_096;
+/// The hub learns of a jump of the wall clock this late: deadlines are in seconds.
+const WALL_CLOCK_MS: u64 = 1_000;
 /// While it drains, the loop looks this often whether it is done.
 const DRAIN_LOOK_MS: u64 = 10;
 
@@ -65,6 +67,8 @@ pub struct HubRouter {
     zmtp: Option<Config>,
     /// When the hub's clock began.
     started: Instant,
+    /// When the wall clock is read next.
+    wall_at_ms: u64,
     /// Asked to stop: until when what waits may still go out.
     stop_at_ms: Option<u64>,
 }
@@ -139,6 +143,13 @@ impl Router for HubRouter {
 
     fn timeout(&mut self, now_ms: u64) {
         self.set_clock();
+        if now_ms >= self.wall_at_ms {
+            self.wall_at_ms = now_ms + WALL_CLOCK_MS;
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+            let unix_ms = unix.unwrap_or_default().as_millis();
+            self.hub
+                .handle_clock(now_ms, u64::try_from(unix_ms).unwrap_or(u64::MAX));
+        }
         self.hub.handle_timeout(now_ms);
     }
 
@@ -221,6 +232,7 @@ impl HubRunner {
             hub: Hub::new(hub, 0),
             store: Arc::clone(&store),
             commands: receiver,
+            wall_at_ms: 0,
             zmtp: None,
             started: Instant::now(),
             stop_at_ms: None,

@@ -7,7 +7,7 @@ use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::{Hub, session::Link};
 use crate::bus::message::{
     ErrorCode, Hello, Message, MessageId, PresenceKind, SlotRange, VERSION, VERSION_MIN, Welcome,
-    node_key,
+    features, node_key,
 };
 use crate::bus::store::{DEFERRED_KEY, DEFERRED_NAME, RosterEntry, StoreOp};
 use crate::limits::MAX_PAYLOAD_BYTES;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// The highest slot: players and groups are cut into 16,384 by hash (DESIGN section 9).
 const LAST_SLOT: u16 = 16_383;
 /// What this hub can do for a node of version 2.
-const FEATURES: u64 = 0;
+const FEATURES: u64 = features::DEADLINES | features::DEFERRED | features::TRACE;
 /// A node adds at most this much to its wait before it connects again.
 const MAX_SPREAD_MS: u32 = 500;
 
