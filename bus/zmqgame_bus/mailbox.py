@@ -25,7 +25,7 @@ border from Rust; a result is a tuple as well::
     ("roster", node_key, name, epoch, linked)         ("done",)
 
 `append` inserts nothing for an id at or below the mark in `accepted`, and still answers `appended` [20], or
-`passed` if it can tell that no row has that id. `defer` does the same with marks of its own; `trim` ends both.
+`passed` if it can tell that no row has that id. `defer` does so with marks of its own; `trim` ends both.
 `first`: the message was not sent before, so quota and `max_bytes` count; nothing else is refused for them
 [35]. A refusal holds for the rest of the batch: what follows of that sender to
 that player gets the same answer, or else a later message would be in before a refused one. `due` moves
