@@ -161,6 +161,8 @@ class MongoMailbox:
         """Run a batch; what it confirms is committed."""
         with self._known_outcome():
             if operations and operations[0][0] == "open":
+                if operations[0][1] != self._epoch:
+                    self._forget()
                 self._epoch = operations[0][1]
             if not self._epoch:
                 raise StoreUnavailable(f"mailbox {self._name}: not opened")

@@ -16,7 +16,7 @@ def url(request, tmp_path):
     mongo = request.param == "mongodb"
     url = request.getfixturevalue("mongod").url() if mongo else f"sqlite:{tmp_path}/mailbox.db"
     store = open_mailbox(url)
-    store.run([("open", 1, 0), ("know", "ada"), ("know", "bob")])
+    store.run([("open", 7, 0), ("know", "ada"), ("know", "bob")])
     rows = [("append", "ada", 9, 1, seq, 0, 0, b"hello %d" % seq, True) for seq in (1, 2, 3)]
     store.run([*rows, ("defer", "ada", 9, 1, 4, 1 << 50, 0, 0, b"\xff\0", True)])
     store.close()
@@ -87,6 +87,9 @@ def test_export_and_import_move_a_mailbox(run, url, target, mongod, tmp_path):
         assert code == 0
         assert err.startswith("imported ")
         assert [row["payload"] for row in rows(run, other)] == ["hello 1", "hello 2", "hello 3"]
+        store = open_mailbox(other)
+        assert store.highest_epoch() > 7  # a hub that comes after has numbers above any before
+        store.close()
     file.write_bytes(file.read_bytes()[:-20])
     code, _, err = run("import", "--url", other, str(file))
     assert code == 1
@@ -103,7 +106,7 @@ def test_export_to_stdout_is_lines_of_json(run, url):
 
 def test_a_store_that_a_hub_has_is_left_alone(run, url):
     hub = open_mailbox(url)
-    hub.run([("open", 5, 0)])
+    hub.run([("open", 9, 0)])
     code, _, err = run("purge", "ada", "--url", url, "--yes")
     assert code == 1
     assert "is held by" in err

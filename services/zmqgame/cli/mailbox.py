@@ -144,7 +144,9 @@ def purge(
 @click.pass_obj
 def export(context: Context, file: Path, url: str | None, force: bool) -> None:
     """Write all of a store to FILE (- for stdout) as lines of JSON: messages, marks, groups, nodes."""
-    with _opened(context, _needed(url), force, change=False) as store, _progress("exported") as count:
+    if not _exists(_needed(url)):
+        raise StoreUnavailable(f"there is no mailbox {url}")
+    with _opened(context, _needed(url), force) as store, _progress("exported") as count:
         if str(file) == "-":
             write_lines(store.export(), sys.stdout.buffer, count)
             return
@@ -164,7 +166,7 @@ def import_(context: Context, file: Path, url: str | None, force: bool) -> None:
         for _ in read_lines(source):  # a broken file is refused before anything is taken
             pass
         source.seek(0)
-        with _opened(context, _needed(url), force, change=True) as store, _progress("imported") as count:
+        with _opened(context, _needed(url), force) as store, _progress("imported") as count:
             take_in(store, read_lines(source), count)
 
 
@@ -180,8 +182,11 @@ def _ask(context: Context, question: dict[str, Any], url: str | None, force: boo
     if url is None:
         answer = run(_ask_hub(context, text))
     else:
-        change = question["op"] == "purge"
-        with _opened(context, url, force, change=change) as store:
+        if not _exists(url):
+            raise StoreUnavailable(f"there is no mailbox {url}")
+        with _opened(context, url, force) as store:
+            if question["op"] == "purge":  # a hub that has it after all must end
+                store.run([("open", store.highest_epoch() + 1, time.time_ns() // 1_000_000)])
             answer = orjson.loads(store.ask(text))
     if isinstance(answer, dict) and "error" in answer:
         raise StoreUnavailable(str(answer["error"]))
@@ -194,12 +199,8 @@ async def _ask_hub(context: Context, text: str) -> Any:
 
 
 @contextmanager
-def _opened(context: Context, url: str, force: bool, *, change: bool) -> Iterator[Mailbox]:
-    """A store that no hub has; for a change it is claimed, and a hub that has it after all must end."""
-    if url.startswith("sqlite:") and not change:
-        path = Path(url.removeprefix("sqlite:"))
-        if not path.exists():
-            raise StoreUnavailable(f"there is no mailbox {path}")
+def _opened(context: Context, url: str, force: bool) -> Iterator[Mailbox]:
+    """A store that no hub has."""
     with closing(open_configured(context.config, Path(), url=url)) as store:
         holder = store.holder()
         if holder and not force:
@@ -207,9 +208,12 @@ def _opened(context: Context, url: str, force: bool, *, change: bool) -> Iterato
                 f"mailbox {shown_url(url)} is held by the hub of epoch {holder}",
                 hint="stop it first; if it was killed and no hub runs: --force",
             )
-        if change:
-            store.run([("open", store.highest_epoch() + 1, time.time_ns() // 1_000_000)])
         yield store
+
+
+def _exists(url: str) -> bool:
+    """Whether there is something to look into; a database is asked later."""
+    return not url.startswith("sqlite:") or Path(url.removeprefix("sqlite:")).exists()
 
 
 @contextmanager
