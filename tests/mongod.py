@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bson
+import pymongo
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "tests" / "ferretdb" / "build"
@@ -90,6 +91,7 @@ class Foreign:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self.made: set[str] = set()
 
     def url(self, database: str = "", port: int = 0) -> str:
         head, question, options = self.uri.partition("?")
@@ -98,7 +100,9 @@ class Foreign:
         if port:  # a proxy stands in front of one member
             user, at, _ = host.rpartition("@")
             host, options = f"{user}{at}127.0.0.1:{port}", "directConnection=true&serverMonitoringMode=poll"
-        return f"{scheme}://{host}/{database or fresh_name()}{'?' if options else question}{options}"
+        database = database or fresh_name()
+        self.made.add(database)
+        return f"{scheme}://{host}/{database}{'?' if options else question}{options}"
 
     @property
     def port(self) -> int:
@@ -107,7 +111,10 @@ class Foreign:
         return int(host.rpartition(":")[2]) if ":" in host else 27017
 
     def close(self) -> None:
-        """Nothing is ours to end."""
+        """The server is not ours to end, but the databases are ours to drop."""
+        with pymongo.MongoClient(self.uri) as client:
+            for name in self.made:
+                client.drop_database(name)
 
 
 def fresh_name() -> str:
