@@ -67,8 +67,9 @@ def _take(documents: Documents, work: Work, bounds: Bounds, operation: Operation
         return refused
     state = documents.players[player]
     known = state.has_deferred if kind == "defer" else state.has
-    if state.known and known(node_key, (epoch, seq)):
-        return ("appended",)  # [20, 35] a repeat is never refused
+    if state.known and known(node_key, (epoch, seq)):  # [20, 35] a repeat is never refused
+        waits = kind == "defer" or state.has_row(node_key, (epoch, seq))
+        return ("appended",) if waits else ("passed",)
     deliver_at_ms = rest.pop(0) if kind == "defer" else 0
     deadline_ms, content, payload = rest[:3]
     first = len(rest) > 3 and rest[3]
@@ -96,7 +97,7 @@ def _refusal(documents: Documents, bounds: Bounds, player: str, size: int, first
     over = over or (bounds.player_bytes and used + size > bounds.player_bytes)
     if first and over:
         return ("over_quota", messages, used)
-    if documents.bytes + size + ROW_BYTES > bounds.bytes:
+    if first and documents.bytes + size + ROW_BYTES > bounds.bytes:
         return ("full",)
     return None
 

@@ -76,6 +76,10 @@ class PlayerState:
         """Whether the message was appended or handled before [20]."""
         return max(self.marks.get(sender, _NONE), self.last.get(sender, _NONE)) >= mark
 
+    def has_row(self, sender: int, mark: Mark) -> bool:
+        """Whether the message itself waits here."""
+        return any(row.sender == sender and row.mark == mark for row in reversed(self.rows))
+
     def put(self, row: CachedRow) -> None:
         """Add a row behind all others."""
         self.rows.append(row)

@@ -233,7 +233,7 @@ def test_row_left_below_mark_is_not_shown(hubs: Hubs) -> None:  # [31]
     new = hubs.store(2)
     assert seqs(new) == [2]
     assert hubs.count("rows") == 1  # and the row is gone
-    assert new.run([append(1)]) == [("appended",)]
+    assert new.run([append(1)]) == [("passed",)]
     assert seqs(new) == [2]
     settle_all(new)
 
