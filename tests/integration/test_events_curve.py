@@ -125,3 +125,37 @@ def test_plain_events_never_leave_the_machine(endpoint, tmp_path):
 )
 def test_plain_events_on_this_machine_are_allowed(endpoint):
     refuse_plain(endpoint)
+
+
+async def test_a_publisher_tries_the_keys_that_it_trusts_in_turn(emitter) -> None:
+    own = pair()
+    stats = Stats([Allowed(own.public, "game-*", ("*",))])
+    try:
+        # stats has its new key already, or the publisher has the new list and stats still its old key.
+        for number, trusted in enumerate(
+            [(pair().public, stats.pair.public), (stats.pair.public, pair().public)]
+        ):
+            keys = NodeKeys(own.public, own.secret, trusted[0], trusted[1:])
+            made = emitter(f"game-{number}", stats.endpoint, keys)
+            made.emit("Probe", id="1")
+            while True:
+                frame, allowed = await stats.receive()
+                if frame.source == f"game-{number}":
+                    break
+            assert allowed
+    finally:
+        stats.close()
+
+
+async def test_a_revoked_key_speaks_for_nobody_any_more(emitter) -> None:
+    own = pair()
+    stats = Stats([Allowed(own.public, "game-*", ("*",))])
+    try:
+        made = emitter("game-1", stats.endpoint, stats.keys(own))
+        made.emit("Probe", id="1")
+        assert (await stats.receive())[1]
+        stats.admission.allow([Allowed(pair().public, "*", ("*",))])
+        made.emit("Probe", id="2")
+        assert not (await stats.receive())[1]
+    finally:
+        stats.close()
