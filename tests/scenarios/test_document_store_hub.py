@@ -196,3 +196,19 @@ async def test_a_hub_whose_store_was_taken_ends_and_says_so(database: Database, 
     assert alice.handled[0][1] == b"m1"
     await other.close(0.2)
     await ops.close(0.2)
+
+
+async def test_a_full_mailbox_refuses_and_says_what_is_full(
+    database: Database, tmp_path: Path
+) -> None:  # [35]
+    hub = database.hub(tmp_path / "hub", "mailbox.player_messages=5").start()
+    game, ops = await started(hub, "game-1"), await started(hub, "ops")
+    host, alice = await offline(game, "alice")
+    receipts = [await ops.unicast("alice", b"%d" % number) for number in range(7)]
+    assert [receipt.outcome for receipt in receipts] == ["stored"] * 5 + ["refused"] * 2
+    assert "5 of 5" in receipts[-1].detail
+    await host.attach("alice", alice)
+    await until(lambda: len(alice.handled) == 5)
+    assert (await ops.unicast("alice", b"more")).outcome == "delivered"
+    await game.close(0.2)
+    await ops.close(0.2)
