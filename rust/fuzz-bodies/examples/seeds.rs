@@ -1,4 +1,4 @@
-//! Writes the seeds of every target to `FOLDER/TARGET/seed-N`, for libFuzzer to start from.
+//! Writes the seeds and kept inputs of every target to `FOLDER/TARGET/seed-N`, for libFuzzer to start from.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,8 @@ fn main() -> std::io::Result<()> {
     for target in &zmqgame_fuzz_bodies::TARGETS {
         let folder = folder.join(target.name);
         std::fs::create_dir_all(&folder)?;
-        for (number, seed) in (target.seeds)().into_iter().enumerate() {
+        let kept = zmqgame_fuzz_bodies::kept(target.name);
+        for (number, seed) in (target.seeds)().into_iter().chain(kept).enumerate() {
             std::fs::write(folder.join(format!("seed-{number}")), seed)?;
         }
         println!("{}", target.name);

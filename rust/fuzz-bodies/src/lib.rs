@@ -12,11 +12,13 @@
 
 mod alloc;
 mod bus;
+mod corpus;
 mod edge;
 mod split;
 mod zmtp;
 
 pub use alloc::{Memory, measure};
+pub use corpus::{keep, kept};
 
 /// One target.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use zmqgame_fuzz_bodies::{TARGETS, Target, check};
+use zmqgame_fuzz_bodies::{TARGETS, Target, check, kept};
 use zmqgame_sim::prng::Prng;
 
 /// Mutations of each target: about a quarter of a second.
@@ -35,6 +35,11 @@ fn seeds_and_found_cases_hold() {
     for target in &TARGETS {
         for seed in (target.seeds)() {
             check(target.name, &seed);
+        }
+        let kept = kept(target.name);
+        assert!(kept.len() >= 10, "{}: no corpus", target.name);
+        for input in kept {
+            check(target.name, &input);
         }
         for (path, case) in found(target) {
             println!("{path}");
@@ -87,6 +92,7 @@ fn seeded_mutations_hold() {
     for (number, target) in TARGETS.iter().enumerate() {
         let mut prng = Prng::new(number as u64);
         let mut seeds = (target.seeds)();
+        seeds.extend(kept(target.name));
         seeds.extend(found(target).into_iter().map(|(_, case)| case));
         for round in 0..MUTATIONS {
             let seed = &seeds[prng.index(seeds.len())];
