@@ -19,6 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn
@@ -46,6 +47,7 @@ from zmqgame_bus.messages import (
     SentRecord,
     encode,
 )
+from zmqgame_bus.options import send_options
 from zmqgame_bus.presence import PresenceReaders
 from zmqgame_bus.receipts import Receipts
 from zmqgame_bus.sent import Sent
@@ -53,7 +55,7 @@ from zmqgame_bus.sent import Sent
 __all__ = ["Node"]
 
 _LOG = logging.getLogger(__name__)
-_QUERIES = {"status": 1, "nodes": 2, "players": 3, "mailbox": 4}
+_QUERIES = {"status": 1, "nodes": 2, "players": 3, "mailbox": 4, "counters": 5, "trace": 6}
 _OLD_EPOCH: Final = 3
 """The error of a process whose name a newer one has taken (PROTOCOL.md section 5)."""
 
@@ -242,17 +244,37 @@ class Node:
         *,
         timeout_s: float | None = None,
         message_id: MessageId | None = None,
+        policy: str = "must-deliver",
+        key: str = "",
+        ttl_s: float | None = None,
+        deliver_at: datetime | float | None = None,
+        trace: bool = False,
     ) -> Receipt:
-        """Send to a player, wait for the receipt; `unknown` after `timeout_s`, but it stays in the window."""
+        """Send to a player, wait for the receipt; `unknown` after `timeout_s`, but it stays in the window.
+
+        `policy`: `must-deliver` is acked and stored for a player who is offline; `latest` (the newest of a
+        `key` replaces older ones that wait) and `droppable` go out when the player is online and there is
+        room, and their receipts say `sent` or `dropped`. After `ttl_s` the hub does not deliver it any more:
+        `expired`. `deliver_at` (a datetime or unix seconds) keeps it in the mailbox until then. `trace`
+        records each hop of it for `zmqgame-cli trace`.
+        """
         core, (content, data) = self._check(), encode(payload)
         repeat = self._seq_of(message_id)
-        take = lambda: core.unicast(player, content, data, repeat)  # noqa: E731
+        options = send_options(policy, key, ttl_s, deliver_at, trace)
+        take = lambda: core.unicast(player, content, data, repeat, options)  # noqa: E731
         result = await self._sent.send("unicast", player, take, timeout_s)
         assert isinstance(result, Receipt)
         return result
 
     async def unicast_many(
-        self, messages: Iterable[tuple[str, Payload]], *, timeout_s: float | None = None
+        self,
+        messages: Iterable[tuple[str, Payload]],
+        *,
+        timeout_s: float | None = None,
+        policy: str = "must-deliver",
+        key: str = "",
+        ttl_s: float | None = None,
+        trace: bool = False,
     ) -> Receipts:
         """Send (player, payload) many times, in order, and wait for all receipts: one future for all.
 
@@ -260,19 +282,32 @@ class Node:
         all of them; each one is made when it is looked at. Waits for room while the window is full. After
         `timeout_s` those without a receipt are `unknown`, and stay in the window. ValueError for a payload
         or name that can't be sent: what is before it in the list was sent, what is behind it not.
+        The other arguments are those of `unicast`, for all of them.
         """
         self._check()
-        return await self._sent.unicast_many(messages, timeout_s)
+        options = send_options(policy, key, ttl_s, None, trace)
+        return await self._sent.unicast_many(messages, timeout_s, options)
 
     def post(
-        self, player: str, payload: Payload, *, on_receipt: Callable[[Receipt], None] | None = None
+        self,
+        player: str,
+        payload: Payload,
+        *,
+        on_receipt: Callable[[Receipt], None] | None = None,
+        policy: str = "must-deliver",
+        key: str = "",
+        ttl_s: float | None = None,
+        deliver_at: datetime | float | None = None,
+        trace: bool = False,
     ) -> MessageId:
         """Send to a player without waiting; its id. Raises WindowFull while too many wait for receipts.
 
-        `on_receipt` is called with the receipt; without it, the receipt is counted: see `posted`.
+        `on_receipt` is called with the receipt; without it, the receipt is counted: see `posted`. With
+        another policy than must-deliver and nobody to tell, the hub sends none. The other arguments are
+        those of `unicast`.
         """
         self._check()
-        return self._sent.post(player, payload, on_receipt)
+        return self._sent.post(player, payload, on_receipt, policy, key, ttl_s, deliver_at, trace)
 
     @property
     def posted(self) -> dict[str, int]:
@@ -286,11 +321,16 @@ class Node:
         *,
         timeout_s: float | None = None,
         message_id: MessageId | None = None,
+        policy: str = "must-deliver",
+        key: str = "",
+        ttl_s: float | None = None,
+        trace: bool = False,
     ) -> Report:
-        """Send to the members of a group and wait for the whole report."""
+        """Send to the members of a group and wait for the whole report; other arguments as for `unicast`."""
         core, (content, data) = self._check(), encode(payload)
         repeat = self._seq_of(message_id)
-        take = lambda: core.multicast(group, content, data, repeat)  # noqa: E731
+        options = send_options(policy, key, ttl_s, None, trace)
+        take = lambda: core.multicast(group, content, data, repeat, options)  # noqa: E731
         result = await self._sent.send("multicast", group, take, timeout_s)
         assert isinstance(result, Report)
         return result
@@ -302,13 +342,22 @@ class Node:
         scope: str = "players",
         timeout_s: float | None = None,
         message_id: MessageId | None = None,
+        policy: str = "must-deliver",
+        key: str = "",
+        ttl_s: float | None = None,
+        trace: bool = False,
     ) -> Report:
-        """Send to every online player (`players`) or to every node that hosts itself (`nodes`)."""
+        """Send to every online player (`players`) or to every node that hosts itself (`nodes`).
+
+        The other arguments are those of `unicast`.
+        """
         if scope not in ("players", "nodes"):
             raise ValueError(f"scope {scope!r} is neither players nor nodes")
         core, (content, data) = self._check(), encode(payload)
         repeat = self._seq_of(message_id)
-        take = lambda: core.broadcast(scope == "nodes", content, data, repeat)  # noqa: E731
+        options = send_options(policy, key, ttl_s, None, trace)
+        nodes = scope == "nodes"
+        take = lambda: core.broadcast(nodes, content, data, repeat, options)  # noqa: E731
         result = await self._sent.send("broadcast", scope, take, timeout_s)
         assert isinstance(result, Report)
         return result
@@ -333,7 +382,7 @@ class Node:
         return await self._calls.answer(call, service)
 
     async def query(self, what: str, argument: str = "", *, timeout_s: float = 5.0) -> Any:
-        """Ask the hub for `status`, `nodes`, `players`, or the `mailbox` a question in JSON; parsed JSON."""
+        """Ask the hub for `status`, `nodes`, `players`, `mailbox`, `counters` or `trace`; the parsed JSON."""
         if what not in _QUERIES:
             raise ValueError(f"query {what!r} is none of {', '.join(_QUERIES)}")
         core = self._check()

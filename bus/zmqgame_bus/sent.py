@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from zmqgame_native import NodeCore
 from zmqgame_bus.carrier import Carrier
 from zmqgame_bus.errors import BusError, WindowFull
 from zmqgame_bus.messages import OUTCOMES, MessageId, Payload, Receipt, Report, SentRecord, encode
+from zmqgame_bus.options import Options, send_options
 from zmqgame_bus.receipts import Batch, Receipts
 
 __all__ = ["Sent"]
@@ -89,19 +91,32 @@ class Sent:
         detail = f"no receipt after {timeout_s:g} s; it may still be delivered"
         return self._result(waiting, "unknown", detail)
 
-    def post(self, player: str, payload: Payload, told: Callable[[Receipt], None] | None) -> MessageId:
+    def post(
+        self,
+        player: str,
+        payload: Payload,
+        told: Callable[[Receipt], None] | None,
+        policy: str,
+        key: str,
+        ttl_s: float | None,
+        deliver_at: datetime | float | None,
+        trace: bool,
+    ) -> MessageId:
         """Send one message and wait for nothing; raises WindowFull."""
-        core = self._core
-        if told is None and self._on_receipt is None:
-            id = None if self._for_room else core.post(player, payload)
-            if id is None:
-                raise WindowFull(f"{player}: the window is full, {core.unreceipted} messages wait")
+        core, untold = self._core, told is None and self._on_receipt is None
+        options = send_options(policy, key, ttl_s, deliver_at, trace, quiet=untold)
+        id: MessageId | None = None
+        if self._for_room:
+            pass  # they came first
+        elif untold:
+            id = core.post(player, payload, options)
         else:
-            seq = None if self._for_room else core.unicast(player, *encode(payload))
-            if seq is None:
-                raise WindowFull(f"{player}: the window is full, {core.unreceipted} messages wait")
-            self._waiting[seq] = _Waiting(seq, "unicast", player, None, told)
-            id = self.id_of(seq)
+            seq = core.unicast(player, *encode(payload), None, options)
+            if seq is not None:
+                self._waiting[seq] = _Waiting(seq, "unicast", player, None, told)
+                id = self.id_of(seq)
+        if id is None:
+            raise WindowFull(f"{player}: the window is full, {core.unreceipted} messages wait")
         self._carrier.flush_soon()
         return id
 
@@ -111,7 +126,7 @@ class Sent:
         return {name: counts[number] for number, name in enumerate(OUTCOMES)}
 
     async def unicast_many(
-        self, messages: Iterable[tuple[str, Payload]], timeout_s: float | None
+        self, messages: Iterable[tuple[str, Payload]], timeout_s: float | None, options: Options | None
     ) -> Receipts:
         """Send messages in order, in as few steps as the window allows; wait for all receipts."""
         messages = list(messages)
@@ -119,7 +134,7 @@ class Sent:
         at = 0
         try:
             while at < len(messages):
-                first, taken = await self._room(partial(self._take_many, messages, at))
+                first, taken = await self._room(partial(self._take_many, messages, at, options))
                 part = Batch(first, taken, self, messages[at : at + taken] if self._on_receipt else [])
                 self._batches[first] = part
                 parts.append(part)
@@ -131,8 +146,10 @@ class Sent:
         await self._whole(parts, timeout_s)
         return Receipts(parts)
 
-    def _take_many(self, messages: list[tuple[str, Payload]], at: int) -> tuple[int, int] | None:
-        first, taken = self._core.unicast_many(messages, at)
+    def _take_many(
+        self, messages: list[tuple[str, Payload]], at: int, options: Options | None
+    ) -> tuple[int, int] | None:
+        first, taken = self._core.unicast_many(messages, at, options)
         return (first, taken) if taken else None
 
     @staticmethod

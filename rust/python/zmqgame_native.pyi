@@ -196,6 +196,7 @@ class Edge:
 # node.rs
 
 _Id = tuple[int, int, int]
+_Options = tuple[int, str, int, int, bool, bool]
 
 def node_key(name: str) -> int:
     """The stable hash of a node's name."""
@@ -242,6 +243,9 @@ class Delivery:
     @property
     def id(self) -> MessageId: ...
     @property
+    def must_deliver(self) -> bool:
+        """Whether it is to be acked; `latest` and `droppable` are not, and have no place in a cursor."""
+    @property
     def text(self) -> str:
         """The payload as UTF-8."""
     @property
@@ -281,9 +285,11 @@ class NodeCore:
     def flushed(self) -> bool: ...
     @property
     def key_trouble(self) -> str: ...
-    def post(self, player: str, payload: Any) -> MessageId | None: ...
+    def post(self, player: str, payload: Any, options: _Options | None = None) -> MessageId | None: ...
     def posted(self) -> list[int]: ...
-    def unicast_many(self, messages: list[tuple[str, Any]], start: int) -> tuple[int, int]: ...
+    def unicast_many(
+        self, messages: list[tuple[str, Any]], start: int, options: _Options | None = None
+    ) -> tuple[int, int]: ...
     def handled_many(self, deliveries: list[Delivery]) -> None: ...
     @property
     def key(self) -> int: ...
@@ -299,13 +305,28 @@ class NodeCore:
     def has_unsent(self) -> bool: ...
     def events(self) -> list[tuple[Any, ...]]: ...
     def unicast(
-        self, player: str, content_flag: int, payload: bytes, repeat: int | None = None
+        self,
+        player: str,
+        content_flag: int,
+        payload: bytes,
+        repeat: int | None = None,
+        options: _Options | None = None,
     ) -> int | None: ...
     def multicast(
-        self, group: str, content_flag: int, payload: bytes, repeat: int | None = None
+        self,
+        group: str,
+        content_flag: int,
+        payload: bytes,
+        repeat: int | None = None,
+        options: _Options | None = None,
     ) -> int | None: ...
     def broadcast(
-        self, nodes: bool, content_flag: int, payload: bytes, repeat: int | None = None
+        self,
+        nodes: bool,
+        content_flag: int,
+        payload: bytes,
+        repeat: int | None = None,
+        options: _Options | None = None,
     ) -> int | None: ...
     def has_room(self, payload: bytes) -> bool: ...
     def request(

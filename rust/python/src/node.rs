@@ -4,9 +4,9 @@ use pyo3::exceptions::{PyConnectionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use zmqgame_core::bus::message::{Content, MessageId as Id, node_key};
+use zmqgame_core::bus::message::{Content, MessageId as Id, Policy, node_key};
 use zmqgame_core::bus::node::hosting::Attached;
-use zmqgame_core::bus::node::sender::Recipient;
+use zmqgame_core::bus::node::sender::{Recipient, SendOptions};
 use zmqgame_core::bus::node::{Node, NodeConfig, NodeError};
 use zmqgame_core::zmtp::{SecretKey, Security};
 use zmqgame_reactor::bus::dealer::{Dealer, DealerConfig};
@@ -27,6 +27,9 @@ fn raise(error: NodeError) -> PyErr {
         NodeError::SeqUsed => {
             PyValueError::new_err("the message id is below what this epoch has sent")
         }
+        NodeError::Options => PyValueError::new_err(
+            "deliver_at is for one player and must-deliver, key for latest, message_id for must-deliver",
+        ),
         NodeError::Full => PyConnectionError::new_err("too much is waiting for the hub"),
         NodeError::Ended => PyConnectionError::new_err("the node is closed"),
     }
@@ -57,6 +60,37 @@ fn id((node_key, epoch, seq): Numbers) -> Id {
         epoch,
         seq,
     }
+}
+
+/// How a message is to be treated: policy, key, deadline, deliver-at, trace, quiet.
+type Options = (u8, String, u64, u64, bool, bool);
+
+fn options(given: Option<&Options>, repeat: Option<u64>) -> PyResult<SendOptions<'_>> {
+    let Some((policy, key, deadline_ms, deliver_at_ms, trace, quiet)) = given else {
+        return Ok(SendOptions {
+            repeat,
+            ..SendOptions::default()
+        });
+    };
+    let policy = match policy {
+        0 => Policy::MustDeliver,
+        1 => Policy::Latest,
+        2 => Policy::Droppable,
+        _ => {
+            return Err(PyValueError::new_err(
+                "policy is 0 must-deliver, 1 latest or 2 droppable",
+            ));
+        }
+    };
+    Ok(SendOptions {
+        policy,
+        key,
+        deadline_ms: *deadline_ms,
+        deliver_at_ms: *deliver_at_ms,
+        trace: *trace,
+        quiet: *quiet,
+        repeat,
+    })
 }
 
 /// A payload as it goes on the wire: bytes, text, or what orjson makes of it.
@@ -283,70 +317,83 @@ impl NodeCore {
     }
 
     /// Sends to a player; the seq, or None while the window is full.
-    #[pyo3(signature = (player, content_flag, payload, repeat=None))]
+    #[pyo3(signature = (player, content_flag, payload, repeat=None, options=None))]
     fn unicast(
         &mut self,
         player: String,
         content_flag: u8,
         payload: &[u8],
         repeat: Option<u64>,
+        options: Option<Options>,
     ) -> PyResult<Option<u64>> {
         self.send(
             Recipient::Player(player.into()),
             content_flag,
             payload,
             repeat,
+            options.as_ref(),
         )
     }
 
     /// Sends to the members of a group.
-    #[pyo3(signature = (group, content_flag, payload, repeat=None))]
+    #[pyo3(signature = (group, content_flag, payload, repeat=None, options=None))]
     fn multicast(
         &mut self,
         group: String,
         content_flag: u8,
         payload: &[u8],
         repeat: Option<u64>,
+        options: Option<Options>,
     ) -> PyResult<Option<u64>> {
         self.send(
             Recipient::Group(group.into()),
             content_flag,
             payload,
             repeat,
+            options.as_ref(),
         )
     }
 
     /// Sends to every online player, or to every node.
-    #[pyo3(signature = (nodes, content_flag, payload, repeat=None))]
+    #[pyo3(signature = (nodes, content_flag, payload, repeat=None, options=None))]
     fn broadcast(
         &mut self,
         nodes: bool,
         content_flag: u8,
         payload: &[u8],
         repeat: Option<u64>,
+        options: Option<Options>,
     ) -> PyResult<Option<u64>> {
         let recipient = if nodes {
             Recipient::AllNodes
         } else {
             Recipient::AllPlayers
         };
-        self.send(recipient, content_flag, payload, repeat)
+        self.send(recipient, content_flag, payload, repeat, options.as_ref())
     }
 
     /// Sends to a player; the id, or None while the window is full. Its receipt is only counted.
-    fn post<'py>(
+    #[pyo3(signature = (player, payload, options=None))]
+    fn post(
         &mut self,
         player: String,
-        payload: Bound<'py, PyAny>,
+        payload: Bound<'_, PyAny>,
+        options: Option<Options>,
     ) -> PyResult<Option<MessageId>> {
         let payload = Payload::of(payload)?;
         let (content, bytes) = payload.get()?;
         let to = Recipient::Player(player.into());
-        let sent = full_is_none(self.driver.with(|node| node.send(to, content, bytes, None)))?;
+        let options = self::options(options.as_ref(), None)?;
+        let sent = full_is_none(
+            self.driver
+                .with(|node| node.send_with(to, content, bytes, &options)),
+        )?;
         let Some(seq) = sent else {
             return Ok(None);
         };
-        self.receipts.posted(seq);
+        if !options.quiet {
+            self.receipts.posted(seq);
+        }
         Ok(Some(self.id_of(seq)))
     }
 
@@ -357,18 +404,21 @@ impl NodeCore {
 
     /// Sends (player, payload) from position `start` on: the first seq and how many were taken before the window was
     /// full. Their receipts come as one event `batch`.
-    fn unicast_many<'py>(
+    #[pyo3(signature = (messages, start, options=None))]
+    fn unicast_many(
         &mut self,
-        messages: &Bound<'py, PyAny>,
+        messages: &Bound<'_, PyAny>,
         start: usize,
+        options: Option<Options>,
     ) -> PyResult<(u64, usize)> {
         let messages = messages.cast::<PyList>()?;
+        let options = self::options(options.as_ref(), None)?;
         let receipts = &mut self.receipts;
         self.driver.with(|node| {
             let (mut first, mut taken) = (0, 0);
             let mut result = Ok(());
             for at in start..messages.len() {
-                match send_one(node, messages.get_item(at)) {
+                match send_one(node, messages.get_item(at), &options) {
                     Ok(Some(seq)) if taken == 0 => (first, taken) = (seq, 1),
                     Ok(Some(_)) => taken += 1,
                     Ok(None) => break,
@@ -552,13 +602,17 @@ impl NodeCore {
     }
 }
 
-fn send_one(node: &mut Node, message: PyResult<Bound<'_, PyAny>>) -> PyResult<Option<u64>> {
+fn send_one(
+    node: &mut Node,
+    message: PyResult<Bound<'_, PyAny>>,
+    options: &SendOptions<'_>,
+) -> PyResult<Option<u64>> {
     let message = message?;
     let pair = message.cast::<PyTuple>()?;
     let player: String = pair.get_item(0)?.extract()?;
     let payload = Payload::of(pair.get_item(1)?)?;
     let (content, bytes) = payload.get()?;
-    full_is_none(node.send(Recipient::Player(player.into()), content, bytes, None))
+    full_is_none(node.send_with(Recipient::Player(player.into()), content, bytes, options))
 }
 
 impl NodeCore {
@@ -577,11 +631,12 @@ impl NodeCore {
         content_flag: u8,
         payload: &[u8],
         repeat: Option<u64>,
+        given: Option<&Options>,
     ) -> PyResult<Option<u64>> {
-        let content = content(content_flag)?;
+        let (content, options) = (content(content_flag)?, options(given, repeat)?);
         full_is_none(
             self.driver
-                .with(|node| node.send(recipient, content, payload, repeat)),
+                .with(|node| node.send_with(recipient, content, payload, &options)),
         )
     }
 }

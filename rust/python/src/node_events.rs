@@ -82,25 +82,23 @@ pub fn take<'py>(
                 seq,
                 outcome,
                 detail,
-            } => {
-                let now = *now.get_or_insert_with(Instant::now);
-                match receipts.take(seq, outcome as u8, &detail, now) {
-                    Taken::Noted => {}
-                    Taken::Whole(first, batch) => {
-                        list.append(batch_of(py, first, &batch)?)?;
-                        open = Open::None;
-                    }
-                    Taken::Alone => {
-                        if !matches!(open, Open::Receipts(_)) {
-                            let new = PyList::empty(py);
-                            list.append(event!(py, "receipts", &new)?)?;
-                            open = Open::Receipts(new);
-                        }
-                        if let Open::Receipts(into) = &open {
-                            into.append((seq, outcome as u8, detail))?;
-                        }
-                    }
-                }
+            } => receipt(
+                py,
+                &list,
+                &mut open,
+                receipts,
+                &mut now,
+                (seq, outcome as u8, detail),
+            )?,
+            NodeEvent::Unknown { seq } => {
+                receipt(
+                    py,
+                    &list,
+                    &mut open,
+                    receipts,
+                    &mut now,
+                    (seq, 0, "the link was lost behind it".to_owned()),
+                )?;
             }
             other => {
                 list.append(tuple_of(py, other)?)?;
@@ -109,6 +107,35 @@ pub fn take<'py>(
         }
     }
     Ok(list)
+}
+
+fn receipt<'py>(
+    py: Python<'py>,
+    list: &Bound<'py, PyList>,
+    open: &mut Open<'py>,
+    receipts: &mut Receipts,
+    now: &mut Option<Instant>,
+    (seq, outcome, detail): (u64, u8, String),
+) -> PyResult<()> {
+    let now = *now.get_or_insert_with(Instant::now);
+    match receipts.take(seq, outcome, &detail, now) {
+        Taken::Noted => {}
+        Taken::Whole(first, batch) => {
+            list.append(batch_of(py, first, &batch)?)?;
+            *open = Open::None;
+        }
+        Taken::Alone => {
+            if !matches!(open, Open::Receipts(_)) {
+                let new = PyList::empty(py);
+                list.append(event!(py, "receipts", &new)?)?;
+                *open = Open::Receipts(new);
+            }
+            if let Open::Receipts(into) = &*open {
+                into.append((seq, outcome, detail))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn batch_of<'py>(py: Python<'py>, first: u64, batch: &Batch) -> PyResult<Bound<'py, PyTuple>> {
@@ -187,6 +214,8 @@ fn tuple_of(py: Python<'_>, event: NodeEvent) -> PyResult<Bound<'_, PyTuple>> {
             detail,
         } => event!(py, "joined", request, ok, detail),
         // Taken as lists above.
-        NodeEvent::Message { .. } | NodeEvent::Receipt { .. } => Ok(PyTuple::empty(py)),
+        NodeEvent::Message { .. } | NodeEvent::Receipt { .. } | NodeEvent::Unknown { .. } => {
+            Ok(PyTuple::empty(py))
+        }
     }
 }

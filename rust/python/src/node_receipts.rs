@@ -84,7 +84,9 @@ impl Receipts {
         let at = (seq - first) as usize;
         match range {
             Range::Batch(batch) if at < batch.outcomes.len() => {
-                batch.outcomes[at] = outcome;
+                if outcome != 0 {
+                    batch.outcomes[at] = outcome;
+                }
                 let latency = now.saturating_duration_since(batch.began);
                 batch.latencies_us[at] = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
                 if !detail.is_empty() {

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
-use zmqgame_core::bus::message::{MessageId as Id, node_key};
+use zmqgame_core::bus::message::{MessageId as Id, POLICY_SEQ, node_key};
 
 /// An id, with the sender's name if it is known.
 #[derive(Debug, Clone)]
@@ -166,6 +166,11 @@ impl Delivery {
     #[getter]
     fn player<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         PyString::new(py, &self.player)
+    }
+
+    #[getter]
+    fn must_deliver(&self) -> bool {
+        self.id.seq & POLICY_SEQ == 0
     }
 
     #[getter]

@@ -15,6 +15,8 @@ pub mod hosting;
 pub mod limits;
 /// Connect, heartbeats, retries.
 pub mod link;
+/// Messages that need not arrive.
+pub mod loose;
 /// Group memberships.
 pub mod members;
 /// What waits for the socket.
@@ -33,22 +35,23 @@ mod tests;
 
 use crate::bus::codec::decode;
 use crate::bus::message::{
-    Content, ErrorCode, Hello, Message, MessageId, Presence, VERSION, VERSION_MIN, Welcome,
-    node_key,
+    Content, ErrorCode, Hello, Message, MessageId, Outcome, Policy, Presence, VERSION, VERSION_MIN,
+    Welcome, features, node_key,
 };
 use crate::bus::wire::{List, check_name};
 use crate::error::WireError;
-use crate::limits::{MAX_PAYLOAD_BYTES, MAX_ROLES};
+use crate::limits::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_ROLES};
 pub use config::{Counters, NodeConfig, NodeError};
 use cursor::Cursor;
 use event::NodeEvent;
 use hosting::{Attached, Hosting};
 use limits::{REQUEST_MS, WRITE_BYTES};
 use link::{Link, State};
+use loose::LooseEnd;
 use members::Members;
 use output::Output;
 use requests::Requests;
-use sender::{Final, Recipient, SendError, Sender};
+use sender::{Final, Recipient, SendError, SendOptions, Sender};
 
 /// The state machine.
 #[derive(Debug)]
@@ -152,6 +155,7 @@ impl Node {
             }
         });
         debug_assert!(written.is_ok(), "{written:?}");
+        self.tell_ended();
         if frame.is_empty() {
             return None;
         }
@@ -224,7 +228,7 @@ impl Node {
             connection: self.link.connection(),
             highest_hub_epoch: self.highest_hub_epoch,
             low: self.sender.low(),
-            features: 0,
+            features: features::ALL,
             name: &self.config.name,
             roles: List::Items(&roles),
         }));
@@ -249,6 +253,7 @@ impl Node {
     fn forget_link(&mut self, why: &str) {
         self.out.disconnected();
         self.sender.disconnected();
+        self.tell_ended();
         self.hosting.disconnected();
         self.requests.disconnected(&mut self.out);
         self.out.events.push_back(NodeEvent::Close {
@@ -411,8 +416,14 @@ impl Node {
             welcome.dead_ms,
             welcome.spread_ms,
         );
+        let known = if welcome.version >= 2 {
+            welcome.features
+        } else {
+            0
+        };
         self.sender
-            .limit(welcome.window_messages, welcome.window_bytes);
+            .limit(welcome.window_messages, welcome.window_bytes, known);
+        self.out.seen_wanted = known & features::SEEN != 0;
         self.max_payload = (welcome.max_payload as usize).min(MAX_PAYLOAD_BYTES);
         self.counters.links += 1;
         self.out.up = true;
@@ -470,6 +481,25 @@ impl Node {
         };
         self.counters.receipts += 1;
         self.out.events.push_back(event);
+    }
+
+    /// Messages that end on this side.
+    fn tell_ended(&mut self) {
+        while let Some((seq, end)) = self.sender.loose().poll_ended() {
+            self.counters.receipts += 1;
+            self.out.events.push_back(match end {
+                LooseEnd::Lost => NodeEvent::Unknown { seq },
+                LooseEnd::Dropped(why) => NodeEvent::Receipt {
+                    seq,
+                    outcome: Outcome::Dropped,
+                    detail: why.to_owned(),
+                },
+            });
+        }
+        while let Some(seq) = self.sender.poll_unsaid() {
+            let detail = "this hub is of an older version: it can't do that".to_owned();
+            self.finish(seq, Some(Final::One(Outcome::Refused, detail)));
+        }
     }
 
     fn presence(&mut self, snapshot: bool, events: List<'_, Presence<'_>>) {
@@ -536,20 +566,55 @@ impl Node {
         payload: &[u8],
         repeat: Option<u64>,
     ) -> Result<u64, NodeError> {
+        let options = SendOptions {
+            repeat,
+            ..SendOptions::default()
+        };
+        self.send_with(recipient, content, payload, &options)
+    }
+
+    /// Sends a message as `options` say; its seq.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub fn send_with(
+        &mut self,
+        recipient: Recipient,
+        content: Content,
+        payload: &[u8],
+        options: &SendOptions<'_>,
+    ) -> Result<u64, NodeError> {
         self.check(payload)?;
         match &recipient {
             Recipient::Player(name) => check_name("player", name)?,
             Recipient::Group(name) => check_name("group", name)?,
             Recipient::AllPlayers | Recipient::AllNodes => {}
         }
+        let to_one = matches!(recipient, Recipient::Player(_));
+        let must_deliver = options.policy == Policy::MustDeliver;
+        let sound = (options.deliver_at_ms == 0 || (to_one && must_deliver))
+            && (options.repeat.is_none() || must_deliver)
+            && (!options.quiet || !must_deliver)
+            && (options.policy == Policy::Latest || options.key.is_empty());
+        if !sound {
+            return Err(NodeError::Options);
+        }
+        if options.key.len() > MAX_NAME_BYTES {
+            let (given, limit) = (options.key.len() as u64, MAX_NAME_BYTES as u64);
+            return Err(WireError::over("key", given, limit).into());
+        }
+        let up = self.is_up();
         let seq = self
             .sender
-            .push(recipient, content, payload, repeat)
+            .push(recipient, content, payload, options, up)
             .map_err(|error| match error {
                 SendError::Full => NodeError::Full,
                 SendError::SeqUsed => NodeError::SeqUsed,
             })?;
         self.counters.sends += 1;
+        if !must_deliver {
+            self.tell_ended();
+        }
         Ok(seq)
     }
 

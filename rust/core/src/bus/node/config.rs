@@ -26,6 +26,9 @@ pub enum NodeError {
     Full,
     /// The seq of a repeat is below what this epoch has sent.
     SeqUsed,
+    /// Options that don't go together: deliver-at is for one player and must-deliver, a key for `latest`, quiet for
+    /// what need not arrive.
+    Options,
     /// The node is closed, or refused for good.
     Ended,
 }
@@ -47,7 +50,7 @@ pub struct Counters {
     pub messages_in: u64,
     /// Frames written.
     pub frames_out: u64,
-    /// Messages that must be delivered, taken from the owner.
+    /// Messages taken from the owner.
     pub sends: u64,
     /// Final receipts and reports.
     pub receipts: u64,

@@ -1,6 +1,6 @@
 //! What a session has handled: the last id of each sender (BUS.md rules 26, 27, 32).
 
-use crate::bus::message::{Mark, MessageId};
+use crate::bus::message::{Mark, MessageId, POLICY_SEQ};
 use std::collections::BTreeMap;
 
 /// One mark a sender. Ids at or below it are handled.
@@ -57,7 +57,8 @@ impl Cursor {
 impl FromIterator<Mark> for Cursor {
     fn from_iter<T: IntoIterator<Item = Mark>>(marks: T) -> Self {
         let mut cursor = Self::default();
-        for mark in marks {
+        // [33] `latest` and `droppable` have no place here, whatever a client says.
+        for mark in marks.into_iter().filter(|mark| mark.seq & POLICY_SEQ == 0) {
             cursor.raise(mark);
         }
         cursor

@@ -41,6 +41,11 @@ pub enum NodeEvent {
         /// Why.
         detail: String,
     },
+    /// The link was lost behind a message of `latest` or `droppable`: no receipt will come, nobody knows.
+    Unknown {
+        /// The message.
+        seq: u64,
+    },
     /// The final report of a group send or broadcast.
     Report {
         /// The message.
@@ -48,7 +53,8 @@ pub enum NodeEvent {
         /// Recipient by recipient.
         report: Report,
     },
-    /// A message for a hosted player.
+    /// A message for a hosted player. With [`POLICY_SEQ`](crate::bus::message::POLICY_SEQ) in its seq it is of
+    /// `latest` or `droppable`: there is no ack for it, and no cursor may be moved to it.
     Message {
         /// The player.
         player: Arc<str>,

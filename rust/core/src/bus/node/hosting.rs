@@ -19,7 +19,9 @@ use super::limits::{CLIENT_GRACE_MS, MAX_PENDING, MAX_PLAYERS};
 use super::output::Output;
 use super::players::Players;
 use crate::bus::broken::{Broken, Rule};
-use crate::bus::message::{Bound, Claim, Content, Deliver, Mark, Message, MessageId, Policy};
+use crate::bus::message::{
+    Bound, Claim, Content, Deliver, Mark, Message, MessageId, POLICY_SEQ, Policy,
+};
 use crate::bus::wire::List;
 use crate::limits::MAX_LIST_ITEMS;
 use hashbrown::HashMap;
@@ -265,6 +267,9 @@ impl Hosting {
         if player.phase == Phase::LogoutPending {
             return; // [30] no ack after it, and its cursor is on the way
         }
+        if id.seq & POLICY_SEQ != 0 {
+            return; // [33] no number, no cursor entry
+        }
         player.cursor.raise(id);
         player.mark_up_to(id);
         player.ack(out);
@@ -430,7 +435,9 @@ impl Hosting {
                 continue;
             };
             if deliver.policy != Policy::MustDeliver {
-                Self::show(name, &delivery, out);
+                if player.gone_at_ms.is_none() {
+                    Self::show(name, &delivery, out); // [33] no number, no cursor, no ack
+                }
                 continue;
             }
             if target.number <= player.last_number {
@@ -456,6 +463,9 @@ impl Hosting {
                 handled,
                 delivery: delivery.clone(),
             });
+            if covered {
+                out.seen(target);
+            }
             if handled {
                 player.ack(out); // [26] not handled again, but acked
             }

@@ -8,6 +8,10 @@ pub const WINDOW_BYTES: usize = 16 << 20;
 pub const CONTROL_BYTES: usize = 16 << 20;
 /// Bytes after which a frame is closed: large enough to be cheap, small enough that an ack is not late behind it.
 pub const WRITE_BYTES: usize = 128 << 10;
+/// Messages of `latest` and `droppable` that wait for the socket, or for a receipt: as many as of the others.
+pub const LOOSE_MESSAGES: usize = 65_536;
+/// Bytes of those that wait for the socket: a second of them on a slow link is stale.
+pub const LOOSE_BYTES: usize = 4 << 20;
 /// Requests without an answer, calls without a reply, group changes without an answer, each: what the hub takes of a
 /// node (PROTOCOL.md section 6).
 pub const MAX_CALLS: usize = 4_096;

@@ -2,7 +2,7 @@
 
 use super::event::Events;
 use super::limits::{CONTROL_BYTES, WRITE_BYTES};
-use crate::bus::message::{Ack, Message};
+use crate::bus::message::{Ack, Message, Number};
 use crate::bus::wire::List;
 use crate::error::WireError;
 use crate::limits::MAX_LIST_ITEMS;
@@ -15,6 +15,9 @@ pub struct Output {
     pub events: Events,
     /// Whether a welcomed link is there: else what depends on it is not written, but made anew at the next welcome.
     pub up: bool,
+    /// Whether this hub wants to hear of what was dropped as handled before.
+    pub seen_wanted: bool,
+    seen: Vec<Number>,
     /// Bindings and numbers as they came; the last of a binding counts.
     acks: Vec<(u64, u32)>,
     control: VecDeque<Vec<u8>>,
@@ -68,8 +71,18 @@ impl Output {
         }
     }
 
+    /// A delivery was dropped, because the cursor is past it; goes out ahead of its ack.
+    pub fn seen(&mut self, delivery: Number) {
+        if self.up && self.seen_wanted {
+            self.seen.push(delivery);
+        }
+    }
+
     /// A binding is void: so are its acks.
     pub fn void(&mut self, binding: u64) {
+        if !self.seen.is_empty() {
+            self.seen.retain(|delivery| delivery.binding != binding);
+        }
         if !self.acks.is_empty() {
             self.acks.retain(|ack| ack.0 != binding);
         }
@@ -78,6 +91,7 @@ impl Output {
     /// The connection is gone, and with it what waited for it.
     pub fn disconnected(&mut self) {
         self.up = false;
+        self.seen.clear();
         self.acks.clear();
         self.control.clear();
         self.control_bytes = 0;
@@ -94,6 +108,12 @@ impl Output {
     /// # Errors
     /// Never: acks are numbers.
     pub fn write(&mut self, out: &mut Vec<u8>, target_bytes: usize) -> Result<(), WireError> {
+        for part in std::mem::take(&mut self.seen).chunks(MAX_LIST_ITEMS) {
+            Message::Seen {
+                deliveries: List::Items(part),
+            }
+            .encode(out)?;
+        }
         self.acks.sort_unstable(); // numbers of a binding only grow
         let ends = self.acks.chunk_by(|a, b| a.0 == b.0);
         let last = ends.filter_map(|same| same.last());

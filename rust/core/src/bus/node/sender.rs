@@ -10,9 +10,12 @@
 use super::limits::{
     BUSY_FIRST_MS, BUSY_MAX_MS, MAX_REPORT_PLAYERS, WINDOW_BYTES, WINDOW_MESSAGES,
 };
+use super::loose::{LooseMessages, LooseOptions};
 use super::window::Window;
 use crate::bus::broken::{Broken, Rule};
-use crate::bus::message::{Content, GroupReport, Message, Outcome, Policy, Scope, Send, Target};
+use crate::bus::message::{
+    Content, GroupReport, Message, Outcome, POLICY_SEQ, Policy, Scope, Send, Target, features,
+};
 use crate::error::WireError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +34,7 @@ pub enum Recipient {
 }
 
 impl Recipient {
-    fn target(&self) -> Target<'_> {
+    pub(super) fn target(&self) -> Target<'_> {
         match self {
             Self::Player(name) => Target::Player(name),
             Self::Group(name) => Target::Group(name),
@@ -67,7 +70,31 @@ struct Pending {
     content: Content,
     payload: Vec<u8>,
     sent_before: bool,
+    trace: bool,
+    /// Unix ms; 0 none.
+    deadline_ms: u64,
+    /// Unix ms; 0: now.
+    deliver_at_ms: u64,
     report: Option<Box<Report>>,
+}
+
+/// How a message is to be treated; the default: it must be delivered, at once, for ever.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SendOptions<'a> {
+    /// What happens when it can't go out.
+    pub policy: Policy,
+    /// What a `latest` replaces; else empty.
+    pub key: &'a str,
+    /// Unix ms after which it is not delivered; 0 none.
+    pub deadline_ms: u64,
+    /// Unix ms before which it is not delivered, to one player only; 0: now.
+    pub deliver_at_ms: u64,
+    /// Every hop of it is recorded.
+    pub trace: bool,
+    /// No receipt is wanted: not for must-deliver.
+    pub quiet: bool,
+    /// The seq of an earlier try of it in this epoch: must-deliver only.
+    pub repeat: Option<u64>,
 }
 
 /// What the hub had no room for, and what may not pass it [36].
@@ -144,6 +171,11 @@ impl Hold {
 #[derive(Debug)]
 pub struct Sender {
     pending: Window<Pending>,
+    loose: LooseMessages,
+    /// What the hub on this link can do.
+    features: u64,
+    /// Can't be said to this hub; for the owner.
+    unsaid: Vec<u64>,
     bytes: usize,
     next_seq: u64,
     /// Everything below was written on this connection, or is held back by `busy`.
@@ -183,9 +215,12 @@ fn strength(outcome: Outcome) -> u8 {
 impl Sender {
     /// An empty window whose first message gets `next_seq`.
     #[must_use]
-    pub const fn new(next_seq: u64) -> Self {
+    pub fn new(next_seq: u64) -> Self {
         Self {
             pending: Window::new(),
+            loose: LooseMessages::default(),
+            features: 0,
+            unsaid: Vec::new(),
             bytes: 0,
             next_seq,
             written: next_seq,
@@ -204,8 +239,9 @@ impl Sender {
         }
     }
 
-    /// The hub's limits, if they are smaller than ours.
-    pub fn limit(&mut self, messages: u32, bytes: u32) {
+    /// The hub's limits, if they are smaller than ours, and what it can do.
+    pub fn limit(&mut self, messages: u32, bytes: u32, features: u64) {
+        self.features = features;
         self.max_messages = (messages.max(1) as usize).min(WINDOW_MESSAGES);
         self.max_bytes = (bytes.max(1) as usize).min(WINDOW_BYTES);
     }
@@ -236,7 +272,8 @@ impl Sender {
                 && self.bytes + cost(payload) <= self.max_bytes)
     }
 
-    /// Takes a message; it goes out at its turn. `repeat` is the seq of an earlier try of it in this epoch.
+    /// Takes a message; it goes out at its turn. Only what must be delivered may have to wait for room. `up`: whether
+    /// the link is.
     ///
     /// # Errors
     /// When it was not taken.
@@ -245,37 +282,76 @@ impl Sender {
         recipient: Recipient,
         content: Content,
         payload: &[u8],
-        repeat: Option<u64>,
+        options: &SendOptions<'_>,
+        up: bool,
     ) -> Result<u64, SendError> {
+        if options.policy != Policy::MustDeliver {
+            return Ok(self.push_loose(recipient, content, payload, options, up));
+        }
         if !self.has_room(payload) {
             return Err(SendError::Full);
         }
-        let seq = repeat.unwrap_or(self.next_seq);
-        let Some(next_seq) = seq.checked_add(1) else {
-            return Err(SendError::SeqUsed);
-        };
-        if seq < self.next_seq {
+        let seq = options.repeat.unwrap_or(self.next_seq);
+        if seq < self.next_seq || seq >= POLICY_SEQ {
             return Err(SendError::SeqUsed);
         }
-        self.next_seq = next_seq;
+        self.next_seq = seq + 1;
         self.bytes += cost(payload);
-        let sent_before = repeat.is_some();
-        let payload = payload.to_vec();
         self.pending.push(
             seq,
             Pending {
                 recipient,
                 content,
-                payload,
-                sent_before,
+                payload: payload.to_vec(),
+                sent_before: options.repeat.is_some(),
+                trace: options.trace,
+                deadline_ms: options.deadline_ms,
+                deliver_at_ms: options.deliver_at_ms,
                 report: None,
             },
         );
         Ok(seq)
     }
 
+    fn push_loose(
+        &mut self,
+        recipient: Recipient,
+        content: Content,
+        payload: &[u8],
+        options: &SendOptions<'_>,
+        up: bool,
+    ) -> u64 {
+        let refusal = match (up, self.features & features::POLICIES) {
+            (false, _) => Some("no link to the hub"),
+            (true, 0) => Some("this hub knows must-deliver only"),
+            _ => None,
+        };
+        let loose = LooseOptions {
+            policy: options.policy,
+            key: options.key,
+            deadline_ms: options.deadline_ms,
+            quiet: options.quiet,
+            trace: options.trace,
+        };
+        self.loose
+            .push(recipient, content, payload, loose, self.next_seq, refusal)
+    }
+
+    /// Messages that end on this side: those of other policies, and those that this hub has no words for.
+    pub(super) const fn loose(&mut self) -> &mut LooseMessages {
+        &mut self.loose
+    }
+
+    /// The next message that this hub has no words for: it is refused.
+    pub(super) fn poll_unsaid(&mut self) -> Option<u64> {
+        let seq = self.unsaid.pop()?;
+        self.take(seq).map(|_| seq)
+    }
+
     /// The connection is gone: everything unreceipted goes out again, oldest first [1].
     pub fn disconnected(&mut self) {
+        self.loose.disconnected();
+        self.unsaid.clear();
         self.written = self.low();
         self.again.clear();
         self.hold = Hold::default();
@@ -294,22 +370,37 @@ impl Sender {
     /// Never for what `push` took with checked names and sizes.
     pub fn write(&mut self, out: &mut Vec<u8>, target_bytes: usize) -> Result<(), WireError> {
         let low = self.low();
+        let (trace, deadline) = (
+            self.features & features::TRACE != 0,
+            self.features & features::DEADLINES != 0,
+        );
         while out.len() < target_bytes {
+            if self.loose.has_unsent() && self.again.is_empty() {
+                self.loose
+                    .write(out, target_bytes, self.written, low, trace)?;
+            }
             let Some(seq) = self.next_to_write() else {
                 break;
             };
             let Some(message) = self.pending.get_mut(seq) else {
                 continue;
             };
+            let later = message.deliver_at_ms != 0;
+            if (later && self.features & features::DEFERRED == 0)
+                || (message.deadline_ms != 0 && !deadline)
+            {
+                self.unsaid.push(seq);
+                continue;
+            }
             Message::Send(Send {
                 seq,
                 low,
-                deadline_ms: 0,
-                deliver_at_ms: 0,
+                deadline_ms: message.deadline_ms,
+                deliver_at_ms: message.deliver_at_ms,
                 policy: Policy::MustDeliver,
                 resend: message.sent_before,
                 quiet: false,
-                trace: false,
+                trace: message.trace && trace,
                 content: message.content,
                 target: message.recipient.target(),
                 key: "",
@@ -317,6 +408,10 @@ impl Sender {
             })
             .encode(out)?;
             message.sent_before = true;
+        }
+        if self.again.is_empty() {
+            self.loose
+                .write(out, target_bytes, self.written, low, trace)?;
         }
         Ok(())
     }
@@ -340,7 +435,9 @@ impl Sender {
     /// Whether `write` would append something.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.again.is_empty() || self.pending.at_or_after(self.written).is_some()
+        !self.again.is_empty()
+            || self.loose.has_unsent()
+            || self.pending.at_or_after(self.written).is_some()
     }
 
     /// A receipt (of a group send: it was refused as a whole). `None`: not final, or for a message that has one already.
@@ -351,6 +448,9 @@ impl Sender {
         outcome: Outcome,
         detail: &str,
     ) -> Option<Final> {
+        if seq & POLICY_SEQ != 0 {
+            return self.loose.receipt(seq, outcome, detail);
+        }
         if outcome == Outcome::Busy {
             self.hold(now_ms, seq);
             return None;
@@ -370,6 +470,9 @@ impl Sender {
 
     /// A part of a group report; the whole one when it is final [40].
     pub fn report(&mut self, now_ms: u64, part: &GroupReport<'_>) -> Option<Final> {
+        if part.seq & POLICY_SEQ != 0 {
+            return self.loose.report(part);
+        }
         let message = self.pending.get_mut(part.seq)?;
         let report = message.report.get_or_insert_default();
         let mut counts = part.counts;

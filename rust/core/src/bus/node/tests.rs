@@ -4,6 +4,7 @@ mod hosting;
 mod link;
 mod requests;
 mod sender;
+mod version2;
 mod words;
 
 use super::cursor::Cursor;
@@ -79,8 +80,12 @@ impl Script {
     }
 
     fn welcome(&mut self, hub_epoch: u32) {
+        self.welcome_as(hub_epoch, VERSION, features::ALL);
+    }
+
+    fn welcome_as(&mut self, hub_epoch: u32, version: u16, features: u64) {
         self.hub(&[Message::Welcome(Welcome {
-            version: VERSION,
+            version,
             hub_epoch,
             heartbeat_ms: 1_000,
             dead_ms: 3_000,
@@ -88,7 +93,7 @@ impl Script {
             max_payload: 1_000,
             window_messages: 100,
             window_bytes: 1 << 20,
-            features: 0,
+            features,
             slots: List::Items(&[]),
         })]);
     }

@@ -39,7 +39,7 @@ fn resend_after_hub_kill_is_handled_once() {
     assert_eq!(written, ["register p=11#2", "register last"]);
     script.deliver(22, 1, id(1, 1));
     assert_eq!(script.shown(), []);
-    assert_eq!(script.written(), ["ack 22:1"]);
+    assert_eq!(script.written(), ["seen 22:1", "ack 22:1"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn client_cursor_survives_dead_node() {
     script.deliver(21, 1, id(1, 1));
     script.deliver(21, 2, id(1, 2));
     assert_eq!(script.shown(), [("p".into(), 2)]);
-    assert_eq!(script.written(), ["ack 21:1"]);
+    assert_eq!(script.written(), ["seen 21:1", "ack 21:1"]);
 }
 
 #[test]

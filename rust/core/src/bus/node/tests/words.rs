@@ -1,7 +1,9 @@
 //! What a node wrote, in words that a test can compare.
 
 use crate::bus::codec::decode;
-use crate::bus::message::{Ack, Claim, Mark, Member, Message, Send, Target};
+use crate::bus::message::{
+    Ack, Claim, Mark, Member, Message, Number, POLICY_SEQ, Policy, Send, Target,
+};
 use crate::bus::wire::{Item, List};
 
 /// One word or two for each message of the frame.
@@ -15,6 +17,7 @@ fn word(message: &Message<'_>) -> String {
     match message {
         Message::Hello(hello) => format!("hello {} {} low {}", hello.name, hello.epoch, hello.low),
         Message::Send(send) => word_of_send(send),
+        Message::Seen { deliveries } => format!("seen {}", each(deliveries, numbered)),
         Message::Login { claims } => format!("login {}", each(claims, asked)),
         Message::Register { claims, last } => {
             let last = if *last { "last" } else { "" };
@@ -49,7 +52,27 @@ fn word_of_send(send: &Send<'_>) -> String {
         Target::Broadcast(scope) => format!("{scope:?}"),
     };
     let payload = String::from_utf8_lossy(send.payload);
-    format!("{again}send {} low {} {to} {payload}", send.seq, send.low)
+    let seq = send.seq & !POLICY_SEQ;
+    let mut options = match send.policy {
+        Policy::MustDeliver => String::new(),
+        Policy::Latest => format!(" latest {}", send.key),
+        Policy::Droppable => " droppable".to_owned(),
+    };
+    for (word, at_ms) in [("until", send.deadline_ms), ("at", send.deliver_at_ms)] {
+        if at_ms != 0 {
+            options += &format!(" {word} {at_ms}");
+        }
+    }
+    for (word, there) in [("quiet", send.quiet), ("trace", send.trace)] {
+        if there {
+            options += &format!(" {word}");
+        }
+    }
+    format!("{again}send {seq} low {} {to} {payload}{options}", send.low)
+}
+
+fn numbered(delivery: Number) -> String {
+    format!("{}:{}", delivery.binding, delivery.number)
 }
 
 fn each<'a, T: Item<'a>>(items: &List<'a, T>, show: fn(T) -> String) -> String {
