@@ -134,7 +134,11 @@ impl LooseMessages {
         trace: bool,
     ) -> Result<(), WireError> {
         while out.len() < target_bytes
-            && let Some(loose) = self.waiting.pop_front_if(|loose| loose.behind <= written)
+            && self
+                .waiting
+                .front()
+                .is_some_and(|loose| loose.behind <= written)
+            && let Some(loose) = self.waiting.pop_front()
         {
             self.bytes -= loose.payload.len();
             Message::Send(Send {
