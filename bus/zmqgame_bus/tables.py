@@ -20,6 +20,18 @@ class BusConfig:
     """How a process reaches the hub."""
 
     hub: str = key("tcp://127.0.0.1:7600", unit="endpoint", help="The hub that nodes connect to.")
+    transport: str = key(
+        "auto",
+        choices=("auto", "pyzmq", "native", "native-thread"),
+        help="What carries a node's connection; auto is native for game servers, pyzmq for everyone else.",
+        reason="All speak the same protocol; the native one has the shorter way (ARCHITECTURE.md).",
+    )
+
+    def transport_of(self, role: str) -> str:
+        """The transport of a process of that role."""
+        if self.transport != "auto":
+            return self.transport
+        return "native" if role == "game" else "pyzmq"
 
 
 @table("events")

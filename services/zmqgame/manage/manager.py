@@ -383,13 +383,15 @@ async def serve(process: Process) -> None:
     """The process, from its start to its drain."""
     keyring = Keyring(process.config)
     emitter = open_emitter(process)
+    bus = process.config.table(BusConfig)
     node = Node(
         process.name,
-        process.config.table(BusConfig).hub,
+        bus.hub,
         roles=("manager",),
         state_dir=process.state_dir,
         keys=keyring.node(),
         on_receipt=lambda record: emit_sent(emitter, process.name, record),
+        transport=bus.transport_of("manager"),
     )
     eventlog = EventLog(process.state_dir / "manager.sqlite")
     config = process.config.table(ManagerConfig)

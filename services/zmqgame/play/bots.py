@@ -302,12 +302,14 @@ class Bots:
 async def serve(process: Process) -> None:
     """The process, from its start to its end."""
     config = process.config.table(BotsConfig)
+    bus = process.config.table(BusConfig)
     node = Node(
         process.name,
-        process.config.table(BusConfig).hub,
+        bus.hub,
         roles=("bots",),
         state_dir=process.state_dir,
         keys=Keyring(process.config).node(),
+        transport=bus.transport_of("bots"),
     )
     await asyncio.to_thread(lambda: [shift_points(car) for car in car_names()])
     bots = Bots(config, node)

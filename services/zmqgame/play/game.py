@@ -251,13 +251,15 @@ async def serve(process: Process) -> None:
     check_public(process.config)
     rules_class = load_rules(config.rules, process.config.source("game.rules"))
     emitter = open_emitter(process)
+    bus = process.config.table(BusConfig)
     node = Node(
         process.name,
-        process.config.table(BusConfig).hub,
+        bus.hub,
         roles=("game",),
         state_dir=process.state_dir,
         keys=keyring.node(),
         on_receipt=lambda record: emit_sent(emitter, process.name, record),
+        transport=bus.transport_of("game"),
     )
     records = RecordFolder(process.state_dir / "records", config.records_keep)
     matches = Matches(

@@ -44,8 +44,14 @@ async def serve(process: Process) -> None:
 
 async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) -> None:
     keyring = Keyring(process.config)
-    hub = process.config.table(BusConfig).hub
-    node = Node(process.name, hub, state_dir=process.state_dir, keys=keyring.node())
+    bus = process.config.table(BusConfig)
+    node = Node(
+        process.name,
+        bus.hub,
+        state_dir=process.state_dir,
+        keys=keyring.node(),
+        transport=bus.transport_of("stats"),
+    )
     service = StatsService(config, warehouse, Journal(process.state_dir / "journal"), node)
     node.serve("stats", service.serve)
     try:
