@@ -7,6 +7,7 @@
 //! |---|---|
 //! | bytes of a link become messages; hello, heartbeats, bye | `link`, `session` |
 //! | a send enters the line of each recipient | `send` |
+//! | `latest` and `droppable` | `policy` |
 //! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow`, `reading`, `cursor` |
 //! | login, register, logout, takeover | `login` |
 //! | the store's operations and their completions | `mailbox`, `completion` |
@@ -32,6 +33,7 @@ mod login;
 mod mailbox;
 mod observe;
 mod outbound;
+mod policy;
 mod presence;
 mod query;
 mod reading;
@@ -50,7 +52,7 @@ pub use observe::Sum;
 
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::codec::decode;
-use crate::bus::message::{ErrorCode, Message, Send};
+use crate::bus::message::{ErrorCode, Message, Policy, Send};
 use crate::bus::store::{StoreBatch, StoreDone, StoreError, StoreOp};
 use crate::limits::MAX_FRAME_BYTES;
 use call::Calls;
@@ -58,6 +60,7 @@ use clock::Clock;
 use directory::{Directory, Groups, NONE};
 use mailbox::{Mailbox, Purpose};
 use observe::Observed;
+use policy::KeptLatest;
 use session::{Links, Sessions};
 use std::collections::{BTreeSet, VecDeque};
 
@@ -94,6 +97,9 @@ pub struct Hub {
     crowded: VecDeque<u32>,
     next_tick: u64,
     clock: Clock,
+    kept: KeptLatest,
+    /// It ends soon: nothing new is taken.
+    stopping: bool,
     exited: bool,
     broken: Broken,
 }
@@ -132,6 +138,8 @@ impl Hub {
             crowded: VecDeque::new(),
             next_tick: now_ms + tick_ms(&config),
             clock: Clock::new(now_ms, config.unix_ms, config.expire_every_ms),
+            kept: KeptLatest::default(),
+            stopping: false,
             exited: false,
             broken: Broken::NONE,
             config,
@@ -219,10 +227,18 @@ impl Hub {
             }
             return;
         }
+        if self.stopping && is_new_work(&message) {
+            return; // Not taken, as if it had not been read: the node brings it to the next hub.
+        }
         match message {
             Message::Ack { acks } => acks.iter().for_each(|ack| self.ack(session, ack)),
             Message::Send(send) if !self.speaks(link, &send) => {
                 self.malformed(link, "what version 2 has, on a link of version 1");
+            }
+            Message::Send(send)
+                if send.policy != Policy::MustDeliver && self.version(link) >= 2 =>
+            {
+                self.send_policy(session, link, &send);
             }
             Message::Send(send) => self.send(session, &send),
             Message::Login { claims } => {
@@ -269,7 +285,9 @@ impl Hub {
                 what,
                 argument,
             } => self.query(session, call, what, argument),
-            Message::Seen { .. } if self.version(link) >= 2 => {}
+            Message::Seen { deliveries } if self.version(link) >= 2 => {
+                deliveries.iter().for_each(|seen| self.seen(session, seen));
+            }
             Message::Hello(_) => self.malformed(link, "a second hello"),
             _ => self.malformed(link, "a message that only the hub sends"),
         }
@@ -283,6 +301,20 @@ impl Hub {
     fn speaks(&self, link: u32, send: &Send<'_>) -> bool {
         let new = send.deliver_at_ms != 0 || send.quiet || send.trace;
         !new || self.version(link) >= 2
+    }
+
+    /// The hub is to end: what it took is confirmed as far as it goes, nothing new is taken.
+    pub const fn handle_stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Nothing more will be confirmed: every node is told that the hub stops.
+    pub fn say_stop(&mut self, now_ms: u64) {
+        self.now = now_ms;
+        self.stopping = true;
+        for at in 0..self.links.end() {
+            self.close_link(at, ErrorCode::Stopping, STOPS);
+        }
     }
 
     /// A connection is gone.
@@ -351,6 +383,7 @@ impl Hub {
         if now_ms >= self.next_tick {
             self.next_tick = now_ms + tick_ms(&self.config);
             self.check_deadlines();
+            self.check_kept();
             self.check_expire();
             self.check_links();
             self.check_sessions();
@@ -429,6 +462,23 @@ impl Hub {
         }
         u64::from(self.config.hub_epoch) << 32 | u64::from(counter)
     }
+}
+
+const STOPS: &str = "the hub stops";
+
+/// Whether a message asks for something that a hub which stops does not begin.
+const fn is_new_work(message: &Message<'_>) -> bool {
+    !matches!(
+        message,
+        Message::Ack { .. }
+            | Message::Seen { .. }
+            | Message::Ping { .. }
+            | Message::Pong { .. }
+            | Message::Reply { .. }
+            | Message::Cancel { .. }
+            | Message::Query { .. }
+            | Message::Bye { .. }
+    )
 }
 
 /// How often silent links and expired graces are looked for: late by a quarter of a heartbeat at most.

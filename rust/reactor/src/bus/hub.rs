@@ -99,7 +99,10 @@ impl HubRouter {
                 self.zmtp = Some(*zmtp);
                 self.hub.set_allowed(now_ms, allowed);
             }
-            Command::Stop { drain_ms } => self.stop_at_ms = Some(now_ms.saturating_add(drain_ms)),
+            Command::Stop { drain_ms } => {
+                self.hub.handle_stop();
+                self.stop_at_ms = Some(now_ms.saturating_add(drain_ms));
+            }
         }
     }
 }
@@ -382,6 +385,7 @@ impl Drop for HubRunner {
 /// The loop until its end, and why it came.
 fn run(mut server: Server<HubRouter>) -> String {
     let mut look_ms = None;
+    let mut said = false;
     loop {
         match server.turn(look_ms) {
             Ok(None) => {}
@@ -395,8 +399,15 @@ fn run(mut server: Server<HubRouter>) -> String {
             server.stop_listening();
             look_ms = Some(DRAIN_LOOK_MS);
             let drained = server.is_flushed() && !server.router.store.is_busy();
-            if drained || server.now_ms() >= at_ms {
+            let late = server.now_ms() >= at_ms;
+            if late || (drained && said) {
                 return "stopped".into();
+            }
+            if drained {
+                // Every receipt is out: now the nodes are told, and that goes out in the next turn.
+                said = true;
+                let now_ms = server.now_ms();
+                server.router.hub.say_stop(now_ms);
             }
         }
     }

@@ -234,7 +234,7 @@ impl Hub {
                 .as_ref()
                 .and_then(|line| line.queue.front())
             else {
-                return;
+                return self.send_kept(at);
             };
             match self.blocked(at, head.id.node_key) {
                 Blocked::No => {}
@@ -293,16 +293,35 @@ impl Hub {
         }
     }
 
+    /// The player who has this binding now on a node.
+    fn bound_on(&self, session: u32, binding: u64) -> Option<u32> {
+        let current = binding == self.in_epoch(binding as u32);
+        let bound = self.players.bound(binding as u32).filter(|_| current);
+        let any = self.broken.lacks(Rule::FreshBinding);
+        bound.filter(|at| any || self.players.get(*at).host == session)
+    }
+
+    /// The node dropped a delivery as a duplicate: the cursor is past it. Its ack follows.
+    pub(super) fn seen(&mut self, session: u32, seen: Number) {
+        let Some(at) = self.bound_on(session, seen.binding) else {
+            return;
+        };
+        let player = self.players.get_mut(at);
+        let next = player.next_number;
+        let Some(line) = &mut player.line else {
+            return;
+        };
+        let place = seen.number.checked_sub(next - line.sent.len() as u32);
+        match place.and_then(|place| line.sent.get_mut(place as usize)) {
+            Some(Sent::Memory(entry)) => entry.passed = entry.is_again(),
+            Some(Sent::Spilled { again, passed, .. }) => *passed = *again,
+            _ => {}
+        }
+    }
+
     /// The host acked all numbers of a binding up to one [14, 25].
     pub(super) fn ack(&mut self, session: u32, ack: Ack) {
-        let current = ack.binding == self.in_epoch(ack.binding as u32);
-        let bound = if current {
-            self.players.bound(ack.binding as u32)
-        } else {
-            None
-        };
-        let any = self.broken.lacks(Rule::FreshBinding);
-        let Some(at) = bound.filter(|at| any || self.players.get(*at).host == session) else {
+        let Some(at) = self.bound_on(session, ack.binding) else {
             self.counters.void_acks += 1;
             return;
         };
@@ -323,19 +342,31 @@ impl Hub {
                     self.note_hop(HopKind::Acked, id, at, row, "");
                 }
                 Sent::Memory(Entry {
-                    id, from, grouped, ..
+                    id,
+                    from,
+                    grouped,
+                    passed,
+                    ..
                 })
-                | Sent::Spilled { id, from, grouped } => {
-                    self.outcome(
-                        Recipient {
-                            from,
-                            id,
-                            grouped,
-                            player: at,
-                        },
-                        Outcome::Delivered,
-                        Detail::None,
-                    );
+                | Sent::Spilled {
+                    id,
+                    from,
+                    grouped,
+                    passed,
+                    ..
+                } => {
+                    let to = Recipient {
+                        from,
+                        id,
+                        grouped,
+                        player: at,
+                    };
+                    let outcome = if passed {
+                        Outcome::Passed
+                    } else {
+                        Outcome::Delivered
+                    };
+                    self.outcome(to, outcome, Detail::None);
                 }
             }
         }

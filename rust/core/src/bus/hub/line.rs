@@ -19,6 +19,8 @@ pub struct Entry {
     pub grouped: bool,
     /// It came as a resend.
     pub resend: bool,
+    /// Its node has dropped it as a duplicate, and it is a group send that was sent again.
+    pub passed: bool,
     /// Unix ms after which it is not delivered; 0 none.
     pub deadline_ms: u64,
     /// Every hop of it is recorded.
@@ -76,6 +78,10 @@ pub enum Sent {
         from: u32,
         /// Its outcome goes into a group report.
         grouped: bool,
+        /// It is a group send that was sent again.
+        again: bool,
+        /// And its node has dropped it as a duplicate.
+        passed: bool,
     },
     /// A row to settle. Its sender, whose mark the cursor keeps.
     Row {
@@ -173,7 +179,8 @@ impl Line {
             self.marks.iter_mut().for_each(|mark| mark.row_ahead = true);
         }
         while let Some(sent) = self.sent.pop_back() {
-            if let Sent::Memory(entry) = sent {
+            if let Sent::Memory(mut entry) = sent {
+                entry.passed = false; // By that session; the next one may not have seen it.
                 self.queue_bytes += entry.payload.len();
                 self.queue.push_front(entry);
             }
@@ -193,6 +200,8 @@ impl Line {
                     id: entry.id,
                     from: entry.from,
                     grouped: entry.grouped,
+                    again: entry.is_again(),
+                    passed: entry.passed,
                 };
                 if let Sent::Memory(entry) = std::mem::replace(sent, spilled) {
                     all.push(entry);
@@ -337,6 +346,7 @@ mod tests {
             from: 0,
             grouped: false,
             resend: false,
+            passed: false,
             deadline_ms: 0,
             trace: false,
             content: Content::Bytes,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// The highest slot: players and groups are cut into 16,384 by hash (DESIGN section 9).
 const LAST_SLOT: u16 = 16_383;
 /// What this hub can do for a node of version 2.
-const FEATURES: u64 = features::DEADLINES | features::DEFERRED | features::TRACE;
+const FEATURES: u64 = features::ALL;
 /// A node adds at most this much to its wait before it connects again.
 const MAX_SPREAD_MS: u32 = 500;
 
@@ -58,6 +58,11 @@ impl Hub {
         entry.connection = hello.connection;
         entry.link = at;
         entry.grace_until = None;
+        entry.features = if common_version(hello) >= Some(2) {
+            hello.features
+        } else {
+            0
+        };
         entry.roles = hello.roles.iter().map(Arc::from).collect();
         let name = entry.name.clone();
         if let Some(link) = self.links.get_mut(at) {
@@ -74,6 +79,9 @@ impl Hub {
     }
 
     fn check_hello(&self, at: u32, hello: &Hello<'_>) -> Result<(), (ErrorCode, String)> {
+        if self.stopping {
+            return Err((ErrorCode::Stopping, super::STOPS.into()));
+        }
         if common_version(hello).is_none() {
             let (low, high) = (hello.version_min, hello.version_max);
             return Err((

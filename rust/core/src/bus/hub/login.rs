@@ -310,7 +310,11 @@ impl Hub {
             player.line = None;
         }
         let nobody = player.login == 0 && !player.known && player.host == NONE;
-        if nobody && player.line.is_none() && player.groups.as_slice().is_empty() {
+        if nobody
+            && !self.kept.has(at)
+            && player.line.is_none()
+            && player.groups.as_slice().is_empty()
+        {
             self.players.remove(at);
         }
     }

@@ -139,6 +139,7 @@ impl Hub {
                 from: NONE,
                 grouped,
                 resend: false,
+                passed: false,
                 deadline_ms: row.deadline_ms,
                 trace: false,
                 content: row.content,

@@ -18,6 +18,16 @@ pub enum Detail {
     UnknownGroup,
     /// `latest` and `droppable`.
     Policy,
+    /// The player is not live.
+    NotOnline,
+    /// The player's node can't take such messages.
+    OldNode,
+    /// The player's node, or the player, has too much before it.
+    SlowNode,
+    /// A newer one of that key came.
+    Replaced,
+    /// Too many wait for players to come online.
+    KeptLimit,
     /// The store's byte limit.
     StoreFull,
     /// The mailbox is at its limit: it has this many messages, of so many.
@@ -64,6 +74,11 @@ impl Detail {
             Self::UnknownGroup => "unknown group",
             Self::Policy => "not supported: policy",
             Self::MailboxMessages(..) | Self::MailboxBytes(..) => "mailbox full",
+            Self::NotOnline => "not online",
+            Self::OldNode => "its node can't take policies",
+            Self::SlowNode => "its node or the player is slow",
+            Self::Replaced => "replaced by a newer one",
+            Self::KeptLimit => "limit of kept messages reached",
             Self::StoreFull => "mailbox store full",
             Self::StoreBusy => "mailbox store away or slow",
             Self::Starting => "hub starting",

@@ -126,7 +126,7 @@ impl Hub {
     }
 
     /// Those who are hosted now, in order.
-    fn online(&self, scope: Scope) -> Vec<u32> {
+    pub(super) fn online(&self, scope: Scope) -> Vec<u32> {
         let nodes = scope == Scope::Nodes;
         let mut all: Vec<u32> = self
             .sessions
@@ -150,6 +150,7 @@ impl Hub {
             from: session,
             grouped,
             resend: send.resend,
+            passed: false,
             deadline_ms: send.deadline_ms,
             trace: send.trace,
             content: send.content,

@@ -128,6 +128,8 @@ pub struct Session {
     pub link: u32,
     /// Its smallest seq without final receipt in this epoch.
     pub low: u64,
+    /// What the node can do, of its last hello.
+    pub features: u64,
     /// Services, of its last hello.
     pub roles: Vec<Arc<str>>,
     /// It has sent its `last` batch on this link.
@@ -269,6 +271,7 @@ impl Sessions {
             connection: 0,
             link: NONE,
             low: 0,
+            features: 0,
             roles: Vec::new(),
             registered: false,
             grace_until: None,

@@ -6,6 +6,7 @@ mod hosting;
 mod links;
 mod mailbox;
 mod observe;
+mod policies;
 mod random;
 mod requests;
 mod time;
@@ -178,6 +179,15 @@ impl World {
     }
 
     pub fn hello_as(&mut self, name: &'static str, epoch: u64, roles: &[&str]) -> Node {
+        self.hello_of(name, epoch, roles, crate::bus::message::features::ALL)
+    }
+
+    /// A node that can do only so much, registered.
+    pub fn hello_with(&mut self, name: &'static str, epoch: u64, features: u64) -> Node {
+        self.hello_of(name, epoch, &[], features)
+    }
+
+    fn hello_of(&mut self, name: &'static str, epoch: u64, roles: &[&str], features: u64) -> Node {
         let conn = self.connect();
         let node = Node { name, conn, epoch };
         let hello = Hello {
@@ -188,7 +198,7 @@ impl World {
             connection: conn,
             highest_hub_epoch: 0,
             low: 0,
-            features: 0,
+            features,
             name,
             roles: roles.into(),
         };
