@@ -11,6 +11,7 @@ What counts:
   had handled in this or the last cycle, because nobody else can know that it had (BUS.md section 7).
 - out of order: of one sender's messages to one player a session handled an older one behind a newer one, or
   one was handled for the first time behind a newer one.
+  What was sent for later comes when it is due, in any order; what may be dropped too, and at most once.
 - never sent: nobody sent it, not to this player, or it came damaged.
 - untrue: `delivered` was said before the client handled it.
 - refused: a final receipt that is neither, of what must be delivered; or a report that misses a member.
@@ -19,6 +20,9 @@ What counts:
 from dataclasses import dataclass, field
 
 from tests.chaos.values import Value
+
+KINDS = ("to", "group", "later", "loose")
+"""To a player, to a group, to a player at a later time, to a player and nobody minds if it is dropped."""
 
 ACKED = ("delivered", "stored")
 FINDINGS = ("lost", "duplicated", "out_of_order", "never_sent", "untrue", "refused")
@@ -32,7 +36,7 @@ class Sent:
 
     value: Value
     to: str
-    group: bool
+    kind: str
     final: bool = False
     outcomes: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By player: outcome and when the receipt was there."""
@@ -78,9 +82,9 @@ class Ledger:
 
     # --- what senders say --------------------------------------------------------------------------
 
-    def sent(self, text: str, to: str, *, group: bool) -> None:
+    def sent(self, text: str, to: str, kind: str) -> None:
         value = Value.parse(text)
-        self._now[text] = Sent(value, to, group)
+        self._now[text] = Sent(value, to, kind)
         self._highest[value.sender, value.start] = value.number
 
     def receipt(self, text: str, player: str, outcome: str, detail: str, at_ns: int) -> None:
@@ -106,7 +110,10 @@ class Ledger:
             self._judge(entry, player, each, "", at_ns)
 
     def _judge(self, entry: Sent, player: str, outcome: str, detail: str, at_ns: int) -> None:
-        if outcome in ACKED:
+        if entry.kind == "loose":
+            if outcome == "dropped" and player in entry.handled:
+                self._found("untrue", f"{entry.value} to {player} was handled and then {outcome}")
+        elif outcome in ACKED:
             self.totals.acked += 1
         else:
             self._found("refused", f"{entry.value} to {player}: {outcome} {detail} at {at_ns}")
@@ -119,17 +126,20 @@ class Ledger:
         if entry is None:
             self._strange(player, session, text)
             return
-        if not entry.group and entry.to != player:
+        if entry.kind != "group" and entry.to != player:
             self._found("never_sent", f"{text} for {entry.to} came to {player}")
             return
         earlier = entry.handled.get(player)
         if earlier is not None:
-            if earlier[0] == session or earlier[0] not in self._forgetful:
+            if earlier[0] == session or earlier[0] not in self._forgetful or entry.kind == "loose":
                 self._found("duplicated", f"{text} by {player} in {earlier[0]} and in {session}")
             else:
                 self.totals.repeated += 1
         entry.handled[player] = (session, earlier[1] if earlier else at_ns)
-        self._in_order(entry.value, player, session, first=earlier is None)
+        if entry.kind == "loose" and entry.outcomes.get(player, ("", 0))[0] == "dropped":
+            self._found("untrue", f"{text} to {player} was dropped and then handled")
+        if entry.kind in ("to", "group"):
+            self._in_order(entry.value, player, session, first=earlier is None)
 
     def _strange(self, player: str, session: str, text: str) -> None:
         try:
@@ -160,7 +170,11 @@ class Ledger:
         """What keeps the run from rest: receipts of living senders, acked messages not handled yet."""
         found = []
         for text, entry in self._now.items():
-            if not entry.final and alive.get(entry.value.sender) == entry.value.start:
+            if (
+                not entry.final
+                and entry.kind != "loose"
+                and alive.get(entry.value.sender) == entry.value.start
+            ):
                 found.append(f"{text} to {entry.to} has no receipt")
             for player, (outcome, _) in entry.outcomes.items():
                 if outcome in ACKED and player not in entry.handled:
@@ -170,7 +184,7 @@ class Ledger:
     def settle(self) -> None:
         """Close a cycle: judge what is there, and keep it for one more cycle."""
         for text, entry in self._now.items():
-            if not entry.final:
+            if not entry.final and entry.kind != "loose":
                 self.totals.unknown += 1
                 self._unknown[text] = entry
             for player, (outcome, at_ns) in entry.outcomes.items():

@@ -22,6 +22,8 @@ CYCLE_S = 0.6
 RATE = {"sqlite": 150.0, "ferretdb": 40.0}
 """Messages a second of one sender; FerretDB reads whole collections, so some hundred rows are slow."""
 STATE = "state.json"
+LOOK_EVERY = 5
+"""Cycles between two looks into the mailbox at rest."""
 HUB = ("-m", "zmqgame_bus.hub")
 
 
@@ -116,6 +118,8 @@ class Run:
         )
         try:
             recovery_ms = round(await stage.rest(self._rest_s, self._note) * 1000)
+            if number % LOOK_EVERY == 0:
+                await stage.mailbox_is_empty(self._rest_s)
         except Stuck as error:
             recovery_ms = round(self._rest_s * 1000)
             stage.notes.append(str(error))

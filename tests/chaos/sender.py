@@ -1,4 +1,5 @@
-"""A sender node: unicasts and group sends of unique values, written down before they are sent.
+"""A sender node: unicasts and group sends of unique values, written down before they are sent. Some are for
+later, some may be dropped.
 
 `python -m tests.chaos.sender NAME START HUB RECORD STATE SEED PLAYER... -- GROUP...`; orders come on stdin:
 `go RATE` and `pause`. The end of stdin ends it.
@@ -7,7 +8,9 @@
 import asyncio
 import random
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from zmqgame_bus.messages import Receipt
 from zmqgame_bus.node import Node
@@ -18,6 +21,8 @@ from tests.chaos.values import Value
 
 BURST = 6
 GROUP_SHARE = 0.15
+LATER_SHARE, LATER_S = 0.1, 0.6
+LOOSE_SHARE = 0.1
 LARGE_SHARE = 0.05
 PADDING, LARGE_PADDING = 200, 6_000
 """Some messages are longer than a page of SQLite, so that one append is more than one write."""
@@ -55,14 +60,22 @@ class Sender:
         self._number += 1
         most = LARGE_PADDING if self.chance.random() < LARGE_SHARE else PADDING
         value = Value(self.node.name, self.start, self._number, self.chance.randint(0, most))
-        if groups and self.chance.random() < GROUP_SHARE:
+        kind = self.chance.random()
+        if kind < GROUP_SHARE:
             await self._to_group(value, self.chance.choice(groups))
+        elif kind < GROUP_SHARE + LATER_SHARE:
+            at = time.time() + self.chance.uniform(0.0, LATER_S)
+            await self._to_player("later", value, self.chance.choice(players), deliver_at=at)
+        elif kind < GROUP_SHARE + LATER_SHARE + LOOSE_SHARE:
+            policy, player = self.chance.choice(["latest", "droppable"]), self.chance.choice(players)
+            key = self.chance.choice(["a", "b"]) if policy == "latest" else ""
+            await self._to_player("loose", value, player, policy=policy, key=key)
         else:
-            await self._to_player(value, self.chance.choice(players))
+            await self._to_player("to", value, self.chance.choice(players))
 
-    async def _to_player(self, value: Value, player: str) -> None:
-        self.record.write("to", value, player)
-        receipt = await self.node.unicast(player, value.payload())
+    async def _to_player(self, kind: str, value: Value, player: str, **options: Any) -> None:
+        self.record.write(kind, value, player)
+        receipt = await self.node.unicast(player, value.payload(), **options)
         assert isinstance(receipt, Receipt)
         self.record.write("receipt", value, player, receipt.outcome, receipt.detail.replace(" ", "_"))
 

@@ -1,6 +1,7 @@
 """The processes of a run, the routes between them, and when all is at rest."""
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+from zmqgame_bus.errors import BusError
 from zmqgame_bus.node import Node
 
 from tests import mongod
 from tests.chaos.child import Child
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import KINDS, Ledger
 from tests.chaos.namespace import Namespace, NotPermitted
 from tests.support.ports import free_port
 from tests.support.proxy import Route
@@ -235,8 +237,8 @@ class Stage:
                 self._client_says(int(at_ns), kind, fields)
 
     def _sender_says(self, child: Child, at_ns: int, kind: str, fields: list[str]) -> None:
-        if kind in ("to", "group"):
-            self.ledger.sent(fields[0], fields[1], group=kind == "group")
+        if kind in KINDS:
+            self.ledger.sent(fields[0], fields[1], kind)
         elif kind == "receipt":
             self.ledger.receipt(*fields, at_ns)
         elif kind == "report":
@@ -250,8 +252,9 @@ class Stage:
         player = self.players[name]
         if kind == "handled":
             self.ledger.handled(name, fields[1], fields[2], at_ns)
-            mark = tuple(map(int, fields[3:]))
-            player.cursor[mark[0]] = mark
+            if fields[3:]:
+                mark = tuple(map(int, fields[3:]))
+                player.cursor[mark[0]] = mark
         elif kind == "session":
             player.session, player.login, player.cursor = fields[1], 0, {}
         elif kind == "forget":
@@ -294,6 +297,17 @@ class Stage:
                 log(f"{told - began:.1f} s, {len(waiting)} wait: {'; '.join(waiting[:8])}")
             if time.monotonic() - began > timeout_s:
                 raise Stuck(f"no rest after {timeout_s:g} s; {len(waiting)} wait: {'; '.join(waiting[:8])}")
+            await asyncio.sleep(LOOK_S)
+
+    async def mailbox_is_empty(self, timeout_s: float) -> None:
+        """The last promise: all is handled, so nothing is left in the store; settling may be under way."""
+        assert self.director is not None
+        end, left = time.monotonic() + timeout_s, None
+        while left != []:
+            with contextlib.suppress(BusError):
+                left = await self.director.query("mailbox", '{"op": "list"}', timeout_s=timeout_s)
+            if time.monotonic() > end:
+                raise Stuck(f"the mailbox is not empty after {timeout_s:g} s: {left}")
             await asyncio.sleep(LOOK_S)
 
     def settle(self) -> None:

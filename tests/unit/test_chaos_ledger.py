@@ -11,9 +11,9 @@ def ledger():
     return Ledger({"guild": {"a", "b"}})
 
 
-def send(ledger, number, player="a", outcome="delivered", start=1):
+def send(ledger, number, player="a", outcome="delivered", start=1, kind="to"):
     text = f"s0.{start}.{number}.0"
-    ledger.sent(text, player, group=False)
+    ledger.sent(text, player, kind)
     if outcome:
         ledger.receipt(text, player, outcome, "", 100)
     return text
@@ -96,17 +96,42 @@ def test_delivered_before_it_was_handled_is_untrue(ledger):
 
 def test_a_refusal_and_a_report_without_a_member_are_found(ledger):
     send(ledger, 1, outcome="refused")
-    ledger.sent("s0.1.2.0", "guild", group=True)
+    ledger.sent("s0.1.2.0", "guild", "group")
     ledger.report("s0.1.2.0", "done", {"a": "delivered"}, 100)
     ledger.handled("a", "one", "s0.1.2.0", 1)
     assert found(ledger) == {"refused": 2}
 
 
 def test_each_recipient_of_a_group_counts(ledger):
-    ledger.sent("s0.1.1.0", "guild", group=True)
+    ledger.sent("s0.1.1.0", "guild", "group")
     ledger.report("s0.1.1.0", "done", {"a": "delivered", "b": "stored"}, 100)
     ledger.handled("a", "one", "s0.1.1.0", 1)
     assert found(ledger) == {"lost": 1}
+
+
+def test_what_is_for_later_comes_in_any_order_and_is_not_lost(ledger):
+    late, now = send(ledger, 1, outcome="stored", kind="later"), send(ledger, 2)
+    ledger.handled("a", "one", now, 1)
+    assert ledger.waiting({"s0": 1})
+    ledger.handled("a", "one", late, 2)
+    assert found(ledger) == {}
+    ledger.handled("a", "one", late, 3)
+    send(ledger, 3, outcome="stored", kind="later")
+    assert found(ledger) == {"duplicated": 1, "lost": 1}
+
+
+def test_what_may_be_dropped_comes_at_most_once_and_not_after_it_was_dropped(ledger):
+    sent = send(ledger, 1, outcome="sent", kind="loose")
+    dropped = send(ledger, 2, outcome="dropped", kind="loose")
+    send(ledger, 3, outcome="sent", kind="loose")
+    send(ledger, 4, outcome="", kind="loose")
+    ledger.handled("a", "one", sent, 1)
+    assert not ledger.waiting({"s0": 1})
+    assert found(ledger) == {}
+    ledger.forgot("one")
+    ledger.handled("a", "two", sent, 2)
+    ledger.handled("a", "two", dropped, 3)
+    assert found(ledger) == {"duplicated": 1, "untrue": 1}
 
 
 def test_a_value_shows_whether_it_came_whole():
