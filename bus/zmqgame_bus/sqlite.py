@@ -7,7 +7,7 @@ AUTOINCREMENT never gives a row number twice [22].
 
 A crash tears the transaction that was being written and no other: so a log with two or more behind a damaged
 frame is refused at start, because SQLite would take the damage for the log's end. Not told are damage to the
-very last transaction and to pages that were moved from the log into the database.
+very last transactions and to pages that were moved from the log into the database.
 
 u64 numbers are kept less 2**63, so that SQLite's signed integers keep their order.
 """
@@ -39,8 +39,8 @@ DURABILITY = {"power-loss": "FULL", "process-crash": "NORMAL"}
 
 _BIAS = 1 << 63
 _LOCK_RETRY_S = 0.05
-# A crash may tear the transaction that was being written. A second one behind the tear was begun after the
-# sync of the first.
+# A crash may tear the transaction that was being written. One that continues another behind the tear began
+# after the sync of that one.
 _DAMAGED_COMMITS = 2
 # What a row costs beside its payload, for the byte limit: names, numbers, index entries.
 _ROW_BYTES = 128
@@ -170,8 +170,8 @@ class SqliteMailbox:
             return
         if behind >= _DAMAGED_COMMITS:
             raise StoreDamaged(
-                f"mailbox {self._path}: its log is damaged at byte {end}, and {behind} confirmed transactions"
-                f" behind that can't be read",
+                f"mailbox {self._path}: its log is damaged at byte {end}, and at least {behind} confirmed"
+                f" transactions behind that can't be read",
                 hint=f"look at the disk, restore a backup; to go on without them: truncate -s {end} {path}",
             )
 

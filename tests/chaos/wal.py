@@ -10,7 +10,7 @@ frames without the last one, half a frame, a frame with turned bits or of noise,
 That is `tear`, and everything acked must survive it.
 
 `turn` is the broken disk: one bit in what was synced. The promise then is that the hub refuses to start and
-says where. Two things can't be told, and are not tried: a bit in the very last transaction (a torn one looks
+says where. Two things can't be told, and are not tried: a bit in the very last transactions (a torn one looks
 the same), and a bit in a page that was moved into the database (SQLite has no checksums there).
 """
 
@@ -103,7 +103,7 @@ def unfinished(log: Log, chance: random.Random) -> bytes:
 
 
 def turn(path: Path, chance: random.Random) -> bool:
-    """Turn a bit of a synced frame that at least two transactions end behind; False if there is none."""
+    """Turn a bit of a synced frame that some transactions follow; False if there is none."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -114,9 +114,9 @@ def turn(path: Path, chance: random.Random) -> bool:
     size = FRAME_HEADER_BYTES + log.page_bytes
     starts = range(HEADER_BYTES, log.end, size)
     ends = [at for at in starts if struct.unpack_from(">I", data, at + 4)[0]]
-    if len(ends) < 3:
+    if len(ends) < 6:
         return False
-    at = chance.randrange(HEADER_BYTES, ends[-3] + size)
+    at = chance.randrange(HEADER_BYTES, ends[-5] + size)
     with path.open("r+b") as file:
         file.seek(at)
         file.write(bytes([data[at] ^ (1 << chance.randrange(8))]))

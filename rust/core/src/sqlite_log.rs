@@ -2,9 +2,15 @@
 //!
 //! SQLite takes the first frame with a wrong checksum for the end of the log, and says nothing. After a crash that is
 //! right: what was being written is void. But a commit that was confirmed was synced before the next one began, so a
-//! crash damages one transaction at most. Two or more behind the end mean that the disk has changed what was safe, and
-//! that confirmed messages would be gone without a word. The last transaction alone can't be told from a torn one,
-//! nor can a damaged header from one that was being written over a log that had been moved into the database.
+//! crash damages one transaction at most. Two or more that stand behind the end and continue each other mean that the
+//! disk has changed what was safe, and that confirmed messages would be gone without a word.
+//!
+//! Each frame's checksum goes on from that of the frame before. So behind a changed bit the frames still fit the
+//! checksums that are written there, while what an earlier crash has left does not fit what was written over it: that
+//! is one transaction a piece, however many crashes there were.
+//!
+//! Not told: damage to the last two or three transactions, which looks like a torn one, and to the header, which may
+//! have been in the middle of being written over a log that had been moved into the database.
 
 const HEADER_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 24;
@@ -18,7 +24,7 @@ const PAGE_BYTES: std::ops::RangeInclusive<usize> = 512..=65_536;
 pub struct LogEnd {
     /// Behind the last whole transaction; 0 for what is no log.
     pub readable_bytes: usize,
-    /// Ends of transactions of the same log that stand behind it.
+    /// How many transactions behind it continue each other, at most.
     pub commits_behind: usize,
 }
 
@@ -73,22 +79,25 @@ pub fn log_end(data: &[u8]) -> LogEnd {
         commits_behind: 0,
     };
     let mut whole = sums.sums == (word_at(data, 24), word_at(data, 28));
+    let mut run = 0;
     let size = FRAME_HEADER_BYTES + page_bytes;
     for (index, frame) in data[HEADER_BYTES..].chunks_exact(size).enumerate() {
-        if frame[8..16] != data[16..24] {
-            whole = false; // of an older log in the same file, or damaged itself
-            continue;
-        }
+        let stored = (word_at(frame, 16), word_at(frame, 20));
         sums.add(&frame[..8]);
         sums.add(&frame[FRAME_HEADER_BYTES..]);
-        whole &= sums.sums == (word_at(frame, 16), word_at(frame, 20));
-        if word_at(frame, 4) != 0 {
+        let fits = sums.sums == stored && frame[8..16] == data[16..24];
+        whole &= fits;
+        if !fits {
+            run = 0;
+        } else if word_at(frame, 4) != 0 {
             if whole {
                 end.readable_bytes = HEADER_BYTES + (index + 1) * size;
             } else {
-                end.commits_behind += 1;
+                run += 1;
+                end.commits_behind = end.commits_behind.max(run);
             }
         }
+        sums.sums = stored;
     }
     end
 }
@@ -159,16 +168,37 @@ mod tests {
         }
         let mut turned = data.clone();
         turned[before + 100] ^= 1;
+        assert_eq!(log_end(&turned).readable_bytes, before);
         assert_eq!(log_end(&turned).commits_behind, 1);
     }
 
     #[test]
     fn a_turned_bit_before_others_shows_what_it_hides() {
-        let data = log(&[1, 3, 2, 1], false);
-        for at in [36, 60, 500, 700] {
+        let data = log(&[1, 3, 2, 1, 2], false);
+        // page number, commit, salt, checksum, page; of the first frame and of the second
+        for at in [33, 37, 42, 50, 60, 500, 570, 577, 582, 590, 700] {
             let mut turned = data.clone();
             turned[at] ^= 4;
             assert!(log_end(&turned).commits_behind >= 3, "{at}");
+        }
+    }
+
+    /// Two crashes, each in the middle of a transaction at the same place, the second over what the first has left.
+    #[test]
+    fn what_several_crashes_have_left_is_no_damage() {
+        let before = log(&[2, 1], false).len();
+        let size = FRAME_HEADER_BYTES + PAGE;
+        for torn in 0..4 {
+            let mut data = log(&[2, 1, 4], false);
+            data[before + torn * size + 200] ^= 1;
+            let mut second = log(&[2, 1, 2], false);
+            second[before + 300] ^= 1;
+            second[before + 400] ^= 255; // other pages than the first time
+            let end = second.len() - torn.min(1) * 100;
+            data[before..end].copy_from_slice(&second[before..end]);
+            let found = log_end(&data);
+            assert_eq!(found.readable_bytes, before);
+            assert!(found.commits_behind <= 1, "{torn}: {found:?}");
         }
     }
 
