@@ -17,6 +17,7 @@ from zmqgame_bus.node import Node
 
 from tests import mongod
 from tests.chaos.child import Child
+from tests.chaos.hosting import ROOM
 from tests.chaos.ledger import KINDS, Ledger
 from tests.chaos.namespace import Namespace, NotPermitted
 from tests.support.ports import free_port
@@ -159,7 +160,7 @@ class Stage:
 
     def _sender(self, name: str, start: int, record: Path) -> list[str]:
         program = [sys.executable, "-m", "tests.chaos.sender", name, str(start), self.routes[name].endpoint]
-        names = [*self.players, "--", GUILD]
+        names = [*self.players, "--", GUILD, ROOM]
         return [*program, str(record), str(self.folder / f"{name}.state"), self.seed, *names]
 
     def _host(self, name: str, start: int, record: Path) -> list[str]:
