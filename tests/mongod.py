@@ -175,6 +175,10 @@ class Fault:
         self._go.set()
         assert self.done.wait(timeout_s)
 
+    def go(self) -> None:
+        """Let it through, whenever it comes."""
+        self._go.set()
+
     def wait_go(self) -> None:
         self._go.wait(60)
 

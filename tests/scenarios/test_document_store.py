@@ -4,8 +4,10 @@ A proxy between a store and the database holds, cuts or delays one named command
 used is a hub that was killed; one whose command is held is a hub that was stopped.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from random import Random
 
 import pymongo
 import pytest
@@ -312,3 +314,92 @@ def test_deferred_message_becomes_a_row_once(hubs: Hubs, step: str, how: str) ->
     assert new.run([("due", 100, 10)]) == [("due", [], 0)]
     assert hubs.count("deferred") == hubs.count("promoted") == 0
     settle_all(new)
+
+
+class Sender:
+    """Sends 1, 2, 3 ... in order and again what has no receipt; knows what was confirmed and what handled."""
+
+    def __init__(self) -> None:
+        self.next = 1
+        self.unconfirmed: list[int] = []
+        self.stored: set[int] = set()
+        self.settled = 0
+
+    def batch(self, random: Random) -> list[tuple]:
+        """What a hub would issue: all that has no receipt in old order, then something new."""
+        for _ in range(random.randrange(3)):
+            self.unconfirmed.append(self.next)
+            self.next += 1
+        return [append(seq) for seq in self.unconfirmed]
+
+    def confirmed(self) -> None:
+        self.stored |= set(self.unconfirmed)
+        self.unconfirmed = []
+
+
+def turn(store: MongoMailbox, sender: Sender, random: Random) -> None:
+    """One batch of a hub: appends, now and then what its player handled."""
+    store.run([("know", "p"), *sender.batch(random)])
+    sender.confirmed()
+    if random.random() < 0.3:
+        [(_, rows, _)] = store.run([("read", "p", 0, 100)])
+        found = [row[3] for row in rows]
+        assert found == sorted(set(found))
+        assert sender.stored - set(found) <= set(range(sender.settled + 1)), "stored, and not there"
+        if rows:
+            some = random.randrange(len(rows))
+            sender.settled = max(sender.settled, rows[some][3])  # the client has handled it, whatever follows
+            if random.random() < 0.5:
+                store.run([("settle", "p", rows[some][0])])
+            else:
+                store.run([logout(rows[some][3])])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_fault_loses_or_doubles_what_was_stored(hubs: Hubs, seed: int) -> None:
+    """Faults at random commands, late commands let through at random, hubs taking over from stopped ones."""
+    random, sender = Random(seed), Sender()
+    epoch, late, stopped = 1, [], []
+    store, proxy = hubs.faulty(epoch)
+    for _ in range(30):
+        chance = random.random()
+        if chance < 0.4:
+            step, how = random.choice(list(STEPS.values())), random.choice(["cut", "late", "unanswered"])
+            late.append(proxy.fault(step, how, skip=random.randrange(2)))
+        elif chance < 0.5:
+            # Stopped in a commit; another hub takes over, and later the old one goes on.
+            held = proxy.fault(inserts("chain", "commit"), "hold")
+            old, again = store, [("know", "p"), *sender.batch(random), append(sender.next)]
+            sender.unconfirmed.append(sender.next)
+            sender.next += 1
+            result = hubs.later(lambda old=old, again=again: old.run(again))
+            for _ in range(200):
+                if held.met.wait(0.05) or result.done():
+                    break
+            stopped.append((held, result))
+            epoch += 1
+            store, proxy = hubs.faulty(epoch)
+        elif chance < 0.6:
+            for fault in late:
+                if fault.how == "late" and fault.met.is_set() and not fault.done.is_set():
+                    fault.release()
+        elif chance < 0.7 and stopped:
+            held, result = stopped.pop(random.randrange(len(stopped)))
+            held.go()
+            with pytest.raises((Replaced, StoreUnavailable)):
+                result.result(WAIT_S)
+        with contextlib.suppress(StoreUnavailable):
+            turn(store, sender, random)
+    for fault in late:
+        fault.go()
+    for held, result in stopped:
+        held.go()
+        with pytest.raises((Replaced, StoreUnavailable)):
+            result.result(WAIT_S)
+    last = hubs.store(epoch + 1)
+    last.run([append(seq) for seq in sender.unconfirmed])
+    sender.confirmed()
+    left = seqs(last)
+    assert left == sorted(set(left))
+    assert sender.stored - set(left) <= set(range(sender.settled + 1))
+    settle_all(last)
