@@ -21,6 +21,7 @@ MODULES = {
     "hub": "zmqgame_bus.hub",
     "game": "zmqgame.play.game",
     "manager": "zmqgame.manage.manager",
+    "stats": "zmqgame.stats.stats",
     "bots": "zmqgame.play.bots",
 }
 

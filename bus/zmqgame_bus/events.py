@@ -331,14 +331,17 @@ class Emitter:
         return True
 
 
-def open_emitter(process: Process) -> Emitter:
-    """The emitter of a service, as its configuration says; the source is the process's name."""
+def open_emitter(process: Process, *, spool_bytes: int | None = None) -> Emitter:
+    """The emitter of a service, as its configuration says; the source is the process's name.
+
+    ``spool_bytes``: at most so much, whatever the configuration says.
+    """
     config = process.config.table(EventsConfig)
     return Emitter(
         process.name,
         spool_dir=Path(config.spool_dir) if config.spool_dir else process.state_dir / "events",
         publish=config.publish,
-        spool_bytes=config.spool_bytes,
+        spool_bytes=min(config.spool_bytes, spool_bytes or config.spool_bytes),
         durability="power" if config.durability == "power" else "process",
         keys=Keyring(process.config).publisher(),
     )

@@ -23,6 +23,8 @@ class Hosted:
     def __init__(self, on_overflow: Callable[[BusError], None]) -> None:
         self._on_overflow = on_overflow
         self.handler: PlayerHandler | None = None
+        self.on_handled: Callable[[str, tuple[int, int, int]], None] | None = None
+        """Hears of each message that is handled, for its trace."""
         self.own: set[str] = set()
         self._attaching: dict[str, asyncio.Future[int]] = {}
         self._leaving: dict[str, asyncio.Future[bool]] = {}
@@ -140,12 +142,17 @@ class Hosted:
         if self._error is None:
             self._core.handled(player, id.numbers())
             self._carrier.flush_soon()
+            if self.on_handled is not None:
+                self.on_handled(player, id.numbers())
 
     def handled_many(self, deliveries: list[Delivery]) -> None:
         """As `handled` for each, in one step."""
         if self._error is None:
             self._core.handled_many(deliveries)
             self._carrier.flush_soon()
+            if self.on_handled is not None:
+                for delivery in deliveries:
+                    self.on_handled(delivery.player, delivery.id.numbers())
 
     # --- events -------------------------------------------------------------------------------------
 

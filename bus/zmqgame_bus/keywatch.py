@@ -16,18 +16,19 @@ from zmqgame_bus.limits import KEY_WATCH_S
 
 __all__ = ["KeyWatch", "hub_keys"]
 
-NOBODY = (bytes(32), "", ("",))
+NOBODY = (bytes(32), "", [""])
 """An entry that no key can prove: to the hub an empty list means that everybody may connect."""
 
 
-def hub_keys(keyring: Keyring) -> dict[str, Any]:
-    """The keys as the native hub takes them."""
+def hub_keys(keyring: Keyring, name: str) -> dict[str, Any]:
+    """The keys as the native hub takes them; its own may be a node of its name, for its events."""
     pair, *previous = keyring.pairs()
     allowed = [(each.public, each.pattern, list(each.roles)) for each in keyring.allowed()]
+    own = [(each.public, name, [f"spool:{name}"]) for each in keyring.pairs()]
     return {
         "curve_secret_key": pair.secret,
         "previous_secret_key": previous[0].secret if previous else None,
-        "allowed": allowed or [NOBODY],
+        "allowed": [*(allowed or [NOBODY]), *own],
     }
 
 

@@ -162,3 +162,12 @@ EXPORT_LINE_BYTES: Final = 4_194_304
 
 MONGO_SEALS: Final = 100
 """Tries to seal a run that commits meanwhile: each lost race is one batch of a hub that was about to end."""
+
+HOPS_A_SECOND: Final = 1_000
+"""Hops of messages that a process emits as events: one percent of a core; the rest is counted as lost."""
+
+HOP_SUM_PAIRS: Final = 4_096
+"""Traced messages that a host remembers until their ack, the oldest forgotten first: operators'."""
+
+HUB_SPOOL_BYTES: Final = 67_108_864
+"""What a hub's own events may take on disk where nobody collects them; no more than events.spool_bytes."""

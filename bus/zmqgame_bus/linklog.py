@@ -5,17 +5,29 @@ must not fill a disk with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from zmqgame_bus.limits import LINK_LOG_HOSTS, LINK_LOG_LINES, LINK_LOG_S
 
-__all__ = ["ORDINARY", "LinkLog"]
+__all__ = ["ORDINARY", "LinkLog", "refused"]
 
 Line = tuple[str, str, str, str]
 """Event, kind, address, text."""
 
 ORDINARY = ("disconnected", "closed_by_hub")
 """Ends of links that say nothing about who was at the other end."""
+
+
+_CLOSED = "link_closed_"
+
+
+def refused(counters: Mapping[str, int]) -> dict[str, int]:
+    """Connections that were refused or cut, by reason; most of them never said hello."""
+    return {
+        name.removeprefix(_CLOSED): count
+        for name, count in counters.items()
+        if name.startswith(_CLOSED) and name.removeprefix(_CLOSED) not in ORDINARY
+    }
 
 
 class LinkLog:

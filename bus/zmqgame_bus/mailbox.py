@@ -40,6 +40,8 @@ counted for ever [37]; `players` names each once. `next_due_ms` is when the next
      "limit": N, "payload": BOOL}                      payload}], the payload as hexadecimal or null
     {"op": "purge", "player": PLAYER,                {purged, deferred}
      "up_to": ROW, "deferred": BOOL}
+    {"op": "sizes"}                                  {messages, bytes, deferred}
+    {"op": "sums"}                                   [{sender, messages, id_sum}]: see zmqgame_bus.sums
     {"op": "take_in"} and {"op": "take_in_due"}      for an import: see zmqgame_bus.moving
 
 `highest` is the highest hub epoch in the store, the claim of this operation included; the roster leaves out

@@ -11,6 +11,7 @@ import orjson
 
 from .mongo_documents import ROW_BYTES, Documents, Work, id_of, unsigned
 from .mongo_players import Mark
+from .sums import sums
 
 if TYPE_CHECKING:
     from .mailbox import Result
@@ -32,6 +33,13 @@ def admin(documents: Documents, work: Work, question: str) -> Result:
         answer = _show(documents, work, asked)
     elif op == "purge":
         answer = _purge(documents, work, asked)
+    elif op == "sizes":
+        found = [each for each in documents.find("rows", {}, ["bytes"]) if documents.counts(each)]
+        later = sum(map(documents.counts, documents.find("deferred", {}, [])))
+        answer = {"messages": len(found), "bytes": sum(each["bytes"] for each in found), "deferred": later}
+    elif op == "sums":
+        rows = documents.find("rows", {}, ["sender", "epoch", "seq"])
+        answer = sums((unsigned(row["sender"]), *id_of(row)) for row in rows if documents.counts(row))
     elif op == "take_in":
         answer = _take_in(documents, work, asked)
     elif op == "take_in_due":

@@ -428,6 +428,10 @@ class Node:
         if self._core is not None:
             self._hosted.handled(player, id)
 
+    def watch_handled(self, note: Callable[[str, tuple[int, int, int]], None]) -> None:
+        """Let `note(player, numbers of the id)` hear of each message that is handled here."""
+        self._hosted.on_handled = note
+
     def handled_many(self, deliveries: list[Delivery]) -> None:
         """As `handled` for each of them, in one step: what `PlayerHandler.delivered` got, or a part of it."""
         if self._core is not None:

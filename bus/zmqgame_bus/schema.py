@@ -38,6 +38,7 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "endpoint": (re.compile(rf"tcp://(?:{_HOST}|\*){_PORT}|ipc://{_PATH}+"), "tcp://HOST:PORT or ipc://PATH"),
     "host:port": (re.compile(rf"{_HOST}{_PORT}"), "HOST:PORT"),
     "host:port or empty": (re.compile(rf"(?:{_HOST}{_PORT})?"), "HOST:PORT"),
+    "host:port or off": (re.compile(rf"off|{_HOST}{_PORT}"), "HOST:PORT or off"),
     "host": (re.compile(rf"(?:{_HOST})?"), "a host without a port"),
     "module:class": (re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"), "module:class"),
     "mailbox": (

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import orjson
 
+from .sums import sums
+
 __all__ = ["admin", "export"]
 
 Entry = dict[str, Any]
@@ -55,6 +57,13 @@ def admin(
     elif op == "purge":
         gone, later = purge(player, int(asked.get("up_to", _BIAS - 1)), bool(asked.get("deferred")))
         answer = {"purged": gone, "deferred": later}
+    elif op == "sizes":
+        messages, size = database.execute("select count(*), sum(length(payload)) from rows").fetchone()
+        (later,) = database.execute("select count(*) from deferred").fetchone()
+        answer = {"messages": messages, "bytes": size or 0, "deferred": later}
+    elif op == "sums":
+        ids = database.execute("select node_key, epoch, seq from rows order by node_key")
+        answer = sums((key + _BIAS, epoch + _BIAS, seq + _BIAS) for key, epoch, seq in ids)
     elif op == "take_in":
         mark = [asked[name] - _BIAS for name in ("node_key", "epoch", "seq")]
         database.execute(_TAKE_IN, (player, *mark))

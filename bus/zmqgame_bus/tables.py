@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from zmqgame_bus.limits import SPOOL_BYTES, SPOOL_BYTES_MIN
 from zmqgame_bus.schema import key, table
 
-__all__ = ["BusConfig", "EventsConfig", "SecurityConfig"]
+__all__ = ["BusConfig", "EventsConfig", "HubConfig", "MailboxConfig", "MetricsConfig", "SecurityConfig"]
 
 
 @table("bus")
@@ -59,6 +59,19 @@ class EventsConfig:
         "power",
         choices=("process", "power"),
         help="What a published event survives: the end of the process, or a loss of power (a sync a batch).",
+    )
+
+
+@table("metrics")
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Where a process shows what it counts."""
+
+    listen: str = key(
+        "127.0.0.1:0",
+        unit="host:port or off",
+        help="Where Prometheus asks for /metrics; port 0: any, named when the process is ready. Without "
+        "encryption or passwords, so keep it on loopback or behind a proxy.",
     )
 
 
@@ -134,6 +147,11 @@ class HubConfig:
         high=15_000,
         reason="a process has 20 s to end",
         help="After SIGTERM, receipts and answers have so long to go out.",
+    )
+    trace: bool = key(
+        True,
+        help="Emit the hops of stored, traced and sampled messages, and sums of all, as events "
+        "(`zmqgame-cli trace`, `audit delivery`).",
     )
 
 

@@ -239,6 +239,9 @@ class Delivery:
     @property
     def payload(self) -> bytes: ...
     @property
+    def traced(self) -> bool:
+        """Whether every hop of it is to be recorded."""
+    @property
     def player(self) -> str: ...
     @property
     def id(self) -> MessageId: ...

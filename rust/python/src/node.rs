@@ -508,9 +508,9 @@ impl NodeCore {
         for delivery in pending {
             let bytes = shared.bytes(py, &delivery.payload).unbind();
             let content = delivery.content as u8;
-            list.append(
-                Delivery::new(player.into(), delivery.id, content, bytes).into_pyobject(py)?,
-            )?;
+            let mut shown = Delivery::new(player.into(), delivery.id, content, bytes);
+            shown.traced = delivery.traced;
+            list.append(shown.into_pyobject(py)?)?;
         }
         Ok(Some(list))
     }

@@ -65,10 +65,12 @@ pub fn take<'py>(
                 player,
                 id,
                 content,
+                traced,
                 payload,
             } => {
                 let bytes = shared.bytes(py, &payload).unbind();
-                let delivery = Delivery::new(player, id, content as u8, bytes);
+                let mut delivery = Delivery::new(player, id, content as u8, bytes);
+                delivery.traced = traced;
                 if !matches!(open, Open::Deliveries(_)) {
                     let new = PyList::empty(py);
                     list.append(event!(py, "deliveries", &new)?)?;

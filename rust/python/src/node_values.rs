@@ -132,6 +132,8 @@ pub struct Delivery {
     pub player: Arc<str>,
     pub id: Id,
     content: u8,
+    /// Every hop of it is recorded.
+    pub traced: bool,
     payload: Py<PyBytes>,
 }
 
@@ -141,6 +143,7 @@ impl Delivery {
             player,
             id,
             content,
+            traced: false,
             payload,
         }
     }
@@ -161,6 +164,11 @@ impl Delivery {
     #[getter]
     fn payload(&self, py: Python<'_>) -> Py<PyBytes> {
         self.payload.clone_ref(py)
+    }
+
+    #[getter]
+    fn traced(&self) -> bool {
+        self.traced
     }
 
     #[getter]

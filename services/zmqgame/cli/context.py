@@ -102,7 +102,7 @@ class Context:
                 raise click.UsageError(f"{what}: {because}")
 
     @asynccontextmanager
-    async def node(self, *, repeat: MessageId | None = None) -> AsyncIterator[Node]:
+    async def node(self, *, repeat: MessageId | None = None, transport: str = "pyzmq") -> AsyncIterator[Node]:
         """A node on the bus with a name of its own for as long as the command runs.
 
         ``repeat``: the node that sent this message once, so that it can be sent again.
@@ -112,7 +112,9 @@ class Context:
         hub = self.config.table(BusConfig).hub
         keys = Keyring(self.config).node()
         with borrowed_name(repeat.name if repeat else None) as (name, state_dir):
-            node = Node(name, hub, roles=["cli"], state_dir=state_dir, keys=keys, repeat=repeat)
+            node = Node(
+                name, hub, roles=["cli"], state_dir=state_dir, keys=keys, repeat=repeat, transport=transport
+            )
             try:
                 await node.start(REACH_S)
                 yield node

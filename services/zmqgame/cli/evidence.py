@@ -17,7 +17,7 @@ from zmqgame.cli.proof import Events, Handled, Id
 
 __all__ = ["handled", "handled_by_manager", "inserted_query", "inserted_rows", "mailbox", "published"]
 
-TABLES = ("sessions", "matches", "finishes", "messages", "ticks")
+TABLES = ("sessions", "matches", "finishes", "messages", "ticks", "hops", "hop_sums")
 _SIGN = 1 << 63
 """The mailbox keeps u64 numbers less 2**63, so that SQLite's signed integers keep their order."""
 

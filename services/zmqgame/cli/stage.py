@@ -38,6 +38,8 @@ class Addresses:
 
     hub: str = "tcp://127.0.0.1:7600"
     events: str = "tcp://127.0.0.1:7601"
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Where a service shows what it counts, by its name; those that are not in it take any port."""
     games: Mapping[str, tuple[str, str]] = field(
         default_factory=lambda: {
             "game-1": ("127.0.0.1:7611", "127.0.0.1:7612"),
@@ -184,6 +186,8 @@ class Stage:
         command = list(self._commands.get(name) or program(what))
         flags = [f"--config={self.config}", f"--state-dir={self.folder / name}"]
         flags += [f"--set={path}={value}" for path, value in self._settled().items()]
+        if name in self.addresses.metrics:
+            flags.append(f"--set=metrics.listen={self.addresses.metrics[name]}")
         return Spec(name, [*command, *flags, *self._extra, *words])
 
 

@@ -22,7 +22,14 @@ from zmqgame.cli.supervise import Supervisor
 
 __all__ = ["up"]
 
-SETTLED: Final = ("hub.listen", "events.publish", "stats.listen", "game.listen", "game.udp")
+SETTLED: Final = (
+    "hub.listen",
+    "events.publish",
+    "stats.listen",
+    "game.listen",
+    "game.udp",
+    "metrics.listen",
+)
 
 EPILOG = f"""\b
 Examples:
@@ -65,12 +72,14 @@ def up(context: Context, folder: Path, games: int, players: int, free_ports: boo
 
 
 def usual_addresses(games: Sequence[str], hub: str) -> Addresses:
-    """Where everything listens unless told otherwise: ten ports a game server."""
+    """Where everything listens unless told otherwise: ten ports a game server, its metrics on the third."""
     pairs = {
         name: (f"127.0.0.1:{port + 1}", f"127.0.0.1:{port + 2}")
         for name, port in zip(games, range(7610, 7610 + 10 * len(games), 10), strict=True)
     }
-    return replace(Addresses(), hub=hub, games=pairs)
+    metrics = {"hub": "127.0.0.1:7602", "stats": "127.0.0.1:7603", "manager": "127.0.0.1:7604"}
+    metrics |= {name: f"127.0.0.1:{7613 + 10 * at}" for at, name in enumerate(games)}
+    return replace(Addresses(), hub=hub, games=pairs, metrics=metrics)
 
 
 async def _up(stage: Stage, players: int) -> int:
@@ -90,6 +99,11 @@ async def _up(stage: Stage, players: int) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await starting
         if not stop.is_set() and supervisor.failed is not None:
+            if stage.addresses.metrics:
+                print(
+                    f"metrics  http://{stage.addresses.metrics['hub']}/metrics, and of each service",
+                    flush=True,
+                )
             print(f"all up; data and logs in {stage.folder}; Ctrl-C ends it", flush=True)
             waits: set[asyncio.Future[Any]] = {ending, supervisor.failed}
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +135,7 @@ def check_free(addresses: Addresses) -> None:
     """Say which address is taken, by whom and what to do, before anything is started."""
     pairs = addresses.games.values()
     listening = [addresses.hub, addresses.events, *(f"tcp://{tcp}" for tcp, _ in pairs)]
+    listening += [f"http://{metrics}" for metrics in addresses.metrics.values()]
     for address in [*listening, *(f"udp://{udp}" for _, udp in pairs)]:
         host, port = ports.split(address)
         holder = ports.holder(port, udp=address.startswith("udp")) if port else None

@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 
 from zmqgame_bus.errors import BusError, ConfigError, Problem
 from zmqgame_bus.events import Emitter, open_emitter
+from zmqgame_bus.hops import HostTrace
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.messages import Request
+from zmqgame_bus.metrics import serve_metrics
 from zmqgame_bus.node import Node
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
@@ -25,6 +27,7 @@ from zmqgame.manage.config import ManagerConfig
 from zmqgame.manage.eventlog import EventLog
 from zmqgame.manage.matchmaking import Queue, Ticket
 from zmqgame.manage.placement import Server, Servers
+from zmqgame.metrics import manager_metrics
 from zmqgame.play.game import emit_sent, now_ms
 from zmqgame.play.rules import Refused
 
@@ -68,7 +71,7 @@ class Manager:
         self.playing: dict[str, str] = {}  # player -> match
         self._node = node
         self._log = eventlog
-        self._emitter = emitter
+        self.emitter = emitter
         self._secret = secret
         self._netcode_key = netcode_key
         self._probed: set[str] = set()
@@ -263,7 +266,8 @@ class Manager:
                 self._finished(_name(values, "match"), values)
             except Refused as error:
                 self._log.add("OtherMessage", {"id": str(message.id), "why": str(error)[:200]})
-                log.info("message %s is not one for the manager: %s", message.id, error)
+                told = {"id": str(message.id)}
+                log.info("message %s is not one for the manager: %s", message.id, error, extra=told)
 
     # --- matches
 
@@ -351,7 +355,7 @@ class Manager:
         return self._log.add(event, body, match=match, server=found.server if found else "")
 
     def _emit(self, match: str, server: str, event: str, players: int, reason: str) -> None:
-        self._emitter.emit("matches", match=match, server=server, event=event, players=players, reason=reason)
+        self.emitter.emit("matches", match=match, server=server, event=event, players=players, reason=reason)
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -398,19 +402,22 @@ async def serve(process: Process) -> None:
     manager = Manager(config, node, eventlog, emitter, keyring.token_secret(), keyring.netcode_key())
     node.serve("manager", manager.serve)
     emitter.attach(node)
-    async with node:
+    trace = HostTrace(emitter, process.name)
+    node.watch_handled(trace.handled)
+    async with node, serve_metrics(process, lambda: manager_metrics(manager, node)) as metrics:
         await node.host("manager")
         work = [
             asyncio.ensure_future(each)
-            for each in (manager.steps(), manager.watch(), manager.read(), node.ended())
+            for each in (manager.steps(), manager.watch(), manager.read(), node.ended(), trace.run())
         ]
-        await process.ready(f"{len(manager.open)} open matches")
+        await process.ready(f"{len(manager.open)} open matches", {"metrics": metrics})
         stopped = asyncio.ensure_future(process.stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
         for task in work:
             if task.done():
                 task.result()
             task.cancel()
+    trace.flush()
     emitter.close()
     eventlog.close()
 

@@ -11,14 +11,17 @@ from typing import Any
 import orjson
 from zmqgame_bus.errors import binding
 from zmqgame_bus.events import Emitter, open_emitter
+from zmqgame_bus.hops import HostTrace
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.messages import Request, SentRecord
+from zmqgame_bus.metrics import serve_metrics
 from zmqgame_bus.node import Node
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
 from zmqgame_native import Edge
 
 from zmqgame import protocol, tokens
+from zmqgame.metrics import game_metrics
 from zmqgame.play.config import GameConfig
 from zmqgame.play.match import ENDED, MatchRun, State
 from zmqgame.play.matches import Matches, load_rules, phases_of
@@ -27,7 +30,7 @@ from zmqgame.play.public import check_public, public_tcp, public_udp
 from zmqgame.play.record import RecordFolder
 from zmqgame.play.rules import Refused
 from zmqgame.play.sessions import Door, Sessions
-from zmqgame.play.tick import TickClock, run_ticks
+from zmqgame.play.tick import TickClock, TickReport, run_ticks
 from zmqgame.play.uplink import Uplink
 
 HOUSEKEEP_S = 1.0
@@ -49,6 +52,8 @@ class Game:
         self.matches = matches
         self.emitter = emitter
         self.draining = False
+        self.ticks: TickReport | None = None
+        self.late_ticks = 0
         self.addresses: dict[str, str] = {}
         self.uplink = Uplink(name, node, self.load)
         self.uplink.on_new_manager = self.queue_again
@@ -214,7 +219,8 @@ class Game:
             if time.monotonic() >= report_at:
                 report_at += REPORT_TICKS_S
                 self.sessions.log_refusals()
-                report = clock.report()
+                report = self.ticks = clock.report()
+                self.late_ticks += report.late
                 self.emitter.emit(
                     "ticks",
                     server=self.name,
@@ -291,12 +297,14 @@ async def serve(process: Process) -> None:
         int(config.grace_s * 1_000),
     )
     game.sessions = Sessions(door, edge, node, game)
+    trace = game.sessions.trace = HostTrace(emitter, process.name)
+    node.watch_handled(trace.handled)
     matches.output = game.sessions
     node.set_player_handler(game.sessions)
     node.serve(f"game:{process.name}", game.serve)
     emitter.attach(node)
     loop = asyncio.get_running_loop()
-    async with node:
+    async with node, serve_metrics(process, lambda: game_metrics(game, node)) as metrics:
         loop.add_reader(edge.fileno(), lambda: game.sessions.receive(now_ms()))
         clock = TickClock(rules_class.tick_hz, time.monotonic_ns())
         work = [
@@ -304,8 +312,10 @@ async def serve(process: Process) -> None:
             asyncio.ensure_future(game.housekeep(clock, process)),
             asyncio.ensure_future(game.uplink.report_loads(process.stop)),
             asyncio.ensure_future(node.ended()),
+            asyncio.ensure_future(trace.run()),
         ]
-        await process.ready(f"tcp {tcp} udp {udp}", {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp})
+        addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp, "metrics": metrics}
+        await process.ready(f"tcp {tcp} udp {udp}", addresses)
         stopped = asyncio.ensure_future(process.stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
         for task in work:
@@ -315,6 +325,7 @@ async def serve(process: Process) -> None:
             task.cancel()
         await _drain(game, edge)
         loop.remove_reader(edge.fileno())
+    trace.flush()
     emitter.close()
 
 

@@ -112,6 +112,10 @@ class Session:
         """The kept frames that a client which has seen `number` lacks."""
         return [frame for frame in self._kept if frame.number > number]
 
+    def oldest_message(self) -> RawId | None:
+        """The first bus message that waits for the client's ack."""
+        return next((frame.message_id for frame in self._kept if frame.message_id is not None), None)
+
     def holds(self, message_id: RawId) -> bool:
         """Whether this bus message is in a kept frame already."""
         return any(frame.message_id == message_id for frame in self._kept)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import orjson
 from zmqgame_bus import errors as bus_errors
+from zmqgame_bus.hops import HostTrace, hop_id
 from zmqgame_bus.messages import Delivery, MessageId
 from zmqgame_bus.node import Node
 from zmqgame_native import Edge
@@ -79,6 +80,7 @@ class Sessions:
 
     def __init__(self, door: Door, edge: Edge, node: Node, listener: SessionListener) -> None:
         self.counters: Counter[str] = Counter()
+        self.trace: HostTrace | None = None
         self.by_player: dict[str, Session] = {}
         self._door = door
         self._edge = edge
@@ -371,6 +373,8 @@ class Sessions:
             if not session.holds(message_id):
                 head = protocol.MESSAGE_HEAD.pack(*message_id, delivery.content)
                 self._push(session, ToClient.MESSAGE, head + delivery.payload, message_id)
+                if self.trace is not None:
+                    self.trace.handed(delivery.player, (delivery,))
 
     # --- frames out
 
@@ -455,7 +459,8 @@ class Sessions:
 
     def _too_slow(self, error: Overfull) -> None:
         session = self.by_player.get(str(error).partition(":")[0])
-        log.warning("session ends: %s", error)
+        waiting = session.oldest_message() if session is not None else None
+        log.warning("session ends: %s", error, extra={"id": hop_id(*waiting)} if waiting else {})
         self.counters["too_slow"] += 1
         if session is not None:
             self._end(session, "too_slow", elsewhere=True)

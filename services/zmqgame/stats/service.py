@@ -86,6 +86,7 @@ class StatsService:
         self._pauses: dict[str, tuple[float, float]] = {}
         self._talking: set[str] = set()
         self._last_commit = 0.0
+        self._behind_since: float | None = None
         self._replay = self._restore()
 
     # -- starting and ending ---------------------------------------------------------------------------------
@@ -194,6 +195,8 @@ class StatsService:
         self._changed.set()
         if self.collector.waiting_rows or frame.kind == LOST:
             self._arrived.set()
+            if self._behind_since is None:
+                self._behind_since = time.monotonic()
 
     # -- batches out -----------------------------------------------------------------------------------------
 
@@ -223,6 +226,7 @@ class StatsService:
             await asyncio.sleep(min(left, 0.05))
 
     async def _write_plan(self, plan: Plan) -> None:
+        began = time.monotonic()
         await self._until_done("journal", lambda: self._journal.write_plan(plan))
         await self._until_done("insert", lambda: self._insert(plan))
         self.collector.committed(plan)
@@ -233,6 +237,7 @@ class StatsService:
         )
         self.collector.released(plan)
         self._last_commit = time.time()
+        self._behind_since = began if self.collector.waiting_rows else None
         self._changed.set()
 
     def _insert(self, plan: Plan) -> None:
@@ -356,6 +361,10 @@ class StatsService:
         text = f"{collector.counters['rows']} rows inserted, {collector.waiting_rows} events wait"
         return f"{text}; {self.error}" if self.error else text
 
+    def lag_s(self) -> float:
+        """How long the oldest event that waits here has waited; 0: none waits."""
+        return time.monotonic() - self._behind_since if self._behind_since is not None else 0.0
+
     def status(self) -> dict[str, Any]:
         """What each source published as far as stats knows, what is inserted, and what waits."""
         return {
@@ -363,6 +372,7 @@ class StatsService:
             "error": self.error,
             "waiting_rows": self.collector.waiting_rows,
             "waiting_bytes": self.collector.waiting_bytes,
+            "lag_s": round(self.lag_s(), 3),
             "last_commit_unix_ms": int(self._last_commit * 1_000),
             "counters": dict(self.collector.counters),
             "sources": self.collector.status(),

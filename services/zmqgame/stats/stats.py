@@ -12,10 +12,12 @@ from zmqgame_bus.admission import Admission
 from zmqgame_bus.errors import CannotReachHub
 from zmqgame_bus.keys import Keyring
 from zmqgame_bus.keywatch import KeyWatch
+from zmqgame_bus.metrics import serve_metrics
 from zmqgame_bus.node import Node
 from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
 
+from zmqgame.metrics import stats_metrics
 from zmqgame.stats.clickhouse import Warehouse
 from zmqgame.stats.config import StatsConfig
 from zmqgame.stats.journal import Journal
@@ -54,12 +56,16 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
     )
     service = StatsService(config, warehouse, Journal(process.state_dir / "journal"), node)
     node.serve("stats", service.serve)
+    stack = contextlib.AsyncExitStack()
     try:
         endpoint, watching = _bind(process, service, keyring)
         with contextlib.suppress(CannotReachHub):
             await node.start(timeout_s=HUB_WAIT_S)
         status = f"listening on {endpoint}" if node.up else f"listening on {endpoint}, waiting for the hub"
-        await process.ready(status, {"stats": endpoint, "clickhouse": warehouse.name})
+        serving = serve_metrics(process, lambda: stats_metrics(service, node))
+        metrics = await stack.enter_async_context(serving)
+        addresses = {"stats": endpoint, "clickhouse": warehouse.name, "metrics": metrics}
+        await process.ready(status, addresses)
         telling = asyncio.create_task(_tell(process, service))
         lost = asyncio.create_task(node.ended())
         lost.add_done_callback(lambda _: process.request_stop())  # what is here is inserted first
@@ -73,6 +79,7 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
             if watching is not None:
                 watching.cancel()
     finally:
+        await stack.aclose()
         service.close()
         await node.close()
 

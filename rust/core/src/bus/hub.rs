@@ -201,7 +201,11 @@ impl Hub {
             self.malformed(at, "the first message is not hello");
             return;
         }
-        self.observed.kinds_in.count(frame);
+        let messages = self.observed.kinds_in.count(frame);
+        if let Some(link) = self.links.get_mut(at) {
+            link.traffic.messages_in += messages;
+            link.traffic.bytes_in += frame.len() as u64;
+        }
         for message in decode(frame) {
             self.counters.messages_in += 1;
             match message {

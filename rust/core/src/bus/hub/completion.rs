@@ -169,7 +169,9 @@ impl Hub {
             // If it does not come back, the roster is to say so.
             session.grace_until = entry.linked.then_some(self.now + self.config.node_grace_ms);
         }
-        if entry.linked && self.hold && !self.sessions.get(at).registered {
+        // The hub's own node hosts nobody: it serves the hub's events.
+        let own = *entry.name == *self.config.name;
+        if entry.linked && self.hold && !own && !self.sessions.get(at).registered {
             self.awaited.insert(entry.node_key);
         }
     }

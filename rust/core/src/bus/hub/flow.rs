@@ -192,6 +192,8 @@ impl Hub {
 
     /// Writes one message to one link for the recipients there.
     pub(super) fn write_deliver(&mut self, link: u32, entry: &Entry, targets: &[Number]) {
+        // What came out of the mailbox is traced to its end, as what somebody asked for.
+        let traced = entry.from == NONE || self.is_flagged(entry.id);
         let Some(found) = self.links.get_mut(link) else {
             return;
         };
@@ -202,7 +204,7 @@ impl Hub {
         let deliver = Deliver {
             id,
             policy: Policy::MustDeliver,
-            trace: entry.trace,
+            trace: (traced || entry.trace) && found.version >= 2,
             content,
             targets: targets.into(),
             payload,
@@ -340,6 +342,7 @@ impl Hub {
                 Sent::Row { row, settles, id } => {
                     self.players.get_mut(at).line().settle_wanted = settles;
                     self.note_hop(HopKind::Acked, id, at, row, "");
+                    self.note_taken(id, session);
                 }
                 Sent::Memory(Entry {
                     id,

@@ -419,7 +419,11 @@ impl Hub {
         );
         self.counters.frames_out += 1;
         self.counters.bytes_out += bytes.len() as u64;
-        self.observed.kinds_out.count(&bytes);
+        let messages = self.observed.kinds_out.count(&bytes);
+        if let Some(link) = self.links.get_mut(at) {
+            link.traffic.messages_out += messages;
+            link.traffic.bytes_out += bytes.len() as u64;
+        }
         self.resume(at);
         if quiet && session != NONE {
             self.presence_chunk(session);

@@ -23,6 +23,8 @@ const OUTCOMES: [&str; 9] = [
     "dropped",
     "passed",
 ];
+/// In place of an outcome in a sum: acked rows.
+const TAKEN: u8 = OUTCOMES.len() as u8;
 /// Nodes that are named with what waits for them; the others are one sum.
 const QUEUES_NAMED: usize = 20;
 /// Bytes of what the process adds to the status: a page of JSON.
@@ -41,18 +43,20 @@ impl Default for Kinds {
 }
 
 impl Kinds {
-    /// Counts the messages of a frame by their headers.
-    pub fn count(&mut self, frame: &[u8]) {
-        let mut rest = frame;
+    /// Counts the messages of a frame by their headers; how many there are.
+    pub fn count(&mut self, frame: &[u8]) -> u64 {
+        let (mut rest, mut found) = (frame, 0);
         while let [a, b, c, d, kind, ..] = *rest {
             let length = u32::from_le_bytes([a, b, c, d]) as usize;
             if length < 8 || length > rest.len() {
-                return;
+                break;
             }
+            found += 1;
             let (messages, bytes) = &mut self.0[usize::from(kind).min(KINDS - 1)];
             (*messages, *bytes) = (*messages + 1, *bytes + length as u64);
             rest = &rest[length..];
         }
+        found
     }
 
     fn json(&self) -> String {
@@ -108,6 +112,19 @@ const fn kind_name(kind: u8) -> &'static str {
     }
 }
 
+/// What went over one link.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traffic {
+    /// Messages read.
+    pub messages_in: u64,
+    /// Messages written.
+    pub messages_out: u64,
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+}
+
 /// Everything that is noted.
 #[derive(Debug, Default)]
 pub struct Observed {
@@ -131,7 +148,7 @@ pub struct Observed {
 pub struct Sum {
     /// Unix time.
     pub second: u64,
-    /// `delivered` or `stored`.
+    /// `delivered`, `stored` or `passed`: told to the sender. `taken`: a row that its host has acked.
     pub outcome: &'static str,
     /// The sender's node.
     pub sender: Arc<str>,
@@ -205,6 +222,11 @@ impl Hub {
         }
     }
 
+    /// Whether its sender wants every hop of a message.
+    pub(super) fn is_flagged(&self, id: MessageId) -> bool {
+        self.observed.trace.is_flagged(id)
+    }
+
     /// A message moves on; rows are always recorded, as what went through the mailbox is.
     pub(super) fn note_hop(
         &mut self,
@@ -214,7 +236,8 @@ impl Hub {
         row: u64,
         detail: &'static str,
     ) {
-        let wanted = row > 0 || kind == HopKind::Stored || self.observed.trace.wants(id);
+        let always = matches!(kind, HopKind::Stored | HopKind::Refused | HopKind::Expired);
+        let wanted = row > 0 || always || self.observed.trace.wants(id);
         if !wanted || !self.observed.trace.has_room(id) {
             return;
         }
@@ -258,16 +281,7 @@ impl Hub {
             return;
         };
         self.observed.latencies[outcome as usize].add(us);
-        if matches!(outcome, Outcome::Delivered | Outcome::Stored) {
-            let second = self.second(now_us);
-            let key = SumKey {
-                second,
-                outcome: outcome as u8,
-                from: session,
-                host,
-            };
-            self.observed.trace.add(key, id, 1);
-        }
+        self.note_sum(session, id, outcome, host);
     }
 
     /// What became of a message for a recipient: the hop, and if it has a receipt of its own, that.
@@ -281,15 +295,49 @@ impl Hub {
             _ => HopKind::Dropped,
         };
         self.note_hop(kind, to.id, to.player, 0, detail.name());
+        let host = match outcome {
+            Outcome::Delivered => self
+                .players
+                .at(to.player)
+                .map_or(NONE, |player| player.host),
+            _ => NONE,
+        };
         if !to.grouped {
-            let host = match outcome {
-                Outcome::Delivered => self
-                    .players
-                    .at(to.player)
-                    .map_or(NONE, |player| player.host),
-                _ => NONE,
-            };
             self.note_receipt(to.from, to.id.seq, outcome, host);
+            return;
+        }
+        let report = self.sessions.get(to.from).reports.get(&to.id.seq);
+        if report.is_some_and(|report| report.is_open(to.player)) {
+            self.note_sum(to.from, to.id, outcome, host);
+        }
+    }
+
+    /// A recipient's outcome is told: once for each.
+    fn note_sum(&mut self, from: u32, id: MessageId, outcome: Outcome, host: u32) {
+        if matches!(
+            outcome,
+            Outcome::Delivered | Outcome::Stored | Outcome::Passed
+        ) {
+            let key = SumKey {
+                second: self.second(self.now_us()),
+                outcome: outcome as u8,
+                from,
+                host,
+            };
+            self.observed.trace.add(key, id);
+        }
+    }
+
+    /// A row was acked by a host: what was `stored` has left the mailbox.
+    pub(super) fn note_taken(&mut self, id: MessageId, host: u32) {
+        if let Some(from) = self.sessions.find(id.node_key) {
+            let key = SumKey {
+                second: self.second(self.now_us()),
+                outcome: TAKEN,
+                from,
+                host,
+            };
+            self.observed.trace.add(key, id);
         }
     }
 
@@ -313,21 +361,6 @@ impl Hub {
             return;
         };
         self.observed.latencies[0].add(us);
-        let second = self.second(now_us);
-        for (outcome, count) in [Outcome::Delivered, Outcome::Stored]
-            .into_iter()
-            .zip(counts)
-        {
-            if *count > 0 {
-                let key = SumKey {
-                    second,
-                    outcome: outcome as u8,
-                    from: session,
-                    host: NONE,
-                };
-                self.observed.trace.add(key, id, u64::from(*count));
-            }
-        }
     }
 
     /// Unix time of a time of the hub's clock.
@@ -362,7 +395,10 @@ impl Hub {
         };
         let sum = |(key, messages, id_sum): (SumKey, u64, u64)| Sum {
             second: key.second,
-            outcome: OUTCOMES[usize::from(key.outcome)],
+            outcome: OUTCOMES
+                .get(usize::from(key.outcome))
+                .copied()
+                .unwrap_or("taken"),
             sender: name(key.from),
             host: name(key.host),
             messages,

@@ -111,6 +111,7 @@ impl Hub {
 
     fn node_json(&self, session: &Session) -> String {
         let link = self.links.get(session.link);
+        let traffic = link.map(|link| link.traffic).unwrap_or_default();
         let mut roles = Json::new('[');
         for role in session.roles.iter().take(16) {
             roles.item_text(role);
@@ -133,6 +134,10 @@ impl Hub {
                 "waiting_players",
                 link.map_or(0, |link| link.stalled.len()) as u64,
             )
+            .number("messages_in", traffic.messages_in)
+            .number("messages_out", traffic.messages_out)
+            .number("bytes_in", traffic.bytes_in)
+            .number("bytes_out", traffic.bytes_out)
             .json("roles", &roles.end(']'));
         json.end('}')
     }

@@ -127,6 +127,14 @@ impl Report {
         }
     }
 
+    /// Whether a recipient has no outcome yet.
+    pub fn is_open(&self, player: u32) -> bool {
+        let at = self
+            .recipients
+            .binary_search_by_key(&player, |entry| entry.0);
+        at.is_ok_and(|at| self.recipients[at].1.is_none())
+    }
+
     /// The first outcome counts. True: all are there.
     fn set(&mut self, player: u32, outcome: Outcome, detail: Detail) -> bool {
         if let Ok(at) = self

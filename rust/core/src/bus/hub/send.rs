@@ -30,7 +30,7 @@ impl Hub {
         self.raise_low(session, send.low);
         self.counters.sends += 1;
         self.counters.resends += u64::from(send.resend);
-        self.note_send(session, send.seq, target_name(&send.target), false);
+        self.note_send(session, send.seq, target_name(&send.target), send.trace);
         if send.policy != Policy::MustDeliver {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Policy);
         }

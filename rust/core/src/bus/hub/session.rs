@@ -2,6 +2,7 @@
 
 use crate::bus::hub::config::{Conn, Peer};
 use crate::bus::hub::directory::{FixedMap, NONE};
+use crate::bus::hub::observe::Traffic;
 use crate::bus::hub::outbound::Outbound;
 use crate::bus::hub::receipts::{Detail, Report};
 use crate::bus::message::{Mark, VERSION_MIN};
@@ -33,6 +34,8 @@ pub struct Link {
     pub ready: bool,
     /// What is to be said to the driver when all is out.
     pub closing: Option<crate::bus::hub::config::CloseReason>,
+    /// What went over it.
+    pub traffic: Traffic,
     /// Players that wait for room in `out`.
     pub stalled: VecDeque<u32>,
 }
@@ -68,6 +71,7 @@ impl Links {
             writable: true,
             ready: false,
             closing: None,
+            traffic: Traffic::default(),
             stalled: VecDeque::new(),
         };
         let at = match self.free.pop() {

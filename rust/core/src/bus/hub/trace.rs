@@ -167,23 +167,23 @@ impl Trace {
         self.hops.drain(..most.min(self.hops.len())).collect()
     }
 
-    /// So many recipients of one message have this outcome.
-    pub fn add(&mut self, key: SumKey, id: MessageId, count: u64) {
-        let of_id = hash(id).wrapping_mul(count);
+    /// One recipient of a message has this outcome.
+    pub fn add(&mut self, key: SumKey, id: MessageId) {
+        let of_id = hash(id);
         if let Some((last, (messages, sum))) = &mut self.last
             && *last == key
         {
-            *messages += count;
+            *messages += 1;
             *sum = sum.wrapping_add(of_id);
             return;
         }
         self.settle();
         if self.sums.len() >= MAX_SUMS && !self.sums.contains_key(&key) {
-            self.sums_lost += count;
+            self.sums_lost += 1;
             return;
         }
         let (messages, sum) = self.sums.remove(&key).unwrap_or_default();
-        self.last = Some((key, (messages + count, sum.wrapping_add(of_id))));
+        self.last = Some((key, (messages + 1, sum.wrapping_add(of_id))));
     }
 
     fn settle(&mut self) {
@@ -273,9 +273,9 @@ mod tests {
             let (mut trace, mut expected) = (Trace::default(), BTreeMap::new());
             for (second, from, seq) in steps {
                 let key = SumKey { second, outcome: 1, from, host: 0 };
-                trace.add(key, id(seq), 2);
+                trace.add(key, id(seq));
                 let sum: &mut (u64, u64) = expected.entry(key).or_default();
-                *sum = (sum.0 + 2, sum.1.wrapping_add(hash(id(seq)).wrapping_mul(2)));
+                *sum = (sum.0 + 1, sum.1.wrapping_add(hash(id(seq))));
             }
             let mut taken = trace.take_sums(2, 3);
             taken.extend(trace.take_sums(2, usize::MAX));

@@ -62,6 +62,8 @@ pub enum NodeEvent {
         id: MessageId,
         /// How to read the payload.
         content: Content,
+        /// Every hop of it is recorded.
+        traced: bool,
         /// The payload, shared by all its recipients here.
         payload: Arc<[u8]>,
     },

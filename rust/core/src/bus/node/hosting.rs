@@ -43,6 +43,8 @@ pub struct Delivery {
     pub id: MessageId,
     /// How to read the payload.
     pub content: Content,
+    /// Every hop of it is recorded.
+    pub traced: bool,
     /// The payload.
     pub payload: Arc<[u8]>,
 }
@@ -426,6 +428,7 @@ impl Hosting {
         let delivery = Delivery {
             id: deliver.id,
             content: deliver.content,
+            traced: deliver.trace,
             payload,
         };
         for target in deliver.targets {
@@ -482,12 +485,14 @@ impl Hosting {
         let Delivery {
             id,
             content,
+            traced,
             payload,
         } = delivery.clone();
         out.events.push_back(NodeEvent::Message {
             player: name.clone(),
             id,
             content,
+            traced,
             payload,
         });
     }
