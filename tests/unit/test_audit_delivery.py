@@ -18,8 +18,8 @@ def rows(*sides):
                 "sender": f"0x{KEY:016x}",
                 "named": "shop",
                 "host": host,
-                "messages": str(len(seqs)),
-                "id_sum": str(total),
+                "total": str(len(seqs)),
+                "ids": str(total),
                 "recent": "0",
             }
         )

@@ -47,8 +47,8 @@ process that was killed.
 {EXIT_CODES}"""
 
 SUMS_SQL: Final = """
-SELECT kind, sender, any(name) AS named, host, sum(messages) AS messages, toString(sum(id_sum)) AS id_sum,
-       sumIf(messages, second >= {since}) AS recent, countDistinct(source, epoch) AS recorders
+SELECT kind, sender, max(name) AS named, host, sum(messages) AS total, toString(sum(id_sum)) AS ids,
+       sumIf(messages, second >= {since}) AS recent
 FROM hop_sums GROUP BY kind, sender, host ORDER BY sender, kind, host
 """
 
@@ -128,7 +128,7 @@ def accounts(rows: Iterable[Mapping[str, Any]], waiting: Iterable[Mapping[str, A
     for row in rows:
         account = found.setdefault(row["sender"], Account(row["sender"]))
         account.name = account.name or row["named"]
-        messages, id_sum, recent = int(row["messages"]), int(row["id_sum"]), int(row["recent"])
+        messages, id_sum, recent = int(row["total"]), int(row["ids"]), int(row["recent"])
         if row["kind"] == "handled":
             account.handled.add(messages, id_sum)
             account.recent_handled += recent
