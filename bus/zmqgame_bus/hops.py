@@ -180,7 +180,9 @@ class HubEvents:
     def __init__(self, process: Process, hub: Hub, keys: NodeKeys | None) -> None:
         self.emitter: Emitter | None = None
         self._process, self._hub = process, hub
-        self._node = Node(process.name, _reachable(hub.endpoints[0]), state_dir=process.state_dir, keys=keys)
+        own = process.state_dir / "node"  # beside hub.epoch: a node keeps its epoch under the same name
+        own.mkdir(mode=0o700, exist_ok=True)
+        self._node = Node(process.name, _reachable(hub.endpoints[0]), state_dir=own, keys=keys)
         self._node.serve(f"spool:{process.name}", self._serve)
         self._work: asyncio.Task[None] | None = None
 
