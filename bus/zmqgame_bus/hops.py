@@ -9,6 +9,7 @@ Both sums are counts and wrapping sums of the same hash of ids, so the two sides
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -181,7 +182,8 @@ class HubEvents:
         self.emitter: Emitter | None = None
         self._process, self._hub = process, hub
         own = process.state_dir / "node"  # beside hub.epoch: a node keeps its epoch under the same name
-        own.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # then the node does not start, and says why
+            own.mkdir(mode=0o700, exist_ok=True)
         self._node = Node(process.name, _reachable(hub.endpoints[0]), state_dir=own, keys=keys)
         self._node.serve(f"spool:{process.name}", self._serve)
         self._work: asyncio.Task[None] | None = None
