@@ -136,12 +136,14 @@ async def _message(
     async with context.node(repeat=again) as node:
         if player:
             return _show_receipt(
-                player, await node.unicast(player, body, timeout_s=timeout_s, message_id=again), as_json
+                player,
+                await node.unicast(player, body, timeout_s=timeout_s, message_id=again, trace=True),
+                as_json,
             )
         if group:
-            report = await node.multicast(group, body, timeout_s=timeout_s, message_id=again)
+            report = await node.multicast(group, body, timeout_s=timeout_s, message_id=again, trace=True)
         else:
-            report = await node.broadcast(body, timeout_s=timeout_s, message_id=again)
+            report = await node.broadcast(body, timeout_s=timeout_s, message_id=again, trace=True)
         return _show_report(report, as_json)
 
 
