@@ -1,4 +1,4 @@
-"""A sender node: unicasts and group sends of unique values, written down before they are sent. Some are for
+"""A sender node: unicasts and group sends of unique values, written down before they are sent; some are for
 later, some may be dropped.
 
 `python -m tests.chaos.sender NAME START HUB RECORD STATE SEED PLAYER... -- GROUP...`; orders come on stdin:
@@ -21,8 +21,8 @@ from tests.chaos.values import Value
 
 BURST = 6
 GROUP_SHARE = 0.15
-LATER_SHARE, LATER_S = 0.0, 0.6
-LOOSE_SHARE = 0.0
+LATER_SHARE, LATER_S = 0.1, 0.6
+LOOSE_SHARE = 0.1
 LARGE_SHARE = 0.05
 PADDING, LARGE_PADDING = 200, 6_000
 """Some messages are longer than a page of SQLite, so that one append is more than one write."""
