@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zmq
+import zmq.utils.z85
 from zmqgame_bus import keys
 from zmqgame_bus.errors import CannotReachHub, Refused
 from zmqgame_bus.keys import KeyPair, NodeKeys
