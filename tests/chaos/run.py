@@ -50,8 +50,9 @@ class State:
         made.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2))
         made.rename(folder / STATE)
 
-    def failed(self) -> bool:
-        return bool(self.findings) or Totals(**self.totals).violations() > 0
+    def found(self) -> int:
+        """How much was found; a run ends when it grows, and a resumed one goes on."""
+        return len(self.findings) + Totals(**self.totals).violations()
 
     def summary(self) -> dict[str, int]:
         names = ("acked", "unknown", "lost", "duplicated", "out_of_order")
@@ -85,7 +86,8 @@ class Run:
             state.skipped = dict(stage.skipped)
             for name, why in stage.skipped.items():
                 print(f"skipped: {name}: {why}", flush=True)
-            while state.cycles < cycles and not state.failed():
+            before = state.found()
+            while state.cycles < cycles and state.found() == before:
                 await self._cycle(state.cycles + 1)
                 self._progress(cycles)
         finally:
@@ -189,7 +191,7 @@ def execute(run: Run, cycles: int) -> int:
     totals = Totals(**state.totals)
     details = {"by_fault": state.by_fault, "skipped": state.skipped, "totals": asdict(totals)}
     print(orjson.dumps(details, option=orjson.OPT_SORT_KEYS).decode())
-    if state.failed():
+    if state.found():
         print(f"again: make chaos SEED={state.seed} CYCLES={state.cycles + 1}; logs: {run.folder}")
     print(orjson.dumps(state.summary()).decode(), flush=True)
-    return 1 if state.failed() else 0
+    return 1 if state.found() else 0
