@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,32 @@ async def test_a_hub_whose_store_was_taken_ends_and_says_so(database: Database, 
     await until(lambda: len(alice.handled) == 1)
     assert alice.handled[0][1] == b"m1"
     await other.close(0.2)
+    await ops.close(0.2)
+
+
+async def test_messages_for_later_come_once_over_kills_of_the_hub(
+    database: Database, tmp_path: Path
+) -> None:  # [37]
+    hub = database.hub(tmp_path / "hub").start()
+    game, ops = await started(hub, "game-1"), await started(hub, "ops")
+    host, alice = await offline(game, "alice")
+    at_s = time.time() + 1.5
+    later = [
+        await ops.unicast("alice", b"%d" % number, deliver_at=at_s - number * 0.01) for number in range(10)
+    ]
+    assert {receipt.outcome for receipt in later} == {"stored"}
+    promoted = database.proxy.fault(inserts("promoted"), "unanswered")
+    hub.kill()
+    hub.start()
+    assert await asyncio.to_thread(
+        promoted.met.wait, DEADLINE_S
+    )  # some are due; nobody knows what became of them
+    hub.kill()
+    hub.start()
+    await host.attach("alice", alice)
+    await until(lambda: len(alice.handled) == 10)
+    assert [int(payload) for _, payload in alice.handled] == list(range(9, -1, -1))
+    await game.close(0.2)
     await ops.close(0.2)
 
 
