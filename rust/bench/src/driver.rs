@@ -85,8 +85,20 @@ impl Driver {
     /// # Errors
     /// A connection is lost.
     pub fn turn(&mut self, on: &mut impl FnMut(usize, &mut Node, NodeEvent)) -> io::Result<bool> {
+        self.turn_within(TICK_MS, on)
+    }
+
+    /// The same, with a wait of at most so long.
+    ///
+    /// # Errors
+    /// A connection is lost.
+    pub fn turn_within(
+        &mut self,
+        at_most_ms: u64,
+        on: &mut impl FnMut(usize, &mut Node, NodeEvent),
+    ) -> io::Result<bool> {
         let mut ready = std::mem::take(&mut self.ready);
-        self.reactor.wait(&mut ready, Some(TICK_MS))?;
+        self.reactor.wait(&mut ready, Some(at_most_ms))?;
         let now_ms = self.reactor.now_ms();
         let mut line = false;
         for event in &ready {

@@ -179,6 +179,7 @@ fn send_round(driver: &mut Driver, round: &Options, recipients: &[Recipient]) ->
     let (mut sent, mut over) = (0, false);
     while !over || outcomes.all() < sent {
         over = over || sent >= count || Instant::now() >= until;
+        let mut more = false;
         for at in 0..nodes {
             let allowed = match per_second {
                 0 => count,
@@ -201,8 +202,15 @@ fn send_round(driver: &mut Driver, round: &Options, recipients: &[Recipient]) ->
             if burst > 0 {
                 driver.flush(at)?;
             }
+            more |= burst == BURST;
         }
-        driver.turn(&mut |at, node, event| {
+        // A sender with room goes on; one that sends at a rate looks at the clock again soon.
+        let wait_ms = match (more, per_second) {
+            (true, _) => 0,
+            (false, 0) => 100,
+            (false, _) => 1,
+        };
+        driver.turn_within(wait_ms, &mut |at, node, event| {
             if outcomes.count(&event) {
                 open[at] -= 1;
             } else {
