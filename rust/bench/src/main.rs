@@ -11,6 +11,9 @@
 //! | `hub` | a hub with its mailbox in memory, on that address: for profiles of the hub alone |
 //! | `send` | `count` messages of `bytes` from `nodes` nodes to `players` or `group`, until each has its receipt |
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod client;
 mod driver;
 mod host;
