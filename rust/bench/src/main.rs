@@ -11,6 +11,7 @@
 //! | `hub` | a hub with its mailbox in memory, on that address: for profiles of the hub alone |
 //! | `send` | `count` messages of `bytes` from `nodes` nodes to `players` or `group`, until each has its receipt |
 
+/// That of the native module.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
