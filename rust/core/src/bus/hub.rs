@@ -9,7 +9,7 @@
 //! | a send enters the line of each recipient | `send` |
 //! | `latest` and `droppable` | `policy` |
 //! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow`, `reading`, `cursor` |
-//! | login, register, logout, takeover | `login` |
+//! | login, register, logout, takeover; who stays away | `login`, `idle` |
 //! | the store's operations and their completions | `mailbox`, `completion` |
 //! | deadlines, deferred messages, expiry | `clock` |
 //! | outcomes to the sender, bytes to the link | `receipts`, `outbound` |
@@ -26,6 +26,7 @@ mod directory;
 mod flow;
 mod group;
 mod histogram;
+mod idle;
 mod json;
 mod line;
 mod link;
@@ -58,6 +59,7 @@ use crate::limits::MAX_FRAME_BYTES;
 use call::Calls;
 use clock::Clock;
 use directory::{Directory, Groups, NONE};
+use idle::Idle;
 use mailbox::{Mailbox, Purpose};
 use observe::Observed;
 use policy::KeptLatest;
@@ -98,6 +100,7 @@ pub struct Hub {
     next_tick: u64,
     clock: Clock,
     kept: KeptLatest,
+    idle: Idle,
     /// It ends soon: nothing new is taken.
     stopping: bool,
     exited: bool,
@@ -139,6 +142,7 @@ impl Hub {
             next_tick: now_ms + tick_ms(&config),
             clock: Clock::new(now_ms, config.unix_ms, config.expire_every_ms),
             kept: KeptLatest::default(),
+            idle: Idle::default(),
             stopping: false,
             exited: false,
             broken: Broken::NONE,
@@ -388,6 +392,7 @@ impl Hub {
             self.next_tick = now_ms + tick_ms(&self.config);
             self.check_deadlines();
             self.check_kept();
+            self.check_idle();
             self.check_expire();
             self.check_links();
             self.check_sessions();

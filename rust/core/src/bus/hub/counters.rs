@@ -79,6 +79,8 @@ counters! {
     bound,
     /// Players dropped from a node because of a newer login.
     dropped_logins,
+    /// Records of players who stayed away, forgotten.
+    players_forgotten,
     /// Logouts done.
     logouts,
     /// Players whose host was lost.

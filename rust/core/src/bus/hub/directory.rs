@@ -55,6 +55,10 @@ pub struct Player {
     pub marks_known: bool,
     /// It is in the hub's list of players whose first read waits for its turn.
     pub read_waits: bool,
+    /// It is in the hub's list of players of whom only the record is left.
+    pub idle: bool,
+    /// A node lost it to another, and may not know.
+    pub replaced: bool,
 }
 
 impl Player {
@@ -73,6 +77,8 @@ impl Player {
             rows_left: true,
             marks_known: false,
             read_waits: false,
+            idle: false,
+            replaced: false,
         }
     }
 

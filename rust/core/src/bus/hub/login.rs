@@ -121,6 +121,7 @@ impl Hub {
             return;
         }
         self.counters.dropped_logins += 1;
+        self.players.get_mut(at).replaced = true;
         self.detach(at);
         if self.broken.lacks(Rule::DropOfReplaced) {
             return;
@@ -316,6 +317,8 @@ impl Hub {
             && player.groups.as_slice().is_empty()
         {
             self.players.remove(at);
+        } else {
+            self.note_idle(at);
         }
     }
 }

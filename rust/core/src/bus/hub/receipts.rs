@@ -135,6 +135,14 @@ impl Report {
         at.is_ok_and(|at| self.recipients[at].1.is_none())
     }
 
+    /// Whether a player is among its recipients.
+    pub fn names(&self, player: u32) -> bool {
+        let found = self
+            .recipients
+            .binary_search_by_key(&player, |entry| entry.0);
+        found.is_ok()
+    }
+
     /// The first outcome counts. True: all are there.
     fn set(&mut self, player: u32, outcome: Outcome, detail: Detail) -> bool {
         if let Ok(at) = self

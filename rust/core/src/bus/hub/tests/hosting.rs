@@ -316,3 +316,47 @@ fn new_sender_epoch_continues_order() {
         "marks of the old epoch end"
     );
 }
+
+#[test]
+fn who_stays_away_is_forgotten_and_comes_back() {
+    let mut world = World::new();
+    let (sender, host) = (world.node("sender", 1), world.node("host", 1));
+    let (login, _) = world.login(&host, "p");
+    world.logout(&host, "p", login, &[]);
+    world.send(&sender, 1, "p");
+    world.take(&host);
+    assert_eq!(world.hub.players.len(), 1);
+    world.pass_with(&[&sender, &host], 601_000);
+    assert_eq!(world.hub.players.len(), 0);
+    let (newer, binding) = world.login(&host, "p");
+    assert!(newer > login);
+    assert_eq!(world.take(&host).seqs(), [1], "its mailbox is read");
+    world.ack(&host, binding, 1);
+    world.send(&sender, 2, "nobody");
+    let refused = (2, Outcome::Refused);
+    assert_eq!(
+        world.take(&sender).outcomes(),
+        [(1, Outcome::Stored), refused]
+    );
+}
+
+#[test]
+fn a_replaced_node_is_refused_after_its_player_stayed_away() {
+    let mut world = World::new();
+    let (first, second) = (world.node("first", 1), world.node("second", 1));
+    let (old, _) = world.login(&first, "p");
+    world.drop_link(&first);
+    let (login, _) = world.login(&second, "p");
+    world.logout(&second, "p", login, &[]);
+    world.pass_with(&[&second], 700_000);
+    assert_eq!(
+        world.hub.players.len(),
+        1,
+        "one that was replaced is remembered"
+    );
+    let first = world.hello("first", 1);
+    assert_eq!(world.register(&first, "p", old, true), None);
+    assert_eq!(world.take(&first).dropped, [("p".to_string(), old)]);
+    world.pass_with(&[&second, &first], 86_400_000);
+    assert_eq!(world.hub.players.len(), 0);
+}
