@@ -182,6 +182,8 @@ def execute(run: Run, cycles: int) -> int:
     """Run, print the details and, last, the one line that counts; the exit code."""
     try:
         asyncio.run(run.run(cycles))
+    except KeyboardInterrupt:
+        print(f"interrupted; go on with: make chaos RESUME={run.folder} CYCLES={cycles}")
     except Exception as error:
         traceback.print_exc()
         run.state.findings.append(f"cycle {run.state.cycles + 1}: {error!r}")
