@@ -119,6 +119,8 @@ async def test_one_node_never_comes_back(hub):
     alice, bob = Client(), Client()
     await Host(lost).attach("alice", alice)
     await Host(game).attach("bob", bob)
+    # A player is known once its first login was committed [4c]: it was, when what came behind it was.
+    await lost.join("team", "alice", durable=True)
     hub.kill()
     await lost.close(0)
     await asyncio.to_thread(hub.start)
