@@ -65,7 +65,7 @@ class Work:
         """Players whose marks are written with the next commit."""
         self.listed: set[str] = set()
         """Those whose mark of the deferred list was raised: it hides rows until they are deleted."""
-        self.refused: dict[tuple[str, int], Result] = {}
+        self.refused: dict[tuple[bool, str, int], Result] = {}
         """Of a sender to a player: what the rest of the batch gets as well."""
         self.readings: list[Reading] = []
 

@@ -62,7 +62,7 @@ def players_of(operations: Sequence[Operation]) -> set[str]:
 def _take(documents: Documents, work: Work, bounds: Bounds, operation: Operation) -> Result:
     """Append or defer a message, or refuse it, and then the rest of its sender to that player."""
     kind, player, node_key, epoch, seq, *rest = operation
-    refused = work.refused.get((player, node_key))
+    refused = work.refused.get((kind == "defer", player, node_key))
     if refused is not None:
         return refused
     state = documents.players[player]
@@ -75,7 +75,7 @@ def _take(documents: Documents, work: Work, bounds: Bounds, operation: Operation
     first = len(rest) > 3 and rest[3]
     refused = _refusal(documents, bounds, player, len(payload), first)
     if refused is not None:
-        work.refused[player, node_key] = refused
+        work.refused[kind == "defer", player, node_key] = refused
         return refused
     row = message(player, node_key, epoch, seq, deadline_ms, content, payload)
     documents.bytes += len(payload) + ROW_BYTES

@@ -108,7 +108,7 @@ class SqliteMailbox:
         self._player_bytes = player_bytes or sys.maxsize
         # Messages and bytes of mailboxes that were looked at: this process alone changes them.
         self._used: dict[str, list[int]] = {}
-        self._refused: dict[tuple[str, int], Result] = {}
+        self._refused: dict[tuple[str, str, int], Result] = {}
         self._expire_from = 0
         self._claimed: int | None = None
         self._attempted = 0  # claimed in a transaction whose outcome may be unknown
@@ -311,7 +311,7 @@ class SqliteMailbox:
         first: bool,
     ) -> Result | None:
         """Count a message that is new and has room; else the answer."""
-        refused = self._refused.get((player, node_key))
+        refused = self._refused.get((marks, player, node_key))
         if refused is not None:
             return refused  # else a later one would be in before a refused one
         known = database.execute(
@@ -334,7 +334,7 @@ class SqliteMailbox:
             used[0] += 1
             used[1] += size
             return None
-        self._refused[player, node_key] = refused
+        self._refused[marks, player, node_key] = refused
         return refused
 
     @staticmethod

@@ -29,6 +29,15 @@ pub struct Checker {
     sessions: BTreeMap<String, Vec<Session>>,
     handled: BTreeSet<(MessageId, String)>,
     groups: BTreeMap<MessageId, bool>,
+    deadlines: BTreeSet<MessageId>,
+    /// Ids under which deferred messages came to whom they were for.
+    stray: BTreeSet<(MessageId, String)>,
+    /// Deferred messages by the token in their payload, and by the id under which they arrive.
+    deferred: BTreeMap<u64, (MessageId, String)>,
+    promoted: BTreeMap<MessageId, u64>,
+    tokens: BTreeMap<MessageId, u64>,
+    /// By token: the id under which it arrived first.
+    arrived: BTreeMap<u64, MessageId>,
     dead_epochs: BTreeSet<(u64, u64)>,
     logins: BTreeMap<String, u64>,
     hosts: BTreeMap<(String, u64), (usize, u64)>,
@@ -61,6 +70,34 @@ impl Checker {
     /// A sender took a message for one recipient.
     pub fn sent(&mut self, id: MessageId, player: &str) {
         self.sent.entry((id, player.to_owned())).or_insert(None);
+    }
+
+    /// It need not be delivered after a time.
+    pub fn has_deadline(&mut self, id: MessageId) {
+        self.deadlines.insert(id);
+    }
+
+    /// It is to be delivered later, and will arrive under another id: the token says which it is.
+    pub fn deferred(&mut self, token: u64, id: MessageId, player: &str) {
+        self.tokens.insert(id, token);
+        self.deferred.insert(token, (id, player.to_owned()));
+    }
+
+    /// The token of a deferred message.
+    #[must_use]
+    pub fn token(&self, id: MessageId) -> Option<u64> {
+        self.tokens.get(&id).copied()
+    }
+
+    /// A deferred message arrives at a host: once due, it has one id for ever [37].
+    pub fn promoted(&mut self, at_ms: u64, id: MessageId, payload: &[u8]) {
+        let token = payload.try_into().map_or(u64::MAX, u64::from_le_bytes);
+        let first = *self.arrived.entry(token).or_insert(id);
+        if first != id || !self.deferred.contains_key(&token) {
+            let text = format!("deferred message {token} as {id:?}, it was {first:?}");
+            self.fail(at_ms, "C", text);
+        }
+        self.promoted.insert(id, token);
     }
 
     /// A sender took a message for a group: who it goes to is known from the report.
@@ -126,7 +163,21 @@ impl Checker {
     /// The client handled a message: promises C and D.
     pub fn handled(&mut self, at_ms: u64, player: &str, id: MessageId) {
         self.handled_count += 1;
-        if !self.sent.contains_key(&(id, player.to_owned())) && !self.groups.contains_key(&id) {
+        let original = self
+            .promoted
+            .get(&id)
+            .and_then(|token| self.deferred.get(token));
+        if let Some((original, to)) = original.cloned() {
+            if to == player {
+                self.handled.insert((original, to.clone()));
+                self.stray.insert((id, to));
+            }
+        }
+        let promoted = self.stray.contains(&(id, player.to_owned()));
+        if !promoted
+            && !self.sent.contains_key(&(id, player.to_owned()))
+            && !self.groups.contains_key(&id)
+        {
             self.fail(at_ms, "never sent", format!("{player} handled {id:?}"));
         }
         let sessions = self.sessions.entry(player.to_owned()).or_default();
@@ -197,7 +248,8 @@ impl Checker {
         let handled = self.handled.contains(&key);
         let truth = match outcome {
             Outcome::Delivered => handled,
-            Outcome::Stored => stored || handled,
+            // A row whose deadline is past may be gone when the receipt arrives.
+            Outcome::Stored => stored || handled || self.deadlines.contains(&id),
             _ => true,
         };
         // A group is expanded again at a resend. Who joined in between, and has handled later messages of that
@@ -247,6 +299,10 @@ impl Checker {
                 Some(Outcome::Stored) if !handled && self.passed_over(player, *id) => {
                     classes.passed += 1;
                 }
+                // `stored` promises until the deadline [34].
+                Some(Outcome::Stored) if !handled && self.deadlines.contains(id) => {
+                    classes.answered += 1;
+                }
                 Some(Outcome::Delivered | Outcome::Stored) if !handled => {
                     found.push((
                         "B",
@@ -254,6 +310,8 @@ impl Checker {
                     ));
                 }
                 Some(Outcome::Delivered | Outcome::Stored) => classes.acked += 1,
+                Some(Outcome::Passed) if handled => classes.acked += 1,
+                Some(Outcome::Passed) => classes.passed += 1,
                 None if !dead => {
                     classes.lost += 1;
                     found.push(("G", format!("{id:?} to {player}: no receipt")));

@@ -79,6 +79,18 @@ pub struct Knobs {
     pub wall_jump_ms: u64,
     /// Bytes of payload that the store takes at most; 0: any.
     pub store_limit_bytes: usize,
+    /// Of a thousand messages, so many have a deadline.
+    pub deadline_per_mille: u64,
+    /// It is at most so far ahead, ms.
+    pub deadline_ms: u64,
+    /// Of a thousand messages to one player, so many are to be delivered later.
+    pub defer_per_mille: u64,
+    /// At most so much later, ms; a few are due at once.
+    pub defer_ms: u64,
+    /// Messages that a player's mailbox takes; 0: any.
+    pub quota_messages: u64,
+    /// Bytes of payload that it takes; 0: any.
+    pub quota_bytes: u64,
     /// Ms of virtual time with faults; after that all heal and everything must come in.
     pub faults_until_ms: u64,
 }
@@ -123,6 +135,12 @@ impl Knobs {
             wall_off_ms: 0,
             wall_jump_ms: 0,
             store_limit_bytes: 0,
+            deadline_per_mille: 0,
+            deadline_ms: 0,
+            defer_per_mille: 0,
+            defer_ms: 0,
+            quota_messages: 0,
+            quota_bytes: 0,
             faults_until_ms: 0,
         }
     }
@@ -173,6 +191,12 @@ impl Knobs {
             wall_off_ms: 0,
             wall_jump_ms: 0,
             store_limit_bytes: 0,
+            deadline_per_mille: 0,
+            deadline_ms: 0,
+            defer_per_mille: 0,
+            defer_ms: 0,
+            quota_messages: 0,
+            quota_bytes: 0,
         };
         if seed < FIRST_WITH_ALL {
             return knobs;
@@ -184,7 +208,7 @@ impl Knobs {
         knobs.with_world(prng)
     }
 
-    /// Partitions, slow peers, wall clocks, a full store.
+    /// Partitions, slow peers, wall clocks, deadlines, deferred sends, a full store and full mailboxes.
     fn with_world(mut self, prng: &mut Prng) -> Self {
         let rare = |prng: &mut Prng| prng.chance(500).then(|| prng.between(1_000, 8_000));
         self.partition_ms = rare(prng).unwrap_or(0);
@@ -195,6 +219,20 @@ impl Knobs {
         }
         if prng.chance(250) {
             self.store_limit_bytes = prng.between(50, 2_000) as usize;
+        }
+        if prng.chance(500) {
+            self.deadline_per_mille = prng.between(20, 500);
+            self.deadline_ms = prng.between(100, 20_000);
+        }
+        if prng.chance(500) {
+            self.defer_per_mille = prng.between(20, 400);
+            self.defer_ms = prng.between(1, 20_000);
+        }
+        if prng.chance(300) {
+            self.quota_messages = prng.between(1, 30);
+        }
+        if prng.chance(200) {
+            self.quota_bytes = prng.between(20, 300);
         }
         self
     }

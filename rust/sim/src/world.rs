@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use what::{FAULTS, What};
 use zmqgame_core::bus::codec::decode;
 use zmqgame_core::bus::hub::{Conn, Hub};
-use zmqgame_core::bus::memory_store::{MemoryMailbox, MemoryStore};
+use zmqgame_core::bus::memory_store::{Deferred, MemoryMailbox, MemoryStore};
 use zmqgame_core::bus::message::MessageId;
 
 /// The group that every hosted player joins.
@@ -63,6 +63,8 @@ pub struct World {
     last_conn: Conn,
     clients: Vec<Client>,
     messages_left: u64,
+    /// Names deferred messages in their payload: they arrive under another id.
+    tokens: u64,
     healing: bool,
     busy_at: u64,
     trace: u64,
@@ -124,7 +126,14 @@ fn waiting(store: &MemoryStore) -> Vec<(String, MessageId)> {
         let ids: Vec<MessageId> = mailbox.rows.iter().map(|row| row.id).collect();
         ids.into_iter().map(move |id| (player.clone(), id))
     };
-    store.mailboxes.iter().flat_map(rows).collect()
+    let later = |deferred: &Deferred| (deferred.player.to_string(), deferred.id);
+    let deferred = store.deferred.values().map(later);
+    store
+        .mailboxes
+        .iter()
+        .flat_map(rows)
+        .chain(deferred)
+        .collect()
 }
 
 impl World {
@@ -157,6 +166,7 @@ impl World {
             .collect();
         let mut world = Self {
             messages_left: knobs.messages,
+            tokens: 0,
             knobs,
             variant,
             prng,
@@ -184,6 +194,8 @@ impl World {
         };
         variant.change_store(&mut world.store);
         world.store.limit_bytes = world.knobs.store_limit_bytes;
+        world.store.player_messages = world.knobs.quota_messages;
+        world.store.player_bytes = world.knobs.quota_bytes;
         for client in 0..world.clients.len() {
             world.checker.session_begins(&world.clients[client].player);
         }

@@ -61,8 +61,8 @@ pub struct MemoryStore {
     pub last_deferred: u64,
     /// The last seq of the deferred list as a sender.
     pub last_due: u64,
-    /// Refused in the batch under way: by player and sender, and why.
-    pub(crate) refused: BTreeMap<(Arc<str>, u64), StoreDone>,
+    /// Refused in the batch under way: by list (deferred or not), player and sender, and why.
+    pub(crate) refused: BTreeMap<(bool, Arc<str>, u64), StoreDone>,
     pub(crate) broken: Broken,
 }
 
@@ -125,8 +125,8 @@ impl MemoryStore {
                     Ok(false) if deferred || self.has_row(player, *id) => StoreDone::Appended,
                     Ok(false) => StoreDone::Passed,
                     Err(why) => {
-                        let pair = (player.clone(), id.node_key);
-                        self.refused.insert(pair, why.clone());
+                        let of_list = (deferred, player.clone(), id.node_key);
+                        self.refused.insert(of_list, why.clone());
                         why
                     }
                 };
@@ -228,7 +228,7 @@ impl MemoryStore {
         first: bool,
         deferred: bool,
     ) -> Result<bool, StoreDone> {
-        if let Some(why) = self.refused.get(&(player.clone(), id.node_key)) {
+        if let Some(why) = self.refused.get(&(deferred, player.clone(), id.node_key)) {
             return Err(why.clone());
         }
         if !self.known.contains(player) {

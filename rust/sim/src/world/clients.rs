@@ -5,6 +5,7 @@ use super::what::{Heard, Said, What};
 use crate::client::Place;
 use zmqgame_core::bus::node::cursor::Cursor;
 use zmqgame_core::bus::node::hosting::Attached;
+use zmqgame_core::bus::store::DEFERRED_KEY;
 
 impl World {
     pub(super) fn tell_client(&mut self, node: usize, player: &str, heard: Heard) {
@@ -63,6 +64,10 @@ impl World {
         self.clients[client].arrive(now_ms, node, incarnation);
         if let Attached::Resumed(pending) = attached {
             for delivery in pending {
+                if delivery.id.node_key == DEFERRED_KEY {
+                    self.checker
+                        .promoted(now_ms, delivery.id, &delivery.payload);
+                }
                 self.tell_client(node, &player, Heard::Message(delivery.id));
             }
         }

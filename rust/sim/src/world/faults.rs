@@ -157,6 +157,10 @@ impl World {
         }
         self.store_fails = false;
         self.store_away_until = 0;
+        if self.wall_ms != WALL_MS {
+            self.wall_ms = WALL_MS;
+            self.tell_wall_clock();
+        }
         self.busy_at = self.now_ms;
     }
 }

@@ -199,7 +199,13 @@ impl World {
     }
 
     /// The hub's driver reads the wall clock.
-    pub(super) fn tell_wall_clock(&mut self) {}
+    pub(super) fn tell_wall_clock(&mut self) {
+        let unix_ms = self.wall_ms + self.now_ms;
+        if let Some(hub) = self.hub.as_mut() {
+            hub.handle_clock(self.now_ms, unix_ms);
+            self.drain_hub();
+        }
+    }
 
     fn chance_of_late_commit(&mut self) -> bool {
         match &self.script {

@@ -8,6 +8,7 @@ use zmqgame_core::bus::memory_store::MemoryStore;
 use zmqgame_core::bus::message::{MessageId, node_key};
 use zmqgame_core::bus::node::event::NodeEvent;
 use zmqgame_core::bus::node::{Node, NodeConfig};
+use zmqgame_core::bus::store::{DEFERRED_KEY, Row};
 
 /// A process over its starts.
 pub(super) struct NodeProcess {
@@ -22,15 +23,21 @@ pub(super) struct NodeProcess {
 }
 
 /// Whether a committed row holds this message, and whether the store has accepted later ones of its sender.
-fn holds(store: &MemoryStore, player: &str, id: MessageId) -> (bool, bool) {
-    store
-        .mailboxes
-        .get(player)
-        .map_or((false, false), |mailbox| {
-            let row = mailbox.rows.iter().any(|row| row.id == id);
-            let accepted = mailbox.accepted.get(&id.node_key);
-            (row, accepted > Some(&(id.epoch, id.seq)))
-        })
+fn holds(store: &MemoryStore, player: &str, id: MessageId, token: Option<u64>) -> (bool, bool) {
+    let token = token.map(u64::to_le_bytes);
+    let promoted = |row: &Row| {
+        row.id.node_key == DEFERRED_KEY && token.is_some_and(|token| *row.payload == token)
+    };
+    let deferred = store.deferred.values().any(|later| later.id == id);
+    let Some(mailbox) = store.mailboxes.get(player) else {
+        return (deferred, false);
+    };
+    let row = |row: &Row| row.id == id || promoted(row);
+    let accepted = mailbox.accepted.get(&id.node_key);
+    (
+        deferred || mailbox.rows.iter().any(row),
+        accepted > Some(&(id.epoch, id.seq)),
+    )
 }
 
 impl World {
@@ -231,7 +238,7 @@ impl World {
                 let id = self.id(node, seq);
                 let players = self.checker.recipients(id);
                 for player in players {
-                    let stored = holds(&self.store, &player, id);
+                    let stored = holds(&self.store, &player, id, self.checker.token(id));
                     self.checker
                         .receipt(self.now_ms, id, &player, outcome, stored);
                 }
@@ -241,14 +248,22 @@ impl World {
                 let id = self.id(node, seq);
                 for (player, (outcome, _)) in report.players {
                     self.checker.sent(id, &player);
-                    let stored = holds(&self.store, &player, id);
+                    let stored = holds(&self.store, &player, id, self.checker.token(id));
                     self.checker
                         .receipt(self.now_ms, id, &player, outcome, stored);
                 }
                 self.checker.reported(id);
                 self.busy_at = self.now_ms;
             }
-            NodeEvent::Message { player, id, .. } => {
+            NodeEvent::Message {
+                player,
+                id,
+                payload,
+                ..
+            } => {
+                if id.node_key == DEFERRED_KEY {
+                    self.checker.promoted(self.now_ms, id, &payload);
+                }
                 self.tell_client(node, &player, Heard::Message(id));
             }
             NodeEvent::Bound { player, login } => {

@@ -15,7 +15,7 @@ use zmqgame_core::bus::hub::{Conn, Hub};
 use zmqgame_core::bus::memory_store::MemoryStore;
 use zmqgame_core::bus::message::{Content, MessageId, Outcome};
 use zmqgame_core::bus::node::Node;
-use zmqgame_core::bus::node::sender::Recipient;
+use zmqgame_core::bus::node::sender::{Recipient, SendOptions};
 use zmqgame_core::bus::store::StoreBatch;
 
 /// What a script holds back, and what it has seen.
@@ -241,6 +241,35 @@ impl Script {
         let player = self.world.clients[client].player.clone();
         let id = self.push(sender, Recipient::Player(player.as_str().into()));
         self.world.checker.sent(id, &player);
+        self.world.drain_node(sender);
+        id
+    }
+
+    /// A message to a client's player, to be delivered so much later.
+    ///
+    /// # Panics
+    /// If the sender is down or its window is full.
+    pub fn send_later(&mut self, sender: usize, client: usize, delay_ms: u64) -> MessageId {
+        let player = self.world.clients[client].player.clone();
+        let token = self.world.tokens;
+        self.world.tokens += 1;
+        let options = SendOptions {
+            deliver_at_ms: super::WALL_MS + self.world.now_ms + delay_ms,
+            ..SendOptions::default()
+        };
+        let core = self.world.nodes[sender].core.as_mut();
+        let seq = core
+            .expect("the sender lives")
+            .send_with(
+                Recipient::Player(player.as_str().into()),
+                Content::Bytes,
+                &token.to_le_bytes(),
+                &options,
+            )
+            .expect("the window has room");
+        let id = self.world.id(sender, seq);
+        self.world.checker.sent(id, &player);
+        self.world.checker.deferred(token, id, &player);
         self.world.drain_node(sender);
         id
     }

@@ -1,9 +1,9 @@
 //! The workload: messages to players, groups and everyone, spread over the time of the faults.
 
 use super::what::What;
-use super::{CLUB, GROUP, World};
+use super::{CLUB, GROUP, WALL_MS, World};
 use zmqgame_core::bus::message::Content;
-use zmqgame_core::bus::node::sender::Recipient;
+use zmqgame_core::bus::node::sender::{Recipient, SendOptions};
 
 impl World {
     pub(super) fn send(&mut self) {
@@ -38,12 +38,24 @@ impl World {
             Recipient::Player(player.as_str().into())
         };
         let to_one = matches!(recipient, Recipient::Player(_));
+        let times = self.times(to_one);
+        let token = self.tokens.to_le_bytes();
+        let payload: &[u8] = if times.deliver_at_ms > 0 {
+            &token
+        } else {
+            b"payload"
+        };
+        let options = SendOptions {
+            deadline_ms: times.deadline_ms,
+            deliver_at_ms: times.deliver_at_ms,
+            ..SendOptions::default()
+        };
         let Some(core) = self.nodes[node].core.as_mut() else {
             return;
         };
         // A full window refuses it: it is sent later.
         if self.messages_left > 0
-            && let Ok(seq) = core.send(recipient, Content::Bytes, b"payload", None)
+            && let Ok(seq) = core.send_with(recipient, Content::Bytes, payload, &options)
         {
             self.messages_left -= 1;
             let id = self.id(node, seq);
@@ -52,6 +64,35 @@ impl World {
             } else {
                 self.checker.sent_to_group(id);
             }
+            if times.deadline_ms > 0 {
+                self.checker.has_deadline(id);
+            }
+            if times.deliver_at_ms > 0 {
+                self.checker.deferred(self.tokens, id, &player);
+                self.tokens += 1;
+            }
         }
     }
+
+    /// When a message is to be delivered, and until when: by the sender's clock, which is right.
+    fn times(&mut self, to_one: bool) -> Times {
+        let mut times = Times::default();
+        let knobs = &self.knobs;
+        let (deadline, defer) = (knobs.deadline_per_mille, knobs.defer_per_mille);
+        let (deadline_ms, defer_ms) = (knobs.deadline_ms, knobs.defer_ms);
+        let unix_ms = WALL_MS + self.now_ms;
+        if to_one && defer > 0 && self.prng.chance(defer) {
+            times.deliver_at_ms = unix_ms + self.prng.below(defer_ms);
+        }
+        if deadline > 0 && self.prng.chance(deadline) {
+            times.deadline_ms = unix_ms.max(times.deliver_at_ms) + self.prng.below(deadline_ms);
+        }
+        times
+    }
+}
+
+#[derive(Default)]
+struct Times {
+    deliver_at_ms: u64,
+    deadline_ms: u64,
 }

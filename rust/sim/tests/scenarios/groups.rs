@@ -23,7 +23,11 @@ fn group_resend_after_half_the_acks() {
     s.until("the report is whole", |s| {
         (0..4).all(|client| s.receipt(m1, client).is_some())
     });
-    assert!((0..4).all(|client| s.receipt(m1, client) == Some(Outcome::Delivered)));
+    // A new hub can't tell who had handled it from who joined since: it says that their mark is past it.
+    let told = |client| s.receipt(m1, client);
+    assert!(
+        (0..4).all(|client| matches!(told(client), Some(Outcome::Delivered | Outcome::Passed)))
+    );
     assert!((0..4).all(|client| s.handled(client) == [m1]));
     s.end();
 }

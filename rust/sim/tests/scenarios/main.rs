@@ -3,6 +3,7 @@
 
 mod groups;
 mod hosts;
+mod later;
 mod links;
 mod logins;
 mod mailbox;
