@@ -167,11 +167,9 @@ impl Checker {
             .promoted
             .get(&id)
             .and_then(|token| self.deferred.get(token));
-        if let Some((original, to)) = original.cloned() {
-            if to == player {
-                self.handled.insert((original, to.clone()));
-                self.stray.insert((id, to));
-            }
+        if let Some((original, to)) = original.filter(|(_, to)| to == player).cloned() {
+            self.handled.insert((original, to.clone()));
+            self.stray.insert((id, to));
         }
         let promoted = self.stray.contains(&(id, player.to_owned()));
         if !promoted

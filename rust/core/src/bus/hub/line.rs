@@ -5,6 +5,7 @@
 
 use crate::bus::hub::receipts::Recipient;
 use crate::bus::message::{Content, Mark, MessageId, Outcome};
+use crate::bus::store::DEFERRED_KEY;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -255,9 +256,12 @@ impl Line {
         }
     }
 
-    /// Whether the cursor has room for a mark of this sender.
+    /// Whether the cursor has room for a mark of this sender. The deferred list always has one: its rows come between
+    /// what is in memory and what that becomes as rows, so the order of rows says nothing about which marks may go.
     pub fn has_mark_room(&self, node_key: u64, senders: usize) -> bool {
-        self.marks.len() < senders || self.marks.iter().any(|mark| mark.id.node_key == node_key)
+        node_key == DEFERRED_KEY
+            || self.marks.len() < senders
+            || self.marks.iter().any(|mark| mark.id.node_key == node_key)
     }
 
     /// A message goes to the session: the cursor may hold it.
