@@ -167,7 +167,7 @@ def disturbed(bench: Bench) -> Iterator[Row]:
 
 def memory(bench: Bench) -> Iterator[Row]:
     """Bytes of the hub for each player that is online and idle."""
-    players = 200_000 if bench.quick else 1_000_000
+    players = 1_000_000
     with bench.hub("memory") as (address, pid), Load(bench.load, "host", address, nodes=20) as nodes:
         wait_idle(pid)
         before = resident_bytes(pid)
