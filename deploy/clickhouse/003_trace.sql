@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS hops
     time   DateTime64(6, 'UTC') COMMENT 'when it was emitted; at_us says when it was',
     at_us  UInt64 COMMENT 'microseconds since 1970, by the clock of the process that saw it',
     id     String COMMENT 'the message id on the bus, the sender as its key: 0xKEY/EPOCH/SEQ',
-    hop    LowCardinality(String) COMMENT 'accepted, stored, sent, handed, client acked, acked, expired, dropped, refused or busy',
+    hop    LowCardinality(String) COMMENT 'accepted, stored, sent, handed, client acked, acked, expired, dropped, refused, busy or passed',
     place  LowCardinality(String) COMMENT 'the process that saw it',
     player String,
     node   LowCardinality(String) COMMENT 'the sender''s node when accepted, else the host of the player',

@@ -364,6 +364,7 @@ impl Hub {
         match result {
             Err(error) => {
                 self.mailbox.fail(now_ms, batch, error.reason)?;
+                self.due_unknown();
                 self.counters.store_failures += 1;
             }
             Ok(done) => {

@@ -15,6 +15,10 @@ use std::sync::Arc;
 const DUE_LIMIT: u32 = 256;
 /// Rows that one operation looks at for their deadline.
 const EXPIRE_LIMIT: u32 = 1_000;
+/// A wall clock that moves by more than this against ours was set, not slewed...
+const JUMP_MS: u64 = 3_600_000;
+/// ...and nothing is deleted by it before somebody could see that it is wrong.
+const AFTER_JUMP_MS: u64 = 600_000;
 
 /// The wall clock, and what waits for it.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Clock {
     /// When the first deferred message is due, unix ms; 0 none.
     pub next_due: u64,
     due_asked: bool,
+    /// A batch with `Due` in it has failed: nobody knows whether it counts, and its answer may name nobody again.
+    due_failed: bool,
     expire_at: u64,
     expire_asked: bool,
     /// Players whose queue has, or had, a message with a deadline.
@@ -37,6 +43,7 @@ impl Clock {
             read: (now_ms, unix_ms),
             next_due: 0,
             due_asked: false,
+            due_failed: false,
             expire_at: now_ms + expire_every_ms,
             expire_asked: false,
             timed: BTreeSet::new(),
@@ -64,7 +71,10 @@ impl Clock {
 
 impl Hub {
     /// The wall clock was read: about once a second, and it may have jumped.
-    pub const fn handle_clock(&mut self, now_ms: u64, unix_ms: u64) {
+    pub fn handle_clock(&mut self, now_ms: u64, unix_ms: u64) {
+        if unix_ms.abs_diff(self.clock.unix_ms(now_ms)) > JUMP_MS {
+            self.clock.expire_at = self.clock.expire_at.max(now_ms + AFTER_JUMP_MS);
+        }
         self.clock.read = (now_ms, unix_ms);
     }
 
@@ -93,20 +103,38 @@ impl Hub {
     /// Deferred messages are rows now: who is hosted reads on, as after an append [37].
     pub(super) fn due_done(&mut self, players: &[Arc<str>], next_ms: u64) {
         (self.clock.due_asked, self.clock.next_due) = (false, next_ms);
+        self.counters.due += players.len() as u64;
+        if std::mem::take(&mut self.clock.due_failed) {
+            for at in 0..self.players.end() {
+                if self.players.at(at).is_some() {
+                    self.has_new_rows(at);
+                }
+            }
+            return;
+        }
         for name in players {
-            self.counters.due += 1;
-            let Some(at) = self.players.find(name) else {
-                continue; // Its record will not know that its mailbox is empty.
-            };
-            let player = self.players.get_mut(at);
-            player.rows_left = true;
-            if matches!(player.phase, Phase::Drain | Phase::Live) {
-                player.phase = Phase::Drain;
-                let line = player.line();
-                (line.behind_read, line.at_end) = (true, false);
-                self.pump(at);
+            // Without a record, none will say that the mailbox is empty.
+            if let Some(at) = self.players.find(name) {
+                self.has_new_rows(at);
             }
         }
+    }
+
+    fn has_new_rows(&mut self, at: u32) {
+        let player = self.players.get_mut(at);
+        player.rows_left = true;
+        if matches!(player.phase, Phase::Drain | Phase::Live) {
+            player.phase = Phase::Drain;
+            let line = player.line();
+            (line.behind_read, line.at_end) = (true, false);
+            self.pump(at);
+        }
+    }
+
+    /// A batch failed. If it asked for what is due, it may have made rows whose players no later answer names: then all
+    /// who are hosted read on.
+    pub(super) const fn due_unknown(&mut self) {
+        self.clock.due_failed |= self.clock.due_asked;
     }
 
     /// Now and then, when the store has nothing else to do.

@@ -4,7 +4,7 @@ use crate::bus::broken::{Broken, Rule};
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::line::{Entry, Line, Sent};
-use crate::bus::hub::mailbox::Purpose;
+use crate::bus::hub::mailbox::{MAX_BACKLOG, Purpose};
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::hub::trace::HopKind;
 use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
@@ -48,7 +48,8 @@ impl Hub {
             .map_or((0, 0), |line| (line.queue.len(), line.queue_bytes));
         let full =
             messages >= self.config.queue_messages || queued + bytes > self.config.queue_bytes;
-        let store_full = self.mailbox.bytes + queued + bytes > self.config.store_bytes;
+        let store_full = self.mailbox.bytes + queued + bytes > self.config.store_bytes
+            || self.mailbox.backlog() >= MAX_BACKLOG;
         match player.phase {
             Phase::Offline if self.hold && full => Err(Detail::Starting),
             Phase::Offline if self.hold => Ok(()),

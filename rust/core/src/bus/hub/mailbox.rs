@@ -144,6 +144,8 @@ pub struct Mailbox {
 /// First wait after a failure; doubled to `RETRY_MAX_MS`: a store that restarts is found soon, a dead one not hammered.
 const RETRY_MS: u64 = 50;
 const RETRY_MAX_MS: u64 = 2_000;
+/// Operations after which sends wait: about 256 B each beside the payload, so as much as `store_bytes` by default.
+pub const MAX_BACKLOG: usize = 262_144;
 /// Room for operations that an empty queue keeps: some batches.
 const KEEP_WAITING: usize = 4_096;
 

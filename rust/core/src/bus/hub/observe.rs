@@ -292,7 +292,9 @@ impl Hub {
             Outcome::Expired => HopKind::Expired,
             Outcome::Refused => HopKind::Refused,
             Outcome::Busy => HopKind::Busy,
-            _ => HopKind::Dropped,
+            Outcome::Sent => HopKind::Sent,
+            Outcome::Passed => HopKind::Passed,
+            Outcome::Dropped => HopKind::Dropped,
         };
         self.note_hop(kind, to.id, to.player, 0, detail.name());
         let host = match outcome {

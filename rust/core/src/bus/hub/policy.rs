@@ -75,7 +75,12 @@ impl Hub {
         let payload: Arc<[u8]> = send.payload.into();
         let all = match send.target {
             Target::Player(name) => {
-                let Some(at) = self.players.find(name) else {
+                // A record may be gone or not yet there: that a player is away says nothing of it.
+                let at = match send.policy {
+                    Policy::Latest => self.players.intern(name, self.config.max_players),
+                    _ => self.players.find(name),
+                };
+                let Some(at) = at else {
                     return self.policy_outcome(
                         session,
                         send,
@@ -88,6 +93,7 @@ impl Hub {
                     Offered::Kept => {}
                     Offered::Done(outcome, detail) => {
                         self.policy_outcome(session, send, at, outcome, detail);
+                        self.slim(at);
                     }
                     Offered::Sent(to, number) => {
                         self.write_policy(to, self.policy_id(session, send), send, &[number]);
@@ -303,6 +309,10 @@ impl Hub {
             let kept = all.remove(0);
             self.kept.bytes -= kept.cost();
             self.forget_kept(at);
+            if self.is_past(kept.deadline_ms) {
+                self.end_kept(at, &kept, Outcome::Expired, Detail::None);
+                continue;
+            }
             let binding = self.in_epoch(self.players.get(at).binding);
             let targets = [Number { binding, number: 0 }];
             let deliver = Deliver {

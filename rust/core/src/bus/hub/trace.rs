@@ -56,6 +56,8 @@ pub enum HopKind {
     Refused,
     /// Not accepted now: it comes again.
     Busy,
+    /// The recipient's mark is past it: handled before, or joined later.
+    Passed,
 }
 
 impl HopKind {
@@ -71,6 +73,7 @@ impl HopKind {
             Self::Dropped => "dropped",
             Self::Refused => "refused",
             Self::Busy => "busy",
+            Self::Passed => "passed",
         }
     }
 }

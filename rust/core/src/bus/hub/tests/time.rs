@@ -118,6 +118,12 @@ fn rows_that_nobody_reads_are_deleted_after_their_deadline() {
     let month = UNIX + 31 * 86_400_000;
     world.hub.handle_clock(world.now, month);
     world.pass_with(&[&sender, &host], 15_000);
+    assert_eq!(
+        world.store.rows("p").len(),
+        1,
+        "a clock that has just jumped deletes nothing"
+    );
+    world.pass_with(&[&sender, &host], 600_000);
     assert!(world.store.is_empty(), "kept for 30 days");
 }
 
@@ -313,4 +319,20 @@ fn an_operator_asks_the_store_through_the_hub() {
             .any(|answer| answer.contains("call: 7") && answer.contains("status: Ok")),
         "{answers:?}"
     );
+}
+
+#[test]
+fn what_became_due_in_a_batch_of_unknown_outcome_is_delivered() {
+    let mut world = world();
+    let (sender, host) = known(&mut world);
+    world.login(&host, "p");
+    send(&mut world, &sender, 1, 0, UNIX + 5_000, false);
+    assert_eq!(world.take(&sender).outcomes(), [(1, Outcome::Stored)]);
+    world.auto = false;
+    world.pass_with(&[&sender, &host], 6_000);
+    assert!(world.issue().is_some(), "asks for what is due");
+    world.fail(true);
+    world.auto = true;
+    world.pass_with(&[&sender, &host], 3_000);
+    assert_eq!(world.take(&host).seqs().len(), 1);
 }
