@@ -1,4 +1,7 @@
-"""`python -m tests.bench [NAME ...] [--quick]`: each benchmark is a module here with `measure(*, quick)`."""
+"""`python -m tests.bench [NAME ...] [--quick]`: each benchmark is a module here with `measure(*, quick)`.
+
+`--only ROW` measures some rows of `bus` alone: `measure(*, quick, only)` there.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--quick", action="store_true", help="at most 45 s each")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="ROW",
+        help="of bus, rows whose name begins so: stored, rtt, curve ...",
+    )
     options = parser.parse_args()
+    if options.only and options.names != ["bus"]:
+        parser.error("--only is for bus: write `bus --only stored`")
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(NAMES)}")
     rows: list[Row] = []
     for name in options.names or NAMES:
         if importlib.util.find_spec(f"tests.bench.{name}") is not None:
-            rows += importlib.import_module(f"tests.bench.{name}").measure(quick=options.quick)
+            chosen = {"only": options.only} if options.only else {}
+            rows += importlib.import_module(f"tests.bench.{name}").measure(quick=options.quick, **chosen)
     print(show(rows))
 
 

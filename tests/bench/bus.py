@@ -8,35 +8,44 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.bus_native import Bench, beside_nats, curve, disturbed, many_nodes, memory, stored
+from tests.bench import bus_native
 from tests.bench.bus_peers import Missing
-from tests.bench.bus_python import from_python
+from tests.bench.bus_python import PYTHON
+from tests.bench.bus_rows import at_most
 from tests.bench.report import Row, show
 
+PARTS = {**bus_native.BESIDE_NATS, **PYTHON, **bus_native.REST}
+"""What measures the rows, by the name that `--only` takes the beginning of."""
+_PART_S, _QUICK_PART_S = 900, 120
 
-def measure(*, quick: bool) -> list[Row]:
-    """All rows of the bus; what is missing for some is said on stderr."""
+
+def measure(*, quick: bool, only: Sequence[str] = ()) -> list[Row]:
+    """All rows of the bus, or those whose part begins with one of `only`; a row without a figure says why."""
+    chosen = [name for name in PARTS if not only or name.startswith(tuple(only))]
+    if not chosen:
+        raise SystemExit(f"bus: no rows {', '.join(only)}: there are {', '.join(PARTS)}")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bench = Bench(folder, quick=quick)
-        parts: list[Callable[[Bench], Iterator[Row]]] = [
-            beside_nats,
-            lambda bench: from_python(bench.folder, quick=bench.quick),
-            stored,
-            disturbed,
-            memory,
-            many_nodes,
-            curve,
-        ]
-        for part in parts:
-            try:
-                for found in part(bench):
-                    rows.append(found)
-                    print(show([found]).splitlines()[1], file=sys.stderr, flush=True)
-            except Missing as missing:
-                print(f"bus: rows left out: {missing}", file=sys.stderr)
+        for part in chosen:
+            # Each part on its own: a file, a hub, a peer that another part has used is never its own again.
+            (folder := Path(name) / part).mkdir()
+            for found in _rows(part, bus_native.Bench(folder, quick=quick)):
+                rows.append(found)
+                print(show([found]).splitlines()[1], file=sys.stderr, flush=True)
     return rows
+
+
+def _rows(part: str, bench: bus_native.Bench) -> list[Row]:
+    found: list[Row] = []
+    try:
+        with at_most(_QUICK_PART_S if bench.quick else _PART_S):
+            found.extend(PARTS[part](bench))
+    except Missing as missing:
+        found.append({"name": part, "reason": str(missing)})
+    except Exception as error:
+        # The rows of other parts are worth having: this one says what went wrong.
+        found.append({"name": part, "reason": f"{type(error).__name__}: {error}"})
+    return found

@@ -57,112 +57,125 @@ class Bench:
         return found
 
 
-def beside_nats(bench: Bench) -> Iterator[Row]:
-    """Round trips, messages a second, a group."""
+Start = Callable[..., Load]
+
+
+@contextmanager
+def beside_nats(bench: Bench) -> Iterator[tuple[Start, Start]]:
+    """What starts a load at a hub, and one at NATS."""
     go = nats_load(bench.folder)
-    count = 200_000 if bench.quick else 1_000_000
     with ExitStack() as stack:
         address, _ = stack.enter_context(bench.hub("native"))
         nats = stack.enter_context(nats_server(bench.folder / "nats"))
 
-        def start(program: str, what: str, at: str, **options: object) -> Load:
-            return stack.enter_context(Load(program, what, at, **options))
+        def ours(what: str, **options: object) -> Load:
+            return stack.enter_context(Load(bench.load, what, address, **options))
 
-        start(bench.load, "host", address, players=PLAYERS, service="echo")
-        start(bench.load, "host", address, name="members", prefix="g", players=PLAYERS, nodes=2, group="all")
-        ours, theirs = start(bench.load, "rtt", address), start(go, "rtt", nats)
-        trips = 2_000 if bench.quick else 10_000
-        host = Load(go, "host", nats)
-        rounds = bench.alternate(
-            lambda: ours.round(count=trips)["p50_us"], lambda: theirs.round(count=trips)["p50_us"]
-        )
-        yield row("RTT p50, native, 64 B", rounds, "NATS, nats.go", "us", 0.7, "lower")
-        ours, theirs = (
-            start(bench.load, "send", address, name="sender", players=PLAYERS),
-            start(go, "send", nats),
-        )
-        rounds = bench.alternate(
-            lambda: ours.round(count=count)["per_s"],
-            lambda: theirs.round(count=count, players=PLAYERS)["per_s"],
-        )
-        yield row(
-            f"messages/s, {PLAYERS} players, native, 64 B", rounds, "NATS, no acks", "1/s", 1.5, "higher"
-        )
-        pair = start(bench.load, "send", address, name="pair", players=1, window=192)
-        rounds = bench.alternate(
-            lambda: pair.round(count=count)["per_s"], lambda: theirs.round(count=count, players=1)["per_s"]
-        )
-        yield row("messages/s, one pair, native, 64 B", rounds, "NATS, no acks", "1/s", 1.5, "higher")
-        host.close()
-        start(go, "host", nats, nodes=2, subscriptions=PLAYERS)
-        sends = 500 if bench.quick else 2_000
-        rounds = bench.alternate(
-            lambda: ours.round(count=sends, group="all", window=64)["recipients_per_s"],
-            lambda: theirs.round(count=sends, group=1, copies=PLAYERS)["recipients_per_s"],
-        )
-        yield row("deliveries/s, group of 1000 on 2 nodes", rounds, "NATS, no acks", "1/s", 2.0, "higher")
+        def theirs(what: str, **options: object) -> Load:
+            return stack.enter_context(Load(go, what, nats, **options))
+
+        yield ours, theirs
 
 
-def stored(bench: Bench) -> Iterator[Row]:
+def rtt(bench: Bench) -> Iterator[Row]:
+    """Round trips of native clients."""
+    trips = 2_000 if bench.quick else 10_000
+    with beside_nats(bench) as (ours, theirs):
+        ours("host", players=PLAYERS, service="echo")
+        theirs("host")
+        near, peer = ours("rtt"), theirs("rtt")
+        rounds = bench.alternate(
+            lambda: near.round(count=trips)["p50_us"], lambda: peer.round(count=trips)["p50_us"]
+        )
+    yield row("RTT p50, native, 64 B", rounds, "NATS, nats.go", "us", 0.7, "lower")
+
+
+def messages(bench: Bench, players: int) -> Iterator[Row]:
+    """Messages a second of one node to one that hosts the players."""
+    count = 200_000 if bench.quick else 1_000_000
+    with beside_nats(bench) as (ours, theirs):
+        ours("host", players=PLAYERS)
+        theirs("host")
+        # One player may have 256 messages under way.
+        window = {"window": 192} if players == 1 else {}
+        near, peer = ours("send", name="sender", players=players, **window), theirs("send")
+        rounds = bench.alternate(
+            lambda: near.round(count=count)["per_s"],
+            lambda: peer.round(count=count, players=players)["per_s"],
+        )
+    who = "one pair" if players == 1 else f"{players} players"
+    yield row(f"messages/s, {who}, native, 64 B", rounds, "NATS, no acks", "1/s", 1.5, "higher")
+
+
+def group(bench: Bench) -> Iterator[Row]:
+    """Deliveries a second to a group of players on two nodes."""
+    sends = 500 if bench.quick else 2_000
+    with beside_nats(bench) as (ours, theirs):
+        ours("host", name="members", prefix="g", players=PLAYERS, nodes=2, group="all")
+        theirs("host", nodes=2, subscriptions=PLAYERS)
+        near, peer = ours("send", name="sender"), theirs("send")
+        rounds = bench.alternate(
+            lambda: near.round(count=sends, group="all", window=64)["recipients_per_s"],
+            lambda: peer.round(count=sends, group=1, copies=PLAYERS)["recipients_per_s"],
+        )
+    yield row("deliveries/s, group of 1000 on 2 nodes", rounds, "NATS, no acks", "1/s", 2.0, "higher")
+
+
+def stored(bench: Bench, clients: int, pipeline: int, goal: float) -> Iterator[Row]:
     """Stored messages a second that survive power loss, beside Redis that syncs each."""
-    players, seconds = 20_000, 1 if bench.quick else 3
-    for clients, pipeline, goal in ((1, 1, 1.0), (50, 1, 1.0), (50, 16, 0.5)):
-        name = f"{clients}x{pipeline}"
-        with (
-            bench.hub(f"stored-{name}") as (address, _),
-            redis_server(bench.folder / f"redis-{name}", always=True) as port,
-            Load(bench.load, "send", address, prefix="s", players=players, known=1, nodes=clients) as load,
-        ):
+    players, seconds = (5_000, 2) if bench.quick else (20_000, 4)
+    with (
+        bench.hub("stored") as (address, _),
+        redis_server(bench.folder / "redis", always=True) as port,
+        Load(bench.load, "send", address, prefix="s", players=players, known=1, nodes=clients) as load,
+    ):
+        peer_per_s = 200.0
 
-            def ours(load: Load = load, pipeline: int = pipeline) -> float:
-                figures = load.round(seconds=seconds, window=pipeline, bytes=200)
-                assert figures["stored"] == figures["sent"], figures
-                return figures["per_s"]
+        def ours() -> float:
+            figures = load.round(seconds=seconds, window=pipeline, bytes=200)
+            if figures["stored"] != figures["sent"]:
+                raise RuntimeError(f"not all were stored: {figures}")
+            return figures["per_s"]
 
-            def peer(port: int = port, clients: int = clients, pipeline: int = pipeline) -> float:
-                count = seconds * 2_000 * clients * min(pipeline, 4)
-                return redis_appends(
-                    port, clients=clients, pipeline=pipeline, count=count, keys=players, size=200
-                )
+        def peer() -> float:
+            nonlocal peer_per_s
+            count = max(200, int(peer_per_s * seconds))
+            peer_per_s = redis_appends(
+                port, clients=clients, pipeline=pipeline, count=count, keys=players, size=200
+            )
+            return peer_per_s
 
-            rounds = bench.alternate(ours, peer)
-        what = f"stored acks/s, {clients} clients x {pipeline}, 200 B"
-        yield row(what, rounds, "Redis, fsync always", "1/s", goal, "higher")
+        rounds = bench.alternate(ours, peer)
+    what = f"stored acks/s, {clients} clients x {pipeline}, 200 B"
+    yield row(what, rounds, "Redis, fsync always", "1/s", goal, "higher")
 
 
-def disturbed(bench: Bench) -> Iterator[Row]:
+def others(bench: Bench, name: str) -> Iterator[Row]:
     """Round trips of others while one node is stopped, or reads 1 kB/s, and messages go to it."""
     seconds = 3 if bench.quick else 6
-    for name, what in (("stopped", "host"), ("slow", "slow")):
-        with ExitStack() as stack:
-            address, _ = stack.enter_context(bench.hub(f"disturbed-{name}"))
-            stack.enter_context(Load(bench.load, "host", address, service="echo"))
-            probe = stack.enter_context(Load(bench.load, "rtt", address))
-            turn = 0
+    with bench.hub("others") as (address, _), ExitStack() as stack:
+        stack.enter_context(Load(bench.load, "host", address, service="echo"))
+        probe = stack.enter_context(Load(bench.load, "rtt", address))
+        turn = 0
 
-            def p99(
-                disturb: bool, address: str = address, probe: Load = probe, name: str = name, what: str = what
-            ) -> float:
-                nonlocal turn
-                turn += 1
-                kind = what if disturb else "host"
-                options = {"name": f"v{turn}", "prefix": f"v{turn}-", "players": 100}
-                flood = {"name": f"f{turn}", "prefix": f"v{turn}-", "players": 100}
-                with (
-                    Load(bench.load, kind, address, **options) as victim,
-                    Load(bench.load, "send", address, **flood) as sender,
-                ):
-                    sender.begin(seconds=seconds, per_second=5_000, bytes=256)
-                    if disturb and name == "stopped":
-                        os.kill(victim.process.pid, signal.SIGSTOP)
-                    return probe.round(seconds=seconds, pause_us=300)["p99_us"]
+        def p99(disturb: bool) -> float:
+            nonlocal turn
+            turn += 1
+            kind = "slow" if disturb and name == "slow" else "host"
+            options = {"name": f"v{turn}", "prefix": f"v{turn}-", "players": 100}
+            flood = {"name": f"f{turn}", "prefix": f"v{turn}-", "players": 100}
+            with (
+                Load(bench.load, kind, address, **options) as victim,
+                Load(bench.load, "send", address, **flood) as sender,
+            ):
+                sender.begin(seconds=seconds, per_second=5_000, bytes=256)
+                if disturb and name == "stopped":
+                    os.kill(victim.process.pid, signal.SIGSTOP)
+                return probe.round(seconds=seconds, pause_us=300)["p99_us"]
 
-            calm, hit = [], []
-            for _ in range(2 if bench.quick else 5):
-                calm.append(p99(False))
-                hit.append(p99(True))
-        label = "is stopped" if name == "stopped" else "reads 1 kB/s"
-        yield row(f"RTT p99 of others while one node {label}", (hit, calm), "calm", "us", 1.2, "lower")
+        rounds = bench.alternate(lambda: p99(True), lambda: p99(False))
+    label = "is stopped" if name == "stopped" else "reads 1 kB/s"
+    yield row(f"RTT p99 of others while one node {label}", rounds, "calm", "us", 1.2, "lower")
 
 
 def memory(bench: Bench) -> Iterator[Row]:
@@ -210,3 +223,22 @@ def curve(bench: Bench) -> Iterator[Row]:
             sends.append(stack.enter_context(Load(bench.load, "send", address, players=PLAYERS, **client)))
         rounds = bench.alternate(*((lambda load=load: load.round(count=count)["per_s"]) for load in sends))
     yield row(f"messages/s, {PLAYERS} players, CURVE", rounds, "NULL", "1/s", 0.6, "higher")
+
+
+Part = Callable[[Bench], Iterator[Row]]
+BESIDE_NATS: dict[str, Part] = {
+    "rtt": rtt,
+    "messages": lambda bench: messages(bench, PLAYERS),
+    "pair": lambda bench: messages(bench, 1),
+    "group": group,
+}
+REST: dict[str, Part] = {
+    "stored-1": lambda bench: stored(bench, 1, 1, 1.0),
+    "stored-50": lambda bench: stored(bench, 50, 1, 1.0),
+    "stored-50x16": lambda bench: stored(bench, 50, 16, 0.5),
+    "others-stopped": lambda bench: others(bench, "stopped"),
+    "others-slow": lambda bench: others(bench, "slow"),
+    "memory": memory,
+    "cpu": many_nodes,
+    "curve": curve,
+}

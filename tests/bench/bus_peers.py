@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -21,11 +22,13 @@ from types import TracebackType
 from typing import Any
 
 from tests.bench.bus_raw import until_closed
+from tests.bench.bus_rows import Late
 from tests.support.hub import running_hub
 
 SERVER, CLIENT = 0, 1
 _ROOT = Path(__file__).parents[2]
-_READY_S, _ROUND_S = 120.0, 300.0
+_BUILD_S = 600
+_READY_S, _ROUND_S = 30.0, 100.0
 
 
 class Missing(Exception):
@@ -73,7 +76,12 @@ def nats_load(folder: Path) -> str:
 def _build(command: list[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise Missing(f"{command[0]} is not installed")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=_BUILD_S
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{' '.join(command)} took more than {_BUILD_S} s") from None
     if done.returncode:
         raise Missing(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
 
@@ -87,7 +95,11 @@ class Load:
             [program, what, address, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         pin(CLIENT, self.process.pid)
-        self.answer()
+        try:
+            self.answer()
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, **options: object) -> None:
         """Start a round."""
@@ -98,6 +110,8 @@ class Load:
     def answer(self) -> dict[str, float]:
         """Figures of the round under way."""
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], _ROUND_S)[0]:
+            raise Late(f"no figures after {_ROUND_S:.0f} s from {self.process.args!r}")
         line = self.process.stdout.readline().strip()
         if not line:
             raise RuntimeError(f"{self.process.args!r} has ended")
@@ -129,6 +143,15 @@ class Load:
         self.close()
 
 
+def end_server(server: subprocess.Popen[Any]) -> None:
+    """Ask a server to end, and see to it."""
+    server.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(5)
+    server.kill()
+    server.wait()
+
+
 # --- peers ------------------------------------------------------------------------------------------
 
 
@@ -151,8 +174,7 @@ def nats_server(folder: Path) -> Iterator[str]:
             time.sleep(0.02)
         yield found[0].read_text().split('"nats://')[1].split('"')[0]
     finally:
-        server.terminate()
-        server.wait()
+        end_server(server)
 
 
 @contextmanager
@@ -176,8 +198,7 @@ def redis_server(folder: Path, *, always: bool) -> Iterator[int]:
             time.sleep(0.02)
         yield port
     finally:
-        server.terminate()
-        server.wait()
+        end_server(server)
 
 
 def redis_appends(port: int, *, clients: int, pipeline: int, count: int, keys: int, size: int) -> float:
@@ -189,7 +210,11 @@ def redis_appends(port: int, *, clients: int, pipeline: int, count: int, keys: i
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     pin(CLIENT, process.pid)
-    output, _ = process.communicate(timeout=_ROUND_S)
+    try:
+        output, _ = process.communicate(timeout=_ROUND_S)
+    finally:
+        process.kill()
+        process.wait()
     return float(output.strip().splitlines()[-1].split('","')[1].strip('"'))
 
 

@@ -22,10 +22,12 @@ from tests.bench.report import Row
 
 PLAYERS = 1_000
 PIPELINE = 2_000
-TRANSPORT = "native"
+_ALL_S = 600
+TRANSPORTS = ("native", "pyzmq")
+"""That of game servers, and that of everyone else."""
 
 
-def run_node(pipe: Connection, endpoint: str, folder: str) -> None:
+def run_node(pipe: Connection, endpoint: str, folder: str, transport: Any) -> None:
     """Answers requests for `echo`, and hosts the players as a game server does."""
     pin(CLIENT)
 
@@ -33,7 +35,7 @@ def run_node(pipe: Connection, endpoint: str, folder: str) -> None:
         return request.payload
 
     async def main() -> None:
-        node = Node("far", endpoint, state_dir=Path(folder) / "far", transport=TRANSPORT)
+        node = Node("far", endpoint, state_dir=Path(folder) / "far", transport=transport)
         node.serve("echo", echo)
 
         class Players:
@@ -151,14 +153,16 @@ def piped(client: redis.Redis, count: int) -> float:
     return count / (time.perf_counter() - begun)
 
 
-async def nodes(endpoint: str, address: str, port: int, folder: Path, quick: bool) -> list[Row]:
+async def nodes(
+    endpoint: str, address: str, port: int, folder: Path, transport: Any, quick: bool
+) -> list[Row]:
     """Rows of Node beside nats-py and redis-py."""
     rounds, trips, count = (3, 500, 20_000) if quick else (7, 2_000, 100_000)
     rtt: tuple[list[float], list[float]] = ([], [])
     ours: list[float] = []
     peers: dict[str, list[float]] = {"nats-py, no acks": [], "redis-py pipelines, no acks": []}
     client = redis.Redis("127.0.0.1", port)
-    async with Node("near", endpoint, state_dir=folder / "near", transport=TRANSPORT) as node:
+    async with Node("near", endpoint, state_dir=folder / "near", transport=transport) as node:
         connection = await nats.connect(f"nats://{address}")
         for _ in range(rounds):
             rtt[0].append(await round_trips(lambda: node.request("echo", BODY), trips))
@@ -167,9 +171,9 @@ async def nodes(endpoint: str, address: str, port: int, folder: Path, quick: boo
             peers["nats-py, no acks"].append(await published(connection, count))
             peers["redis-py pipelines, no acks"].append(await asyncio.to_thread(piped, client, count))
         await connection.close()
-    name = f"messages/s, {PLAYERS} players, Python, 64 B"
+    name = f"messages/s, {PLAYERS} players, Python, {transport}, 64 B"
     return [
-        row("RTT p50, Python, 64 B", rtt, "NATS, nats-py", "us", 0.6, "lower"),
+        row(f"RTT p50, Python, {transport}, 64 B", rtt, "NATS, nats-py", "us", 0.6, "lower"),
         *(row(name, (ours, figures), peer, "1/s", 3.0, "higher") for peer, figures in peers.items()),
     ]
 
@@ -196,27 +200,51 @@ def raw_round_trips(endpoint: str, address: str, quick: bool) -> Row:
     return row("RTT p50, raw, 64 B", rtt, "NATS, raw socket", "us", 0.7, "lower")
 
 
-def run_rows(pipe: Connection, endpoint: str, address: str, port: int, folder: str, quick: bool) -> None:
-    """Measure in a process of its own, on the core of the clients."""
+def run_raw(pipe: Connection, endpoint: str, address: str, _port: int, _folder: str, quick: bool) -> None:
+    """Measure blocking clients in a process of its own, on the core of the clients."""
     pin(CLIENT)
     with process(run_raw_dealer, endpoint), process(run_raw_nats, address):
         rows = [raw_round_trips(endpoint, address, quick)]
-    far = process(run_node, endpoint, folder)
-    with far, process(run_nats, address), process(run_redis, port):
-        rows += asyncio.run(nodes(endpoint, address, port, Path(folder), quick))
     pipe.send(rows)
     until_closed(pipe)
 
 
-def from_python(folder: Path, *, quick: bool) -> Iterator[Row]:
-    """All rows of Python clients."""
-    home = folder / "python"
+def run_nodes(
+    pipe: Connection, endpoint: str, address: str, port: int, folder: str, quick: bool, transport: str
+) -> None:
+    """Measure `Node` with that transport the same way."""
+    pin(CLIENT)
+    far = process(run_node, endpoint, folder, transport)
+    with far, process(run_nats, address), process(run_redis, port):
+        rows = asyncio.run(nodes(endpoint, address, port, Path(folder), transport, quick))
+    pipe.send(rows)
+    until_closed(pipe)
+
+
+def from_python(bench: Any, run: Callable[..., None], *arguments: str) -> Iterator[Row]:
+    """Rows of Python clients."""
     with (
-        process(hub_process, str(home), {}) as (address, _),
-        nats_server(home / "nats") as peer,
-        redis_server(home / "redis", always=False) as port,
+        process(hub_process, str(bench.folder), {}) as (address, _),
+        nats_server(bench.folder / "nats") as peer,
+        redis_server(bench.folder / "redis", always=False) as port,
+        process(
+            run,
+            f"tcp://{address}",
+            peer,
+            port,
+            str(bench.folder),
+            bench.quick,
+            *arguments,
+            ready_s=_ALL_S,
+        ) as rows,
     ):
-        endpoint = f"tcp://{address}"
-        context = process(run_rows, endpoint, peer, port, str(home), quick)
-        with context as rows:
-            yield from rows
+        yield from rows
+
+
+PYTHON: dict[str, Callable[[Any], Iterator[Row]]] = {
+    "python-raw": lambda bench: from_python(bench, run_raw),
+    **{
+        f"python-{transport}": lambda bench, transport=transport: from_python(bench, run_nodes, transport)
+        for transport in TRANSPORTS
+    },
+}

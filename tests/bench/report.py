@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-"""name, ours, peer, peer_name, unit, ratio, goal, better ("higher" or "lower")."""
+"""name, ours, peer, peer_name, unit, ratio, goal, better ("higher" or "lower"); or name and reason instead."""
 
-KEYS = ("name", "ours", "peer", "peer_name", "unit", "ratio", "goal", "better")
+KEYS = ("name", "ours", "peer", "peer_name", "unit", "ratio", "goal", "better", "reason")
 
 
 def met(row: Row) -> bool:
@@ -22,6 +22,9 @@ def show(rows: Sequence[Row]) -> str:
     head = ("name", "ours", "peer", "unit", "ratio", "goal", "")
     lines = [head]
     for row in rows:
+        if row.get("reason"):
+            lines.append((row["name"], "-", "-", "", "-", "", f"not measured: {row['reason']}"))
+            continue
         peer = f"{row['peer']:,} ({row['peer_name']})"
         goal = f"{'>=' if row['better'] == 'higher' else '<='} {row['goal']}"
         verdict = "met" if met(row) else "not met"
@@ -31,4 +34,4 @@ def show(rows: Sequence[Row]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
-    return "\n".join([*text, json.dumps([{key: row[key] for key in KEYS} for row in rows])])
+    return "\n".join([*text, json.dumps([{key: row[key] for key in KEYS if key in row} for row in rows])])
