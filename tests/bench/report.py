@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
-"""name, ours, peer, peer_name, unit, ratio, goal, better ("higher" or "lower"); or name and reason instead."""
+"""name, ours, peer, peer_name, unit, ratio, goal, better ("higher" or "lower"); or name and reason."""
 
 KEYS = ("name", "ours", "peer", "peer_name", "unit", "ratio", "goal", "better", "reason")
 
