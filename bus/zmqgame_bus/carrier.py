@@ -222,9 +222,11 @@ class PyzmqCarrier(Carrier):
 class NativeCarrier(Carrier):
     """The core has its own socket; this loop, or a thread, watches it."""
 
-    def __init__(self, core: NodeCore, handlers: Events) -> None:
+    def __init__(self, core: NodeCore, handlers: Events, keys: NodeKeys | None) -> None:
         """Watch the core's descriptor from `start` on."""
         super().__init__(core, {**handlers, "down": self._down})
+        self._keys = keys
+        self._key_failures = 0
         self._told_down = handlers["down"]
         self._fd = core.fileno()
 
@@ -238,6 +240,9 @@ class NativeCarrier(Carrier):
 
     def _down(self, why: str) -> None:
         self.key_trouble = self.core.key_trouble
+        self._key_failures += bool(self.key_trouble)
+        if self._keys is not None:  # the files may say something else by now
+            self.core.set_keys(self._keys.attempt(self._key_failures).curve())
         self._told_down(why)
 
     def _write(self) -> int | None:

@@ -72,6 +72,10 @@ class NodeKeys:
     source: Callable[[], NodeKeys] | None = field(default=None, repr=False, compare=False)
     """Reads the files again; without it the keys stay as they are."""
 
+    def curve(self) -> tuple[bytes, bytes]:
+        """The server's key and the own secret, as native sockets take them."""
+        return self.server_public, self.secret
+
     def attempt(self, number: int) -> NodeKeys:
         """The keys for the next connection: as the files say by now, the trusted servers in turn.
 

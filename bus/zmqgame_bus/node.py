@@ -161,10 +161,10 @@ class Node:
             self._core = NodeCore(*who)
             self._carrier = PyzmqCarrier(self._core, handlers, self.hub, self._keys)
         else:
-            keys = (self._keys.server_public, self._keys.secret) if self._keys is not None else None
+            keys = self._keys.attempt(0).curve() if self._keys is not None else None
             thread = self.transport == "native-thread"
             self._core = NodeCore.native(*who, hub=self.hub, keys=keys, thread=thread)
-            self._carrier = NativeCarrier(self._core, handlers)
+            self._carrier = NativeCarrier(self._core, handlers, self._keys)
         self._sent.start(self._core, self._carrier, self._epoch, self.name)
         self._hosted.start(self._core, self._carrier)
         self._calls.start(self._core, self._carrier)

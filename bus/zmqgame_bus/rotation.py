@@ -74,8 +74,9 @@ def finish(folder: Path, name: str) -> Rotation:
             f"{name} has one pair: no rotation is under way", hint=f"zmqgame-cli keys rotate {name}"
         )
     new, old = pairs
-    rewrite(folder / f"{name}.key", pairs_text(name, [new]), 0o600)
     rewrite(folder / f"{name}.pub", encode(new.public) + "\n", 0o644)
     allowed = folder / "allowed.keys"
     lines = revoke(allowed, old.public) if allowed.exists() else []
+    # The pairs last: they say that a rotation is under way, so what was cut off here can be done again.
+    rewrite(folder / f"{name}.key", pairs_text(name, [new]), 0o600)
     return Rotation(name, new.public, old.public, tuple(lines))

@@ -150,6 +150,28 @@ async def test_keys_are_rotated_step_by_step_while_messages_flow(hub: HubProcess
         await game.close()
 
 
+@pytest.mark.parametrize("transport", ["pyzmq", "native", "native-thread"])
+async def test_a_node_that_runs_takes_the_keys_of_the_hub_as_they_are_by_now(
+    hub: HubProcess, transport: str
+) -> None:
+    folder = hub.folder
+    async with Node("op", hub.address, keys=node_keys(folder, "op"), transport=transport) as node:
+        await node.query("status")
+        cli("rotate", "hub", folder=folder)
+        cli("rotate", "hub", "--finish", folder=folder)
+        hub.kill()
+        await until(lambda: not node.up, "the link is lost")
+        hub.start()
+        await until(lambda: node.up, "it is back, by the new key")
+        await node.query("status")
+    # One who has both keys, the older one first, tries both.
+    op, new_hub = keys.read_pair(folder / "op.key"), keys.read_public(folder / "hub.pub")
+    older = keys.fresh_pair().public
+    both = NodeKeys(op.public, op.secret, older, (new_hub,))
+    async with Node("op", hub.address, keys=both, transport=transport) as node:
+        await node.query("status")
+
+
 async def test_a_revoked_key_is_out_at_once_and_a_broken_list_changes_nothing(hub: HubProcess) -> None:
     folder = hub.folder
     async with (

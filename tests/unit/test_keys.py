@@ -131,6 +131,23 @@ def test_any_text_is_a_key_or_a_value_error(text):
         assert len(keys.decode(text)) == 32
 
 
+def test_a_second_step_that_was_cut_off_can_be_done_again(tmp_path, monkeypatch):
+    old = keys.new_pair(tmp_path, "game")
+    keys.allow(tmp_path / "allowed.keys", Allowed(old.public, "game-*", ("*",)))
+    begun = rotation.begin(tmp_path, "game")
+
+    def killed(*_words):
+        raise KeyboardInterrupt
+
+    for step in ("rewrite", "revoke", "pairs_text"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(rotation, step, killed)
+            rotation.finish(tmp_path, "game")
+    rotation.finish(tmp_path, "game")
+    assert [entry.public for entry in keys.read_allowed(tmp_path / "allowed.keys")] == [begun.new]
+    assert keys.read_publics(tmp_path / "game.pub") == [begun.new]
+
+
 def test_a_rotation_has_two_steps_with_both_keys_valid_between(tmp_path):
     old = keys.new_pair(tmp_path, "game")
     other = keys.new_pair(tmp_path, "other")

@@ -138,6 +138,13 @@ pub struct NodeCore {
 /// The server's public key and the node's secret one.
 type Keys = (Vec<u8>, Vec<u8>);
 
+fn curve((server, secret): &Keys) -> PyResult<Security> {
+    Ok(Security::CurveClient {
+        server: key(server, "the hub's public key")?,
+        secret: SecretKey::new(key(secret, "the secret key")?),
+    })
+}
+
 #[pymethods]
 impl NodeCore {
     /// A node that asks for a connection at its first `timeout`.
@@ -188,10 +195,7 @@ impl NodeCore {
     ) -> PyResult<Self> {
         let security = match keys {
             None => Security::Null,
-            Some((server, secret)) => Security::CurveClient {
-                server: key(&server, "the hub's public key")?,
-                secret: SecretKey::new(key(&secret, "the secret key")?),
-            },
+            Some(keys) => curve(&keys)?,
         };
         let config = DealerConfig {
             node: NodeConfig {
@@ -314,6 +318,12 @@ impl NodeCore {
     #[getter]
     fn key_trouble(&self) -> String {
         self.driver.key_trouble()
+    }
+
+    /// The keys of the next connection of a native socket: the hub's public key, the node's secret.
+    fn set_keys(&mut self, keys: Keys) -> PyResult<()> {
+        self.driver.set_security(curve(&keys)?);
+        Ok(())
     }
 
     /// Sends to a player; the seq, or None while the window is full.

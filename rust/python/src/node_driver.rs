@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use zmqgame_core::bus::node::Node;
 use zmqgame_core::bus::node::event::NodeEvent;
+use zmqgame_core::zmtp::Security;
 use zmqgame_reactor::bus::dealer::Dealer;
 use zmqgame_reactor::bus::dealer_thread::NativeNode;
 
@@ -112,6 +113,15 @@ impl Driver {
             Self::Frames(_) => String::new(),
             Self::Inline(dealer) => dealer.key_trouble().to_owned(),
             Self::Thread { node, .. } => node.key_trouble(),
+        }
+    }
+
+    /// The keys of the next connection of a native socket.
+    pub fn set_security(&mut self, security: Security) {
+        match self {
+            Self::Frames(_) => {}
+            Self::Inline(dealer) => dealer.set_security(security),
+            Self::Thread { node, .. } => node.set_security(security),
         }
     }
 

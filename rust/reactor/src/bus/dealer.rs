@@ -131,6 +131,12 @@ impl Dealer {
         &self.key_trouble
     }
 
+    /// The keys of the next connection; the one there is keeps its own. Files of keys change while a node runs.
+    pub fn set_security(&mut self, security: Security) {
+        self.config = Arc::new(Config::new(Role::Client, security.clone()));
+        self.security = security;
+    }
+
     /// Whether all that the node has written is with the kernel.
     #[must_use]
     pub fn is_flushed(&self) -> bool {

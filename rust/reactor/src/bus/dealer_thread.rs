@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zmqgame_core::bus::node::Node;
 use zmqgame_core::bus::node::event::NodeEvent;
+use zmqgame_core::zmtp::Security;
 
 use super::dealer::{Dealer, DealerConfig};
 use super::limits::NODE_EVENTS;
@@ -170,6 +171,11 @@ impl NativeNode {
     #[must_use]
     pub fn key_trouble(&self) -> String {
         self.shared.lock().dealer.key_trouble().to_owned()
+    }
+
+    /// The keys of the next connection.
+    pub fn set_security(&self, security: Security) {
+        self.shared.lock().dealer.set_security(security);
     }
 
     /// Whether all that was sent is with the kernel.
