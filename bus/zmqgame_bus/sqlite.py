@@ -109,7 +109,8 @@ class SqliteMailbox:
         # Messages and bytes of mailboxes that were looked at: this process alone changes them.
         self._used: dict[str, list[int]] = {}
         self._refused: dict[tuple[str, str, int], Result] = {}
-        self._expire_from = 0
+        # How far `expire` has looked, in each table.
+        self._expire_from = {"rows": 0, "deferred": 0}
         self._claimed: int | None = None
         self._attempted = 0  # claimed in a transaction whose outcome may be unknown
         self._database: sqlite3.Connection | None = None
@@ -429,14 +430,20 @@ class SqliteMailbox:
     def _expire(self, database: sqlite3.Connection, unix_ms: int, limit: int) -> Result:
         # From where the last call ended, and round again: an index by deadline would cost every append, and
         # what is late is passed over when it is read.
-        found = database.execute(
-            "select row, deadline_ms from rows where row > ? order by row limit ?", (self._expire_from, limit)
-        ).fetchall()
-        self._expire_from = found[-1][0] if len(found) == limit else 0
-        late = [row for row, deadline_ms in found if 0 < _unsigned(deadline_ms) < unix_ms]
-        for row in late:
-            self._delete(database, "row = ?", (row,))
-        return ("expired", len(late))
+        count = 0
+        for table, key in (("rows", "row"), ("deferred", "list")):
+            if count == limit:
+                break  # the rest in the next call
+            found = database.execute(
+                f"select {key}, deadline_ms from {table} where {key} > ? order by {key} limit ?",
+                (self._expire_from[table], limit - count),
+            ).fetchall()
+            self._expire_from[table] = found[-1][0] if len(found) == limit - count else 0
+            late = [place for place, deadline_ms in found if 0 < _unsigned(deadline_ms) < unix_ms]
+            for place in late:
+                self._delete(database, f"{key} = ?", (place,), table)
+            count += len(late)
+        return ("expired", count)
 
     def _read(self, database: sqlite3.Connection, player: str, after_row: int, limit: int) -> Result:
         limit = max(1, min(limit, STORE_READ_ROWS))
@@ -479,15 +486,19 @@ class SqliteMailbox:
             )
         return ("done",)
 
-    def _delete(self, database: sqlite3.Connection, where: str, values: tuple[Any, ...]) -> None:
+    def _delete(
+        self, database: sqlite3.Connection, where: str, values: tuple[Any, ...], table: str = "rows"
+    ) -> int:
+        """Delete messages and count off what they held; how many."""
         freed = database.execute(
-            f"delete from rows where {where} returning player, length(payload)", values
+            f"delete from {table} where {where} returning player, length(payload)", values
         ).fetchall()
         for player, size in freed:
             self._bytes -= size + _ROW_BYTES
             if (used := self._used.get(player)) is not None:
                 used[0] -= 1
                 used[1] -= size
+        return len(freed)
 
     def _trim(self, database: sqlite3.Connection, player: str, node_key: int, epoch: int, seq: int) -> Result:
         for marks in ("accepted", "deferred_marks"):
@@ -532,20 +543,8 @@ class SqliteMailbox:
         self, database: sqlite3.Connection, player: str, up_to: int, deferred: bool
     ) -> tuple[int, int]:
         """Delete rows, and deferred messages if wanted; how many of each."""
-        used = self._usage(database, player)
-        before = used[0]
-        self._settle(database, player, up_to)
-        gone = before - used[0]
-        later = []
-        if deferred:
-            later = database.execute(
-                "delete from deferred where player = ? returning length(payload)", (player,)
-            ).fetchall()
-            for (size,) in later:
-                self._bytes -= size + _ROW_BYTES
-                used[0] -= 1
-                used[1] -= size
-        return gone, len(later)
+        gone = self._delete(database, "player = ? and row <= ?", (player, min(up_to, _BIAS - 1)))
+        return gone, self._delete(database, "player = ?", (player,), "deferred") if deferred else 0
 
     def holder(self) -> int:
         """Return 0: the lock tells who has the file."""
