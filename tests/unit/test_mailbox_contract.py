@@ -446,55 +446,136 @@ def test_kill_at_any_moment_loses_nothing_that_was_confirmed(url: str, durabilit
         assert len([number for number in in_doubt if number // 10_000 == attempt]) in (0, 10)
 
 
+QUOTA_MESSAGES, QUOTA_BYTES = 5, 24
+Id = tuple[int, int, int]
+
+
 class Model:
     """The naive mailbox: lists and dictionaries."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[str, tuple[int, int, int], bytes]] = []
+        self.rows: list[tuple[str, Id, int, bytes]] = []
+        self.deferred: list[tuple[int, str, Id, int, bytes]] = []
         self.accepted: dict[tuple[str, int], tuple[int, int]] = {}
+        self.deferred_marks: dict[tuple[str, int], tuple[int, int]] = {}
         self.known: set[str] = set()
+        # Of whom something has expired: a store may forget such a mark: a repeat is past its time too.
+        self.loose: set[tuple[str, int]] = set()
 
     def apply(self, operation: tuple) -> tuple:
-        name, player, *rest = operation
-        if name == "know":
-            self.known.add(player)
-        elif name == "append":
-            key, epoch, seq, _, _, payload = rest
-            if player not in self.known:
-                return ("unknown_player",)
-            if (epoch, seq) > self.accepted.get((player, key), (-1, -1)):
-                self.accepted[player, key] = (epoch, seq)
-                self.rows.append((player, (key, epoch, seq), payload))
-            waits = any(row[:2] == (player, (key, epoch, seq)) for row in self.rows)
-            return ("appended",) if waits else ("passed",)
-        elif name == "logout":
-            for key, epoch, seq in rest[0]:
-                self.accepted[player, key] = max(self.accepted.get((player, key), (-1, -1)), (epoch, seq))
-                self.rows = [
-                    row for row in self.rows if not (row[0] == player and covered(row[1], (key, epoch, seq)))
-                ]
-        elif name == "trim":
-            key, epoch, seq = rest
-            if self.accepted.get((player, key), (1 << 65, 0)) <= (epoch, seq):
-                del self.accepted[player, key]
-        elif name == "settle_first":
-            mine = [row for row in self.rows if row[0] == player]
-            self.rows = [row for row in self.rows if row not in mine[: rest[0]]]
-        return ("done",)
+        name, *rest = operation
+        return getattr(self, name)(*rest) or ("done",)
+
+    def know(self, player: str) -> None:
+        self.known.add(player)
+
+    def append(
+        self, player: str, key: int, epoch: int, seq: int, deadline: int, _: int, payload: bytes, first: bool
+    ) -> tuple:
+        if player not in self.known:
+            return ("unknown_player",)
+        message = (player, (key, epoch, seq))
+        if (epoch, seq) <= self.accepted.get((player, key), (-1, -1)):
+            return ("appended",) if any(row[:2] == message for row in self.rows) else ("passed",)
+        if refused := self.over_quota(player, payload, first):
+            return refused
+        self.accepted[player, key] = (epoch, seq)
+        self.rows.append((*message, deadline, payload))
+        return ("appended",)
+
+    def defer(
+        self,
+        player: str,
+        key: int,
+        epoch: int,
+        seq: int,
+        at: int,
+        deadline: int,
+        _: int,
+        payload: bytes,
+        first: bool,
+    ) -> tuple:
+        if player not in self.known:
+            return ("unknown_player",)
+        if (epoch, seq) <= self.deferred_marks.get((player, key), (-1, -1)):
+            return ("appended",)
+        if refused := self.over_quota(player, payload, first):
+            return refused
+        self.deferred_marks[player, key] = (epoch, seq)
+        self.deferred.append((at, player, (key, epoch, seq), deadline, payload))
+        return ("appended",)
+
+    def over_quota(self, player: str, payload: bytes, first: bool) -> tuple:
+        sizes = [len(row[-1]) for row in self.rows if row[0] == player]
+        sizes += [len(each[-1]) for each in self.deferred if each[1] == player]
+        over = len(sizes) >= QUOTA_MESSAGES or sum(sizes) + len(payload) > QUOTA_BYTES
+        return ("over_quota", len(sizes), sum(sizes)) if first and over else ()
+
+    def due(self, unix_ms: int, limit: int) -> tuple:
+        self.deferred.sort(key=lambda each: each[0])
+        due = [each for each in self.deferred if each[0] <= unix_ms][:limit]
+        self.deferred = self.deferred[len(due) :]
+        self.rows += [
+            (player, (DEFERRED_KEY, 1, 0), deadline, payload) for _, player, _, deadline, payload in due
+        ]
+        next_ms = min((each[0] for each in self.deferred), default=0)
+        return ("due", list(dict.fromkeys(each[1] for each in due)), next_ms)
+
+    def expire(self, unix_ms: int, _limit: int) -> tuple:
+        rows = [row for row in self.rows if 0 < row[2] < unix_ms]
+        deferred = [each for each in self.deferred if 0 < each[3] < unix_ms]
+        self.rows = [row for row in self.rows if row not in rows]
+        self.deferred = [each for each in self.deferred if each not in deferred]
+        self.loose |= {(row[0], row[1][0]) for row in rows} | {(each[1], each[2][0]) for each in deferred}
+        return ("expired", len(rows) + len(deferred))
+
+    def logout(self, player: str, cursor: list[Id]) -> None:
+        for key, epoch, seq in cursor:
+            self.accepted[player, key] = max(self.accepted.get((player, key), (-1, -1)), (epoch, seq))
+            self.rows = [
+                row for row in self.rows if not (row[0] == player and covered(row[1], (key, epoch, seq)))
+            ]
+
+    def trim(self, player: str, key: int, epoch: int, seq: int) -> None:
+        for marks in (self.accepted, self.deferred_marks):
+            if marks.get((player, key), (1 << 65, 0)) <= (epoch, seq):
+                del marks[player, key]
+
+    def settle_first(self, player: str, count: int) -> None:
+        mine = [index for index, row in enumerate(self.rows) if row[0] == player][:count]
+        self.rows = [row for index, row in enumerate(self.rows) if index not in mine]
 
 
-def covered(message: tuple[int, int, int], mark: tuple[int, int, int]) -> bool:
+def covered(message: Id, mark: Id) -> bool:
     return message[0] == mark[0] and message[1:] <= mark[1:]
 
 
-players = st.sampled_from(["alice", "bob", "zoë"])
+names = ("alice", "bob", "zoë")
+players = st.sampled_from(names)
 keys = st.sampled_from([1, 1 << 63, (1 << 64) - 1])
 numbers = st.integers(0, 4)
+times = st.integers(1, 9)
+deadlines = st.one_of(st.just(0), times)
+payloads = st.binary(max_size=9)
 operations = st.one_of(
     st.tuples(st.just("know"), players),
     st.tuples(
-        st.just("append"), players, keys, numbers, numbers, st.just(0), st.just(0), st.binary(max_size=9)
+        st.just("append"), players, keys, numbers, numbers, deadlines, st.just(0), payloads, st.booleans()
     ),
+    st.tuples(
+        st.just("defer"),
+        players,
+        keys,
+        numbers,
+        numbers,
+        times,
+        deadlines,
+        st.just(0),
+        payloads,
+        st.booleans(),
+    ),
+    st.tuples(st.just("due"), times, st.integers(1, 3)),
+    st.tuples(st.just("expire"), times, st.just(1_000)),
     st.tuples(st.just("logout"), players, st.lists(st.tuples(keys, numbers, numbers), max_size=3)),
     st.tuples(st.just("trim"), players, keys, numbers, numbers),
     st.tuples(st.just("settle_first"), players, st.integers(1, 3)),
@@ -511,7 +592,9 @@ class Tried:
         self.open()
 
     def open(self) -> None:
-        self.store = open_mailbox(self.url, durability="process-crash")
+        self.store = open_mailbox(
+            self.url, durability="process-crash", player_messages=QUOTA_MESSAGES, player_bytes=QUOTA_BYTES
+        )
         self.epoch += 1
         self.store.run([("open", self.epoch, 0)])
 
@@ -519,11 +602,21 @@ class Tried:
         self.store.close()
         self.open()
 
+    def begin(self) -> None:
+        """Nothing of the example before is left: `due` and `expire` are for all players."""
+        self.store.run([("due", 1 << 40, 1_000)])
+        self.store.run([("settle", self.name(player), 1 << 62) for player in names])
+        self.example += 1
+
+    def name(self, player: str) -> str:
+        return f"{player}-{self.example}"
+
     def named(self, operation: tuple) -> tuple:
-        return (operation[0], f"{operation[1]}-{self.example}", *operation[2:])
+        if operation[0] in ("due", "expire"):
+            return operation
+        return (operation[0], self.name(operation[1]), *operation[2:])
 
     def apply(self, operation: tuple) -> list[tuple]:
-        operation = self.named(operation)
         if operation[0] != "settle_first":
             return self.store.run([operation])
         found = rows(self.store, operation[1])
@@ -532,10 +625,21 @@ class Tried:
 
 
 def allowed(model: Model, operation: tuple) -> bool:
-    """A mark may outlive `trim` while a row of its sender is left, so the two could differ then."""
-    name, player, *rest = operation
-    left = any(row[0] == player and row[1][0] == rest[0] for row in model.rows) if rest else False
-    return not (name == "trim" and left)
+    """Where stores may differ: marks that outlive `trim` while a message of their sender is left, marks of
+    what has expired, the order of messages for one time."""
+    name, *rest = operation
+    if name not in ("append", "defer", "trim"):
+        return True
+    player, key, epoch, seq = rest[:4]
+    if name == "trim":
+        left = [(row[0], row[1][0]) for row in model.rows] + [
+            (each[1], each[2][0]) for each in model.deferred
+        ]
+        return (player, key) not in left
+    marks = model.accepted if name == "append" else model.deferred_marks
+    if (player, key) in model.loose and (epoch, seq) <= marks.get((player, key), (-1, -1)):
+        return False
+    return name == "append" or rest[4] not in [each[0] for each in model.deferred]
 
 
 @pytest.fixture
@@ -548,23 +652,28 @@ def tried(url: str) -> Iterator[Tried]:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.tuples(st.lists(operations, max_size=8), st.booleans()), max_size=6))
 def test_the_store_equals_the_naive_model(tried: Tried, batches: list[tuple[list[tuple], bool]]) -> None:
-    tried.example += 1
+    tried.begin()
     model = Model()
     for batch, reopen in batches:
-        real: list[tuple] = []
-        expected: list[tuple] = []
-        for operation in batch:
+        for operation in map(tried.named, batch):
             if allowed(model, operation):
-                expected.append(model.apply(operation))
-                real += tried.apply(operation)
-        assert real == expected
+                assert tried.apply(operation) == [model.apply(operation)], operation
         if reopen:
             tried.reopen()
-        for player in ("alice", "bob", "zoë"):
-            name = f"{player}-{tried.example}"
-            assert ids(tried.store, name) == [row[1] for row in model.rows if row[0] == player]
-            [(_, marks)] = tried.store.run([("accepted", name)])
-            assert {(key, (epoch, seq)) for key, epoch, seq in marks} == {
-                (key, mark) for (name, key), mark in model.accepted.items() if name == player
+        for player in map(tried.name, names):
+            held = rows(tried.store, player)
+            later = [row[3] for row in held if row[1] == DEFERRED_KEY]
+            assert later == sorted(set(later))
+            found = [((*row[1:3], 0 if row[1] == DEFERRED_KEY else row[3]), row[4], row[6]) for row in held]
+            assert found == [row[1:] for row in model.rows if row[0] == player]
+            assert marks_of(tried, model, player) == {
+                (key, mark)
+                for (name, key), mark in model.accepted.items()
+                if name == player and (name, key) not in model.loose
             }
-    tried.store.run([("settle", f"{player}-{tried.example}", 1 << 62) for player in ("alice", "bob", "zoë")])
+
+
+def marks_of(tried: Tried, model: Model, player: str) -> set[tuple[int, tuple[int, int]]]:
+    [(_, marks)] = tried.store.run([("accepted", player)])
+    known = {(key, (epoch, seq)) for key, epoch, seq in marks if key != DEFERRED_KEY}
+    return {(key, mark) for key, mark in known if (player, key) not in model.loose}
