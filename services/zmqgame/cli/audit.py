@@ -161,7 +161,7 @@ class _Age(click.ParamType):  # type: ignore[type-arg]
         return float(match[1]) * _AGE[match[2]]
 
 
-@click.group()
+@click.group(epilog=EPILOG)
 def audit() -> None:
     """Prove that nothing was lost or came twice."""
 

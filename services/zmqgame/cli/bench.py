@@ -98,7 +98,7 @@ class Outcome:
 Tick = Callable[[int], None]
 
 
-@click.group()
+@click.group(epilog=EPILOG)
 def bench() -> None:
     """Measure, against what runs."""
 
