@@ -121,6 +121,13 @@ def test_reading_is_allowed(warehouse, query):
     assert warehouse.sql(query, "TSVWithNames")
 
 
+def test_the_first_by_two_columns_are_found_in_many_parts(warehouse):
+    for part in range(12):
+        warehouse.insert("finishes", finishes(warehouse, part * 100, part * 100 + 99), f"part {part}")
+    for _ in range(10):
+        warehouse.sql("SELECT player, time_ms FROM finishes WHERE place = 0 ORDER BY time_ms, player LIMIT 8")
+
+
 def test_after_an_insert_that_failed_the_next_one_works(warehouse):
     with pytest.raises(ClickHouseError):
         warehouse.insert("no_such_table", finishes(warehouse, 1, 3), "failed")
