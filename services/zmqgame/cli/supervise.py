@@ -29,8 +29,8 @@ from zmqgame_bus.process import EXIT_REPLACED, EXIT_USAGE
 __all__ = ["Child", "Spec", "Supervisor", "program"]
 
 READY_S: Final = 60.0
-"""A child that is not ready by then hangs: one that dies is seen at once. Opening a store or logging in 64 bots takes
-a second or two, and with ten busy processes a core more than half a minute.
+"""A child that is not ready by then hangs: one that dies is seen at once. Opening a store or logging in
+64 bots takes a second or two, and with ten busy processes a core more than half a minute.
 """
 
 STOP_S: Final = 25.0

@@ -79,8 +79,9 @@ class Warehouse:
             "max_memory_usage": "2000000000",
         }
         if target == EMBEDDED:
-            # ClickHouse 26.5 compares the first column of `ORDER BY time_ms, player LIMIT 8` with a threshold of the
-            # second when parts are read at once, and fails. A server may not know the setting, and has its own.
+            # ClickHouse 26.5 refused `ORDER BY time_ms, player LIMIT 8` once while rows came in:
+            # "Cannot convert string to type Float64: while executing FUNCTION __topKFilter(time_ms)".
+            # Here only: a server may not know the setting.
             self._limits["use_top_k_dynamic_filtering"] = "0"
         self._lock_fd = _take_lock(self._path) if target == EMBEDDED else -1
         self._reading = threading.Lock()
