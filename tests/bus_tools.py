@@ -89,9 +89,13 @@ class Client:
         self.login = 0
         self.cursor: dict[int, MessageId] = {}
         self.handled: list[tuple[MessageId, bytes]] = []
+        self.loose: list[tuple[MessageId, bytes]] = []
 
     def handle(self, delivery: Delivery) -> None:
-        """Handle once: what is at or below the cursor was handled."""
+        """Handle once: what is at or below the cursor was handled. Other policies have no cursor."""
+        if not delivery.must_deliver:
+            self.loose.append((delivery.id, delivery.payload))
+            return
         mark = self.cursor.get(delivery.id.node_key)
         if mark is None or delivery.id > mark:
             self.cursor[delivery.id.node_key] = delivery.id

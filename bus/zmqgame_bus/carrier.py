@@ -49,6 +49,7 @@ class Carrier(ABC):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._end_of_turn: asyncio.Handle | None = None
+        self._rest: asyncio.Handle | None = None
         self._more = False
         self._turning = False
         self._ended = False
@@ -77,6 +78,14 @@ class Carrier(ABC):
         due_ms = self._write()
         if due_ms is not None and (self._timer is None or due_ms < self._timer_ms):
             self._arm(due_ms)
+        if self._rest is None and self.core.has_events:
+            self._rest = self._loop.call_soon(self._take_rest)
+
+    def _take_rest(self) -> None:
+        """What calls and writes have to say by themselves: nothing arrives that would bring it along."""
+        self._rest = None
+        if not self._ended:
+            self.take(self.core.events())
 
     def flush_soon(self) -> None:
         """Write what waits: now for the first call of a turn of the loop, for others at its end."""
@@ -133,7 +142,7 @@ class Carrier(ABC):
         if self._ended:
             return []
         self._ended = True
-        for handle in (self._timer, self._end_of_turn):
+        for handle in (self._timer, self._end_of_turn, self._rest):
             if handle is not None:
                 handle.cancel()
         self._close(linger)
@@ -239,6 +248,7 @@ class NativeCarrier(Carrier):
         self.take(self.core.turn())
 
     def _down(self, why: str) -> None:
+        """The keys for the next try: as the files say by now, those of the hub in turn."""
         self.key_trouble = self.core.key_trouble
         self._key_failures += bool(self.key_trouble)
         if self._keys is not None:  # the files may say something else by now

@@ -19,6 +19,7 @@
         ├── CannotReachHub          no hub answered in the time given
         ├── Refused                 the hub closed the connection and said why
         │   └── Superseded          a newer process of this node's name is on the bus
+        ├── NotSupportedByHub       the hub on the other side is of an older version, without that feature
         ├── WindowFull              too many messages wait for their receipts, and this call does not wait
         ├── AddressLost             an address of this node is hosted elsewhere by a newer login
         └── RequestError            a request to a service
@@ -54,6 +55,7 @@ __all__ = [
     "FolderNotUsable",
     "KeyFileError",
     "NoSuchService",
+    "NotSupportedByHub",
     "Problem",
     "Refused",
     "Replaced",
@@ -163,6 +165,22 @@ class Refused(BusError):
 
 class Superseded(Refused):
     """A newer process of this node's name is on the bus; starting again would only fight it."""
+
+
+class NotSupportedByHub(BusError):
+    """The hub can't do what a message asks for: nothing was sent.
+
+    `feature` is `policy`, `deadline` (ttl_s) or `deferred` (deliver_at); `version`
+    is the protocol version that the hub speaks with this node, 0 unknown.
+    """
+
+    def __init__(self, feature: str, version: int) -> None:
+        spoken = f"version {version}" if version else "an older version"
+        super().__init__(
+            f"the hub does not support: {feature} (it speaks {spoken} of the protocol)",
+            hint="hubs are replaced before nodes: install the new version on the hub's machine too",
+        )
+        self.feature, self.version = feature, version
 
 
 class WindowFull(BusError):

@@ -47,7 +47,7 @@ from zmqgame_bus.messages import (
     SentRecord,
     encode,
 )
-from zmqgame_bus.options import send_options
+from zmqgame_bus.options import send_options, supported
 from zmqgame_bus.presence import PresenceReaders
 from zmqgame_bus.receipts import Receipts
 from zmqgame_bus.sent import Sent
@@ -144,10 +144,10 @@ class Node:
 
     def _open(self) -> None:
         if self._repeat is not None:
-            self._epoch, first = self._repeat.epoch, self._repeat.seq
+            self._epoch, seq = self._repeat.epoch, self._repeat.seq
         else:
-            self._epoch, first = next_epoch(self.name, self._state_dir), 1
-        who = (now_ms(), self.name, self._epoch, time.time_ns() // 1_000_000, self._roles, first)
+            self._epoch, seq = next_epoch(self.name, self._state_dir), 1
+        who = (now_ms(), self.name, self._epoch, time.time_ns() // 1_000_000, self._roles, seq)
         handlers: dict[str, Callable[..., None]] = {
             "up": self._on_up,
             "down": self._on_down,
@@ -256,11 +256,15 @@ class Node:
         `key` replaces older ones that wait) and `droppable` go out when the player is online and there is
         room, and their receipts say `sent` or `dropped`. After `ttl_s` the hub does not deliver it any more:
         `expired`. `deliver_at` (a datetime or unix seconds) keeps it in the mailbox until then. `trace`
-        records each hop of it for `zmqgame-cli trace`.
+        records each hop of it for `zmqgame-cli trace`, if the hub can.
+
+        Raises NotSupportedByHub for what an older hub can't do (a policy, `ttl_s`, `deliver_at`): at the call,
+        or for a message that was taken while no hub was there, in place of its receipt. (The receipts of
+        `unicast_many` and `post` say `refused` then, with the detail `not supported: ...`.)
         """
         core, (content, data) = self._check(), encode(payload)
         repeat = self._seq_of(message_id)
-        options = send_options(policy, key, ttl_s, deliver_at, trace)
+        options = supported(core, send_options(policy, key, ttl_s, deliver_at, trace))
         take = lambda: core.unicast(player, content, data, repeat, options)  # noqa: E731
         result = await self._sent.send("unicast", player, take, timeout_s)
         assert isinstance(result, Receipt)
@@ -284,8 +288,7 @@ class Node:
         or name that can't be sent: what is before it in the list was sent, what is behind it not.
         The other arguments are those of `unicast`, for all of them.
         """
-        self._check()
-        options = send_options(policy, key, ttl_s, None, trace)
+        options = supported(self._check(), send_options(policy, key, ttl_s, None, trace))
         return await self._sent.unicast_many(messages, timeout_s, options)
 
     def post(
@@ -329,7 +332,7 @@ class Node:
         """Send to the members of a group and wait for the whole report; other arguments as for `unicast`."""
         core, (content, data) = self._check(), encode(payload)
         repeat = self._seq_of(message_id)
-        options = send_options(policy, key, ttl_s, None, trace)
+        options = supported(core, send_options(policy, key, ttl_s, None, trace))
         take = lambda: core.multicast(group, content, data, repeat, options)  # noqa: E731
         result = await self._sent.send("multicast", group, take, timeout_s)
         assert isinstance(result, Report)
@@ -355,7 +358,7 @@ class Node:
             raise ValueError(f"scope {scope!r} is neither players nor nodes")
         core, (content, data) = self._check(), encode(payload)
         repeat = self._seq_of(message_id)
-        options = send_options(policy, key, ttl_s, None, trace)
+        options = supported(core, send_options(policy, key, ttl_s, None, trace))
         nodes = scope == "nodes"
         take = lambda: core.broadcast(nodes, content, data, repeat, options)  # noqa: E731
         result = await self._sent.send("broadcast", scope, take, timeout_s)

@@ -6,12 +6,46 @@ import time
 from datetime import datetime
 from typing import Final, TypeAlias
 
-__all__ = ["POLICIES", "Options", "send_options"]
+from zmqgame_native import NodeCore
+
+from zmqgame_bus.errors import NotSupportedByHub
+
+__all__ = ["POLICIES", "Options", "not_supported", "send_options", "supported"]
 
 POLICIES: Final = ("must-deliver", "latest", "droppable")
 
 Options: TypeAlias = tuple[int, str, int, int, bool, bool]
 """Policy by number, key, deadline and deliver-at in unix ms (0 none), trace, quiet."""
+
+
+_NOT_SUPPORTED: Final = "not supported: "
+"""How the detail of a receipt begins, of a message that this hub has no words for."""
+
+
+def supported(core: NodeCore, options: Options | None) -> Options | None:
+    """These options; raises NotSupportedByHub if the hub, as far as it is there, can't do what they say."""
+    if options is None:
+        return None
+    hub = core.hub
+    if hub is not None:
+        version, features = hub
+        policy, _, deadline_ms, at_ms, _, _ = options
+        for bit, feature, wanted in (
+            (0, "policy", policy),
+            (1, "deadline", deadline_ms),
+            (2, "deferred", at_ms),
+        ):
+            if wanted and not features >> bit & 1:
+                raise NotSupportedByHub(feature, version)
+    return options
+
+
+def not_supported(core: NodeCore, detail: str) -> NotSupportedByHub | None:
+    """The error that a receipt's detail stands for: the message was taken before the hub was known."""
+    if not detail.startswith(_NOT_SUPPORTED):
+        return None
+    version, _ = core.hub or (0, 0)
+    return NotSupportedByHub(detail.removeprefix(_NOT_SUPPORTED), version)
 
 
 def send_options(

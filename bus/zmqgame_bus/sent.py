@@ -15,7 +15,7 @@ from zmqgame_native import NodeCore
 from zmqgame_bus.carrier import Carrier
 from zmqgame_bus.errors import BusError, WindowFull
 from zmqgame_bus.messages import OUTCOMES, MessageId, Payload, Receipt, Report, SentRecord, encode
-from zmqgame_bus.options import Options, send_options
+from zmqgame_bus.options import Options, not_supported, send_options, supported
 from zmqgame_bus.receipts import Batch, Receipts
 
 __all__ = ["Sent"]
@@ -104,7 +104,7 @@ class Sent:
     ) -> MessageId:
         """Send one message and wait for nothing; raises WindowFull."""
         core, untold = self._core, told is None and self._on_receipt is None
-        options = send_options(policy, key, ttl_s, deliver_at, trace, quiet=untold)
+        options = supported(core, send_options(policy, key, ttl_s, deliver_at, trace, quiet=untold))
         id: MessageId | None = None
         if self._for_room:
             pass  # they came first
@@ -225,7 +225,11 @@ class Sent:
     def _finish(self, waiting: _Waiting, result: Receipt | Report) -> None:
         future = waiting.future
         if future is not None and not future.done():
-            future.set_result(result)
+            error = not_supported(self._core, result.detail) if result.detail else None
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
         if waiting.told is not None:
             assert isinstance(result, Receipt)
             waiting.told(result)

@@ -88,7 +88,9 @@ class Handler(Protocol):
         """Logged in; `resumed` says whether the session goes on."""
 
     def message(self, message_id: RawId, content: int, payload: bytes) -> None:
-        """A bus message, once; acked when this returns."""
+        """A bus message, once; acked when this returns. One of `latest` or `droppable` too, without an ack:
+        its id is not `must_deliver`.
+        """
 
     def event(self, event: dict[str, Any]) -> None:
         """An event of the server or the match, once and in order; acked when this returns."""
@@ -348,6 +350,10 @@ class Client:
         held = self._held
         if self._leaving:
             return  # the server may have our cursor already: what is handled now, the next session gets again
+        if number == 0 and kind == ToClient.MESSAGE:
+            self._handler.message(*protocol.read_message(payload))
+            self.counters["loose_messages"] += 1
+            return
         if number <= held.last_frame:
             self.counters["repeated_frames"] += 1
             self._send(ToServer.ACK, held.last_frame)

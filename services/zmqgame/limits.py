@@ -15,6 +15,10 @@ ACTIONS_PER_SECOND = 50  # one a tick; over it an action is refused with the lim
 ACTION_BURST = 100  # a client that resumes sends what it has kept at once
 INPUT_PACKETS_PER_SECOND = 200  # four a tick; over it input packets are dropped and counted
 INPUT_BURST = 400  # a link that stalled hands over two seconds at once
+LOOSE_BYTES_PER_SECOND = (
+    262_144  # of `latest` and `droppable` messages to one player; over it they are dropped
+)
+LOOSE_BYTES_BURST = 1_048_576  # the largest bus message once; what a client's connection may have waiting
 MAX_UNACKED_ACTIONS = 256  # in the client library; over it `action` waits
 MAX_PENDING_LOGINS = 1_024  # connections that have not logged in yet; over it new ones are closed
 LOGIN_TIMEOUT_MS = 5_000  # a connection that says nothing is not kept open

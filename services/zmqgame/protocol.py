@@ -53,6 +53,11 @@ class RawId(NamedTuple):
     epoch: int
     seq: int
 
+    @property
+    def must_deliver(self) -> bool:
+        """Whether it is acked and in the cursor; not so for the policies `latest` and `droppable`."""
+        return not self.seq >> 63
+
     def __str__(self) -> str:
         return f"{self.node_key:#018x}/{self.epoch}/{self.seq}"
 

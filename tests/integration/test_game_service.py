@@ -60,6 +60,43 @@ async def test_a_second_login_takes_over(tmp_path):
                 assert first.messages == []
 
 
+async def test_latest_and_droppable_reach_the_client_at_once_and_leave_no_trace(tmp_path):
+    async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
+        for transport in ("ws", "tcp"):
+            player = Player(studio, transport, transport=transport)
+            async with player.client as client:
+                await asyncio.wait_for(client.online.wait(), 10)
+                assert (await studio.unicast(player.name, "firm 1", timeout_s=10)).outcome == "delivered"
+                cursor, frame = client.cursor, client._held.last_frame
+                for policy in ("latest", "droppable"):
+                    receipt = await studio.unicast(player.name, policy, policy=policy, timeout_s=10)
+                    assert receipt.outcome == "sent"
+                await until(lambda player=player: len(player.messages) == 3, "both are there")
+                assert [text for _, text in player.messages] == ["firm 1", "latest", "droppable"]
+                assert [message_id.must_deliver for message_id, _ in player.messages] == [True, False, False]
+                assert (client.cursor, client._held.last_frame) == (cursor, frame)
+                assert client.counters["loose_messages"] == 2
+                # Nothing of them comes again with a connection that is resumed, and frames go on as before.
+                client.break_connection()
+                await until(lambda client=client: client.counters["resumes"] == 1, "resumed")
+                assert (await studio.unicast(player.name, "firm 2", timeout_s=10)).outcome == "delivered"
+                assert (
+                    await studio.unicast(player.name, "x", policy="droppable", timeout_s=10)
+                ).outcome == "sent"
+                await until(lambda player=player: len(player.messages) == 5, "the last one is there")
+                assert [text for _, text in player.messages][3:] == ["firm 2", "x"]
+                assert client._held.last_frame == frame + 1
+                assert client.counters["repeated_frames"] == client.counters["repeated_messages"] == 0
+                # A flood is cut, and what must be delivered passes through it.
+                for _ in range(8):
+                    await studio.unicast(player.name, b"x" * 200_000, policy="droppable", timeout_s=10)
+                assert (await studio.unicast(player.name, "firm 3", timeout_s=10)).outcome == "delivered"
+                status = (await studio.request("game:game-1", {"op": "status"})).json()
+                assert status["counters"]["loose_over_rate"] >= 1
+                assert client.counters["losses"] == 1
+                await client.leave()
+
+
 async def test_actions_that_can_not_be_done(tmp_path):
     async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
         player = Player(studio, "ann")

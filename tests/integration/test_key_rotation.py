@@ -13,7 +13,7 @@ from zmqgame_bus.errors import ZmqgameError
 from zmqgame_bus.keys import Keyring, NodeKeys
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import Client, Host, HubProcess, until
+from tests.bus_tools import Client, Host, HubProcess, transport, until  # noqa: F401
 
 
 def cli(*words: str, folder: Path) -> None:
@@ -80,7 +80,7 @@ async def admitted(hub: HubProcess, name: str, node_keys: NodeKeys) -> bool:
     """Whether a node gets in; its keys are not read again."""
     node = Node(name, hub.address, keys=node_keys)
     try:
-        await node.start(timeout_s=2)
+        await node.start(timeout_s=3)
     except ZmqgameError:
         return False
     finally:
@@ -92,6 +92,7 @@ def fixed(pair: keys.KeyPair, server: bytes) -> NodeKeys:
     return NodeKeys(pair.public, pair.secret, server)
 
 
+@pytest.mark.usefixtures("transport")
 async def test_keys_are_rotated_step_by_step_while_messages_flow(hub: HubProcess) -> None:
     folder, alice = hub.folder, Client()
     other = keys.read_pair(folder / "other.key")
@@ -172,6 +173,7 @@ async def test_a_node_that_runs_takes_the_keys_of_the_hub_as_they_are_by_now(
         await node.query("status")
 
 
+@pytest.mark.usefixtures("transport")
 async def test_a_revoked_key_is_out_at_once_and_a_broken_list_changes_nothing(hub: HubProcess) -> None:
     folder = hub.folder
     async with (

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import zmq
+from zmqgame_bus.errors import NotSupportedByHub
+from zmqgame_bus.messages import Receipt
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import Client, Host, HubProcess, until
+from tests.bus_tools import Client, Host, HubProcess, transport, until  # noqa: F401
 from tests.versions.client_v1 import ERROR, HELLO, WELCOME, Fields, message, node_key, text
 
 VERSIONS = Path(__file__).parents[1] / "versions"
@@ -148,3 +150,63 @@ async def test_a_node_of_today_speaks_version_1_with_an_old_hub(old_hub: OldHub)
     told = await old_hub.told()
     assert told["hellos"] == [[1, 2, "game-1", ["game"]]]
     assert told["sends"] == 23
+
+
+WISHES = [
+    ({"policy": "latest", "key": "k"}, "policy"),
+    ({"policy": "droppable"}, "policy"),
+    ({"ttl_s": 60}, "deadline"),
+    ({"deliver_at": 4_000_000_000}, "deferred"),
+]
+
+
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize(("wish", "feature"), WISHES, ids=str)
+async def test_what_an_old_hub_can_not_do_is_an_error_of_the_call(
+    old_hub: OldHub, wish: dict[str, object], feature: str
+) -> None:
+    async with Node("game-1", old_hub.address) as node:
+        host, amy = Host(node), Client()
+        await host.attach("amy", amy)
+        calls = [lambda: node.unicast("amy", "x", **wish)]
+        if feature != "deferred":
+            calls.append(lambda: node.unicast_many([("amy", "x")], **wish))
+            calls.append(lambda: node.multicast("crew", "x", **wish))
+            calls.append(lambda: node.broadcast("x", **wish))
+        for call in calls:
+            with pytest.raises(
+                NotSupportedByHub, match=f"not support: {feature} .it speaks version 1"
+            ) as error:
+                await call()
+            assert (error.value.feature, error.value.version) == (feature, 1)
+        with pytest.raises(NotSupportedByHub):
+            node.post("amy", "x", **wish)
+        # Nothing of it was sent, and the next message goes its way; `trace` is a wish that may not come true.
+        assert (await node.unicast("amy", "y", trace=True)).outcome == "delivered"
+        assert [payload for _, payload in amy.handled] == [b"y"]
+    assert (await old_hub.told())["sends"] == 1
+
+
+@pytest.mark.usefixtures("transport")
+async def test_what_was_taken_before_the_old_hub_was_known_ends_the_same_way(old_hub: OldHub) -> None:
+    node = Node("game-1", old_hub.address)
+    starting = asyncio.create_task(node.start(20))
+    await asyncio.sleep(0)
+    told: list[Receipt] = []
+    assert not node.up
+    later = asyncio.create_task(node.unicast("amy", "x", deliver_at=4_000_000_000))
+    soon = asyncio.create_task(node.unicast("amy", "x", ttl_s=60))
+    loose = asyncio.create_task(node.unicast("amy", "x", policy="droppable"))
+    node.post("amy", "x", ttl_s=60, on_receipt=told.append)
+    await starting
+    for task, feature in ((later, "deferred"), (soon, "deadline")):
+        with pytest.raises(NotSupportedByHub) as error:
+            await asyncio.wait_for(task, 20)
+        assert error.value.feature == feature
+    await until(lambda: told)
+    assert (told[0].outcome, told[0].detail) == ("refused", "not supported: deadline")
+    # A policy other than must-deliver needs a hub that is there.
+    receipt = await asyncio.wait_for(loose, 20)
+    assert (receipt.outcome, receipt.detail) == ("dropped", "no link to the hub")
+    await node.close()
+    assert (await old_hub.told())["sends"] == 0

@@ -24,6 +24,15 @@ def test_frames_are_numbered_and_kept_until_acked():
     assert session.after(3) == []
 
 
+def test_bytes_of_other_policies_have_a_rate_and_a_burst():
+    bucket = make().loose_bucket
+    assert bucket.take(0, limits.LOOSE_BYTES_BURST)
+    assert not bucket.take(0, 1)
+    assert not bucket.take(500, limits.LOOSE_BYTES_PER_SECOND)
+    assert bucket.take(1_000, limits.LOOSE_BYTES_PER_SECOND)
+    assert not bucket.take(1_000)
+
+
 def test_a_client_that_never_acks_is_overfull():
     session = make()
     for _ in range(limits.KEPT_FRAMES):

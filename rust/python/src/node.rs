@@ -238,6 +238,18 @@ impl NodeCore {
         self.driver.look(Node::is_up)
     }
 
+    /// The version that is spoken with the hub and the bits of its features; None while it is not there.
+    #[getter]
+    fn hub(&self) -> Option<(u16, u64)> {
+        self.driver.look(Node::hub)
+    }
+
+    /// Whether `events` has something, without a socket's having said so.
+    #[getter]
+    fn has_events(&self) -> bool {
+        self.driver.look(Node::has_events)
+    }
+
     /// How many messages wait for a final receipt.
     #[getter]
     fn unreceipted(&self) -> usize {

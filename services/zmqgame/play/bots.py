@@ -115,7 +115,7 @@ class Bot:
 
     def message(self, message_id: RawId, content: int, payload: bytes) -> None:
         """Written down before it is acked."""
-        if self._log is not None:
+        if self._log is not None and message_id.must_deliver:
             self._log.write(f"{message_id} {time.time_ns() // 1_000_000}\n")
             self._log.flush()
         self.counters["messages"] += 1

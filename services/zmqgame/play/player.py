@@ -50,13 +50,13 @@ class TokenBucket:
         self._left = burst
         self._at_ms = now_ms
 
-    def take(self, now_ms: int) -> bool:
-        """One more, if there is room."""
+    def take(self, now_ms: int, amount: int = 1) -> bool:
+        """So many more, if there is room."""
         self._left = min(self.burst, self._left + (now_ms - self._at_ms) * self.rate / 1_000)
         self._at_ms = now_ms
-        if self._left < 1:
+        if self._left < amount:
             return False
-        self._left -= 1
+        self._left -= amount
         return True
 
 
@@ -79,10 +79,12 @@ class Session:
     _kept_bytes: int = 0
     _bucket: TokenBucket = field(init=False)
     input_bucket: TokenBucket = field(init=False)
+    loose_bucket: TokenBucket = field(init=False)
 
     def __post_init__(self) -> None:
         self._bucket = TokenBucket(limits.ACTIONS_PER_SECOND, limits.ACTION_BURST, self.now_ms)
         self.input_bucket = TokenBucket(limits.INPUT_PACKETS_PER_SECOND, limits.INPUT_BURST, self.now_ms)
+        self.loose_bucket = TokenBucket(limits.LOOSE_BYTES_PER_SECOND, limits.LOOSE_BYTES_BURST, self.now_ms)
 
     def push(self, kind: int, payload: bytes, message_id: RawId | None = None) -> Frame:
         """Number and keep a frame; raises `Overfull`. Bus messages are bounded by the hub already."""

@@ -334,6 +334,9 @@ class Sessions:
         """Messages for players here, in order."""
         for delivery in deliveries:
             session = self.by_player.get(delivery.player)
+            if not delivery.must_deliver:
+                self._pass_on(session, delivery)
+                continue
             try:
                 if delivery.player in self._logging_in or session is None:
                     self._early.setdefault(delivery.player, []).append(delivery)
@@ -366,6 +369,18 @@ class Sessions:
             payload = protocol.ID.pack(*up_to.numbers())
             self._write(session.connection, ToClient.FORGET, 0, payload)
             self.flush()
+
+    def _pass_on(self, session: Session | None, delivery: Delivery) -> None:
+        """A message of `latest` or `droppable`: written at once under number 0, or never; nothing is kept."""
+        if session is None or session.connection is None:
+            self.counters["loose_nobody"] += 1
+        elif not session.loose_bucket.take(self._now_ms, len(delivery.payload)):
+            self.counters["loose_over_rate"] += 1
+        else:
+            head = protocol.MESSAGE_HEAD.pack(*delivery.id.numbers(), delivery.content)
+            self._write(session.connection, ToClient.MESSAGE, 0, head + delivery.payload)
+            if self.trace is not None:
+                self.trace.handed(delivery.player, (delivery,))
 
     def _push_deliveries(self, session: Session, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:

@@ -67,6 +67,8 @@ pub struct Node {
     highest_hub_epoch: u32,
     topics: u8,
     max_payload: usize,
+    /// The version of the last hub, and what it knows of it.
+    hub: (u16, u64),
     counters: Counters,
 }
 
@@ -98,6 +100,7 @@ impl Node {
             highest_hub_epoch: 0,
             topics: 0,
             max_payload: MAX_PAYLOAD_BYTES,
+            hub: (0, 0),
             counters: Counters::default(),
             config,
         })
@@ -113,6 +116,18 @@ impl Node {
     #[must_use]
     pub const fn is_up(&self) -> bool {
         self.link.is_up()
+    }
+
+    /// The version that is spoken on the link and the features of the hub, while it is there.
+    #[must_use]
+    pub fn hub(&self) -> Option<(u16, u64)> {
+        self.is_up().then_some(self.hub)
+    }
+
+    /// Whether something has to be told.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.out.events.is_empty()
     }
 
     /// Messages without final receipt.
@@ -423,6 +438,7 @@ impl Node {
         };
         self.sender
             .limit(welcome.window_messages, welcome.window_bytes, known);
+        self.hub = (welcome.version, known);
         self.out.seen_wanted = known & features::SEEN != 0;
         self.max_payload = (welcome.max_payload as usize).min(MAX_PAYLOAD_BYTES);
         self.counters.links += 1;
@@ -496,8 +512,8 @@ impl Node {
                 },
             });
         }
-        while let Some(seq) = self.sender.poll_unsaid() {
-            let detail = "this hub is of an older version: it can't do that".to_owned();
+        while let Some((seq, what)) = self.sender.poll_unsaid() {
+            let detail = format!("not supported: {what}");
             self.finish(seq, Some(Final::One(Outcome::Refused, detail)));
         }
     }

@@ -175,7 +175,7 @@ pub struct Sender {
     /// What the hub on this link can do.
     features: u64,
     /// Can't be said to this hub; for the owner.
-    unsaid: Vec<u64>,
+    unsaid: Vec<(u64, &'static str)>,
     bytes: usize,
     next_seq: u64,
     /// Everything below was written on this connection, or is held back by `busy`.
@@ -323,7 +323,7 @@ impl Sender {
     ) -> u64 {
         let refusal = match (up, self.features & features::POLICIES) {
             (false, _) => Some("no link to the hub"),
-            (true, 0) => Some("this hub knows must-deliver only"),
+            (true, 0) => Some("not supported: policy"),
             _ => None,
         };
         let loose = LooseOptions {
@@ -343,9 +343,9 @@ impl Sender {
     }
 
     /// The next message that this hub has no words for: it is refused.
-    pub(super) fn poll_unsaid(&mut self) -> Option<u64> {
-        let seq = self.unsaid.pop()?;
-        self.take(seq).map(|_| seq)
+    pub(super) fn poll_unsaid(&mut self) -> Option<(u64, &'static str)> {
+        let (seq, what) = self.unsaid.pop()?;
+        self.take(seq).map(|_| (seq, what))
     }
 
     /// The connection is gone: everything unreceipted goes out again, oldest first [1].
@@ -385,11 +385,15 @@ impl Sender {
             let Some(message) = self.pending.get_mut(seq) else {
                 continue;
             };
-            let later = message.deliver_at_ms != 0;
-            if (later && self.features & features::DEFERRED == 0)
-                || (message.deadline_ms != 0 && !deadline)
-            {
-                self.unsaid.push(seq);
+            let unsaid = if message.deliver_at_ms != 0 && self.features & features::DEFERRED == 0 {
+                Some("deferred")
+            } else if message.deadline_ms != 0 && !deadline {
+                Some("deadline")
+            } else {
+                None
+            };
+            if let Some(what) = unsaid {
+                self.unsaid.push((seq, what));
                 continue;
             }
             Message::Send(Send {

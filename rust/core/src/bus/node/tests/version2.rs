@@ -106,7 +106,7 @@ fn policies_need_a_link_that_knows_them_and_a_lost_one_tells_what_is_known() {
     script.send_with("old hub", &DROPPABLE).unwrap();
     assert_eq!(
         script.ends(),
-        [(5, "Dropped this hub knows must-deliver only".to_owned())]
+        [(5, "Dropped not supported: policy".to_owned())]
     );
     assert!(script.written().is_empty());
 }
@@ -182,9 +182,15 @@ fn a_hub_of_version_1_gets_nothing_new() {
     }
     assert_eq!(script.written(), ["send 3 low 1 p x"]);
     script.take();
-    let ends: Vec<u64> = script.ends().into_iter().map(|(seq, _)| seq).collect();
-    assert_eq!(ends, [2, 1]);
+    assert_eq!(
+        script.ends(),
+        [
+            (2, "Refused not supported: deferred".to_owned()),
+            (1, "Refused not supported: deadline".to_owned())
+        ]
+    );
     assert_eq!(script.node.unreceipted(), 1);
+    assert_eq!(script.node.hub(), Some((1, 0)));
 }
 
 #[test]
