@@ -258,7 +258,7 @@ class Node:
         `expired`. `deliver_at` (a datetime or unix seconds) keeps it in the mailbox until then. `trace`
         records each hop of it for `zmqgame-cli trace`, if the hub can.
 
-        Raises NotSupportedByHub for what an older hub can't do (a policy, `ttl_s`, `deliver_at`): at the call,
+        Raises NotSupportedByHub for what an older hub can't do (policy, `ttl_s`, `deliver_at`): at the call,
         or for a message that was taken while no hub was there, in place of its receipt. (The receipts of
         `unicast_many` and `post` say `refused` then, with the detail `not supported: ...`.)
         """
