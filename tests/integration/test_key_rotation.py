@@ -153,7 +153,8 @@ async def test_keys_are_rotated_step_by_step_while_messages_flow(hub: HubProcess
 
 @pytest.mark.parametrize("transport", ["pyzmq", "native", "native-thread"])
 async def test_a_node_that_runs_takes_the_keys_of_the_hub_as_they_are_by_now(
-    hub: HubProcess, transport: str  # noqa: F811
+    hub: HubProcess,
+    transport: str,  # noqa: F811
 ) -> None:
     folder = hub.folder
     async with Node("op", hub.address, keys=node_keys(folder, "op"), transport=transport) as node:
