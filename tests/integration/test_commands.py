@@ -75,6 +75,14 @@ def test_up_prints_each_address(backend):
     assert "udp://127.0.0.1:" in text
 
 
+def test_send_keeps_for_later_and_takes_policies(backend):
+    assert "kept until its time" in backend.run("send", "--player", "bot-0001", "--at", "1h", "later")
+    shown = json.loads(backend.run("send", "--player", "bot-0001", "--policy", "droppable", "now", "--json"))
+    assert shown["outcome"] == "sent"
+    shown = json.loads(backend.run("send", "--player", "bot-0001", "--ttl", "1h", "soon", "--json"))
+    assert shown["outcome"] == "delivered"
+
+
 def test_send_to_an_online_player_is_delivered(backend):
     text = backend.run("send", "--player", "bot-0001", '{"gift": 100}')
     assert re.fullmatch(r"delivered +bot-0001   [\d.]+ ms   id cli-\S+-1/\d+/1\n", text)

@@ -15,6 +15,7 @@ from zmqgame.cli import _COMMANDS, cli, main
 from zmqgame.cli.context import Context, exit_code, print_records
 from zmqgame.cli.demo import Demo, Options
 from zmqgame.cli.names import borrowed_name, kept_name
+from zmqgame.cli.send import moment, seconds
 from zmqgame.cli.stage import Addresses, Stage
 from zmqgame.cli.up import usual_addresses
 from zmqgame.cli.view import Board, Screen
@@ -60,6 +61,10 @@ def test_a_typo_gets_a_suggestion_and_exit_2(capsys):
         (["send", "--player", "a", "--all", "x"], "exactly one of --player"),
         (["send", "--service", "manager", "--id", "a/1/1", "{}"], "--id is for messages"),
         (["send", "--player", "a", "--id", "nonsense", "x"], "is no message id"),
+        (["send", "--player", "a", "--ttl", "soon", "x"], "write 30s, 10m, 2h or 1d"),
+        (["send", "--player", "a", "--at", "tomorrow", "x"], "a date and time as"),
+        (["send", "--group", "a", "--at", "1h", "x"], "--at is for --player"),
+        (["send", "--service", "a", "--ttl", "1h", "x"], "a request has --timeout"),
         (["--set", "hub", "status"], "write TABLE.KEY=VALUE"),
         (["--set", "hub.lisen=x", "config", "check"], "unknown key hub.lisen"),
         (["keys", "new", "../x"], "NAME is a file name"),
@@ -303,3 +308,10 @@ def test_demo_keeps_only_in_an_empty_folder(capsys, tmp_path):
     (tmp_path / "x").write_text("")
     assert main(["demo", "--keep", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_time_to_come_is_a_length_or_a_date():
+    assert seconds("90s") == 90
+    assert seconds("1.5h") == 5_400
+    assert moment("10m", 1_000.0) == 1_600
+    assert moment("2027-01-01T20:00+00:00", 0.0) == 1_798_833_600

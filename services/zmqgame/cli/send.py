@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +26,7 @@ from zmqgame.cli.context import (
 if TYPE_CHECKING:
     from zmqgame_bus.messages import Receipt, Report
 
-GOOD = ("delivered", "stored")
+GOOD = ("delivered", "stored", "sent")
 SHOWN = 5
 _MEANS = {"stored": "offline, delivered at next login", "unknown": "no receipt in time; repeat with --id"}
 SECONDS = click.FloatRange(0.01, 3600)
@@ -35,6 +38,9 @@ Examples:
   echo 'maintenance in 5 min' | zmqgame-cli send --all   from stdin
   zmqgame-cli send --service manager '{{"op": "status"}}'  prints the reply
   zmqgame-cli send --id cli-lima-1/18/1 --player alice 'x'   the same message again, safely
+  zmqgame-cli send --player alice --at 2h 'happy hour'   delivered in two hours (or 2027-01-01T20:00)
+  zmqgame-cli send --group team-7 --ttl 10m 'raid now'   not delivered any more after ten minutes
+  zmqgame-cli send --all --policy droppable 'hello'      only to who is online and can take it now
 
 {EXIT_CODES}"""
 
@@ -55,6 +61,22 @@ Examples:
     help="How long to wait for receipts or the reply.",
 )
 @click.option("--id", "message_id", metavar="ID", help="Repeat the message with this id, safely.")
+@click.option(
+    "--ttl", "ttl", metavar="TIME", help="Not delivered after this long (30s, 10m, 2h, 1d): `expired`."
+)
+@click.option(
+    "--at", "at", metavar="WHEN", help="Deliver later, to --player: in 30s, 10m, 2h, 1d; or a date and time."
+)
+@click.option(
+    "--policy",
+    type=click.Choice(["must-deliver", "latest", "droppable"]),
+    default="must-deliver",
+    show_default=True,
+    help="latest: the newest of a key, when the player is there; droppable: now or not at all.",
+)
+@click.option(
+    "--key", default="", metavar="KEY", help="With --policy latest: newer messages of a key replace older."
+)
 @click.option("--text", "as_text", is_flag=True, help="Send the payload as text, even if it is JSON.")
 @json_option
 @click.pass_obj
@@ -67,6 +89,10 @@ def send(
     service: str | None,
     timeout_s: float,
     message_id: str | None,
+    ttl: str | None,
+    at: str | None,
+    policy: str,
+    key: str,
     as_text: bool,
     as_json: bool,
 ) -> None:
@@ -79,15 +105,47 @@ def send(
         raise click.UsageError("give exactly one of --player, --group, --all, --service")
     if message_id and service:
         raise click.UsageError("--id is for messages; a request is carried out at most once")
+    if service and (ttl or at or policy != "must-deliver"):
+        raise click.UsageError("--ttl, --at and --policy are for messages; a request has --timeout")
+    if at and not player:
+        raise click.UsageError("--at is for --player")
+    if message_id and policy != "must-deliver":
+        raise click.UsageError("--id is for must-deliver messages: others are never sent again")
+    options: dict[str, Any] = {"policy": policy, "key": key, "ttl_s": seconds(ttl) if ttl else None}
+    if at:
+        options["deliver_at"] = moment(at, time.time())
     body = _payload(payload, as_text)
     try:
         if service:
             code = run(_request(context, service, body, timeout_s, as_json))
         else:
-            code = run(_message(context, player, group, body, timeout_s, message_id, as_json))
+            code = run(_message(context, player, group, body, timeout_s, message_id, as_json, options))
     except ValueError as error:  # a name or a payload over a limit: nothing was sent
         raise click.UsageError(str(error)) from error
     finish(code)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def seconds(text: str) -> float:
+    """`10m` in seconds; UsageError for what is no time."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if found is None or not 0 < float(found[1]) * _UNITS[found[2]] <= 10 * 365 * 86_400:
+        raise click.UsageError(f"{text!r} is no length of time: write 30s, 10m, 2h or 1d (at most ten years)")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def moment(text: str, now: float) -> float:
+    """`2h` from `now`, or a date and time (of this machine's zone, if it names none), in unix seconds."""
+    if re.fullmatch(r"[\d.]+[smhd]", text):
+        return now + seconds(text)
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except ValueError:
+        raise click.UsageError(
+            f"{text!r} is no time: write 30s, 10m, 2h, 1d, or a date and time as 2027-01-01T20:00"
+        ) from None
 
 
 def _payload(text: str | None, as_text: bool) -> Any:
@@ -126,6 +184,7 @@ async def _message(
     timeout_s: float,
     message_id: str | None,
     as_json: bool,
+    options: dict[str, Any],
 ) -> int:
     from zmqgame_bus.messages import MessageId
 
@@ -134,25 +193,24 @@ async def _message(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--id") from error
     async with context.node(repeat=again) as node:
+        options = {**options, "timeout_s": timeout_s, "message_id": again, "trace": True}
         if player:
-            return _show_receipt(
-                player,
-                await node.unicast(player, body, timeout_s=timeout_s, message_id=again, trace=True),
-                as_json,
-            )
+            later = "deliver_at" in options
+            return _show_receipt(player, await node.unicast(player, body, **options), as_json, later)
         if group:
-            report = await node.multicast(group, body, timeout_s=timeout_s, message_id=again, trace=True)
+            report = await node.multicast(group, body, **options)
         else:
-            report = await node.broadcast(body, timeout_s=timeout_s, message_id=again, trace=True)
+            report = await node.broadcast(body, **options)
         return _show_report(report, as_json)
 
 
-def _show_receipt(player: str, receipt: Receipt, as_json: bool) -> int:
+def _show_receipt(player: str, receipt: Receipt, as_json: bool, later: bool) -> int:
     if as_json:
         shown = {"player": player, "outcome": receipt.outcome, "detail": receipt.detail}
         print_json({**shown, "latency_ms": receipt.latency_ms, "id": str(receipt.id)})
     else:
-        detail = receipt.detail or _MEANS.get(receipt.outcome, "")
+        kept = later and receipt.outcome == "stored"
+        detail = receipt.detail or ("kept until its time" if kept else _MEANS.get(receipt.outcome, ""))
         parts = [
             f"{receipt.outcome:<10} {player}",
             detail,
@@ -160,7 +218,7 @@ def _show_receipt(player: str, receipt: Receipt, as_json: bool) -> int:
             f"id {receipt.id}",
         ]
         print("   ".join(part for part in parts if part))
-    return DONE if receipt.acked else UNKNOWN if receipt.outcome == "unknown" else FAILED
+    return DONE if receipt.outcome in GOOD else UNKNOWN if receipt.outcome == "unknown" else FAILED
 
 
 def _show_report(report: Report, as_json: bool) -> int:
