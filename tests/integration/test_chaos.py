@@ -1,6 +1,5 @@
 """A slice of `make chaos`: some cycles on real processes, and that the checker bites."""
 
-import datetime
 import os
 import subprocess
 import sys
@@ -10,8 +9,8 @@ import orjson
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SEED = os.environ.get("CHAOS_SEED") or str(datetime.date.today().toordinal())
-"""Another one each day, so that all kinds of faults come over time; a failure says which."""
+SEED = os.environ.get("CHAOS_SEED") or "1"
+"""CHAOS_SEED gives another; `make chaos` tries many."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(115)]
 

@@ -48,8 +48,7 @@ impl Hub {
             .map_or((0, 0), |line| (line.queue.len(), line.queue_bytes));
         let full =
             messages >= self.config.queue_messages || queued + bytes > self.config.queue_bytes;
-        let store_full = self.mailbox.bytes + queued + bytes > self.config.store_bytes
-            || self.mailbox.backlog() >= MAX_BACKLOG;
+        let store_full = self.store_full(queued + bytes);
         match player.phase {
             Phase::Offline if self.hold && full => Err(Detail::Starting),
             Phase::Offline if self.hold => Ok(()),
@@ -59,6 +58,12 @@ impl Hub {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether what waits for the store leaves no room for so many bytes more.
+    pub(super) fn store_full(&self, bytes: usize) -> bool {
+        self.mailbox.bytes + bytes > self.config.store_bytes
+            || self.mailbox.backlog() >= MAX_BACKLOG
     }
 
     /// What needs no line to be said of a message.

@@ -187,19 +187,18 @@ impl Hub {
         }
     }
 
-    /// A must-deliver send came.
+    /// A send came; only must-deliver ones are timed.
     pub(super) fn note_send(&mut self, session: u32, seq: u64, target: &str, traced: bool) {
-        if seq > SEQ_BITS {
-            return;
-        }
         let now_us = self.now_us();
         let sender = self.sessions.get(session);
         let (node_key, epoch, node) = (sender.node_key, sender.epoch, &sender.name);
-        let all = &mut self.observed.arrivals;
-        if all.len() <= session as usize {
-            all.resize_with(session as usize + 1, Arrivals::default);
+        if seq <= SEQ_BITS {
+            let all = &mut self.observed.arrivals;
+            if all.len() <= session as usize {
+                all.resize_with(session as usize + 1, Arrivals::default);
+            }
+            all[session as usize].came(epoch, seq, now_us, self.config.window_messages as usize);
         }
-        all[session as usize].came(epoch, seq, now_us, self.config.window_messages as usize);
         let id = MessageId {
             node_key,
             epoch,

@@ -162,8 +162,7 @@ impl Hub {
         let Some(at) = self.players.intern(name, self.config.max_players) else {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Players);
         };
-        let store_full = self.mailbox.bytes + send.payload.len() > self.config.store_bytes;
-        let room = if send.deliver_at_ms != 0 && store_full {
+        let room = if send.deliver_at_ms != 0 && self.store_full(send.payload.len()) {
             Err(Detail::StoreBusy)
         } else {
             self.may_enter(session, at, send)
