@@ -254,10 +254,10 @@ class Node:
 
         `policy`: `must-deliver` is acked and stored for a player who is offline; `latest` (the newest of a
         `key` replaces older ones that wait) and `droppable` go out when the player is online and there is
-        room, and their receipts say `sent` or `dropped`; the one of a `latest` that is kept for a player who is
-        away comes when it goes out, or is replaced, or after an hour: give `timeout_s`. After `ttl_s` the hub does not deliver it any more:
-        `expired`. `deliver_at` (a datetime or unix seconds) keeps it in the mailbox until then. `trace`
-        records each hop of it for `zmqgame-cli trace`, if the hub can.
+        room, and their receipts say `sent` or `dropped`; that of a `latest` for a player who is away comes
+        when it goes out, is replaced, or after an hour: give `timeout_s`. After `ttl_s` the hub does not
+        deliver it any more: `expired`. `deliver_at` (a datetime or unix seconds) keeps it in the mailbox
+        until then. `trace` records each hop of it for `zmqgame-cli trace`, if the hub can.
 
         Raises NotSupportedByHub for what an older hub can't do (policy, `ttl_s`, `deliver_at`): at the call,
         or for a message that was taken while no hub was there, in place of its receipt. (The receipts of
