@@ -269,9 +269,9 @@ impl StoreBatch {
     }
 }
 
-fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>> {
+/// The operations that bring a payload.
+fn carrying<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>> {
     match op {
-        StoreOp::Open { hub_epoch, unix_ms } => ("open", hub_epoch, unix_ms).into_pyobject(py),
         StoreOp::Append {
             player,
             id,
@@ -279,27 +279,18 @@ fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>
             content,
             payload,
             first,
-        } => {
-            let payload = PyBytes::new(py, payload);
-            let content = *content as u8;
-            let MessageId {
-                node_key,
-                epoch,
-                seq,
-            } = id;
-            (
-                "append",
-                &**player,
-                node_key,
-                epoch,
-                seq,
-                deadline_ms,
-                content,
-                payload,
-                first,
-            )
-                .into_pyobject(py)
-        }
+        } => (
+            "append",
+            &**player,
+            id.node_key,
+            id.epoch,
+            id.seq,
+            deadline_ms,
+            *content as u8,
+            PyBytes::new(py, payload),
+            first,
+        )
+            .into_pyobject(py),
         StoreOp::Defer {
             player,
             id,
@@ -321,6 +312,14 @@ fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>
             first,
         )
             .into_pyobject(py),
+        _ => unreachable!("operation() gives only what carries a payload"),
+    }
+}
+
+fn operation<'py>(py: Python<'py>, op: &StoreOp) -> PyResult<Bound<'py, PyTuple>> {
+    match op {
+        StoreOp::Open { hub_epoch, unix_ms } => ("open", hub_epoch, unix_ms).into_pyobject(py),
+        StoreOp::Append { .. } | StoreOp::Defer { .. } => carrying(py, op),
         StoreOp::Due { unix_ms, limit } => ("due", unix_ms, limit).into_pyobject(py),
         StoreOp::Expire { unix_ms, limit } => ("expire", unix_ms, limit).into_pyobject(py),
         StoreOp::Admin { json } => ("admin", json).into_pyobject(py),

@@ -250,15 +250,10 @@ def emit_sent(emitter: Emitter, sender: str, record: SentRecord) -> None:
     )
 
 
-async def serve(process: Process) -> None:
-    """The process, from its start to its drain."""
-    config = process.config.table(GameConfig)
-    keyring = Keyring(process.config)
-    check_public(process.config)
-    rules_class = load_rules(config.rules, process.config.source("game.rules"))
-    emitter = open_emitter(process)
+def open_node(process: Process, keyring: Keyring, emitter: Emitter) -> Node:
+    """This server's node, with a row of messages for each receipt."""
     bus = process.config.table(BusConfig)
-    node = Node(
+    return Node(
         process.name,
         bus.hub,
         roles=("game",),
@@ -267,6 +262,16 @@ async def serve(process: Process) -> None:
         on_receipt=lambda record: emit_sent(emitter, process.name, record),
         transport=bus.transport_of("game"),
     )
+
+
+async def serve(process: Process) -> None:
+    """The process, from its start to its drain."""
+    config = process.config.table(GameConfig)
+    keyring = Keyring(process.config)
+    check_public(process.config)
+    rules_class = load_rules(config.rules, process.config.source("game.rules"))
+    emitter = open_emitter(process)
+    node = open_node(process, keyring, emitter)
     records = RecordFolder(process.state_dir / "records", config.records_keep)
     matches = Matches(
         rules_class,

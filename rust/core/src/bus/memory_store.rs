@@ -17,6 +17,19 @@ pub struct MemoryMailbox {
     pub accepted: BTreeMap<u64, (u64, u64)>,
 }
 
+impl MemoryMailbox {
+    fn marks(&self) -> Vec<Mark> {
+        let marks = self.accepted.iter();
+        marks
+            .map(|(key, (epoch, seq))| Mark {
+                node_key: *key,
+                epoch: *epoch,
+                seq: *seq,
+            })
+            .collect()
+    }
+}
+
 /// A message that is delivered later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deferred {
@@ -117,20 +130,7 @@ impl MemoryStore {
                 payload,
                 first,
                 ..
-            } => {
-                let deferred = matches!(op, StoreOp::Defer { .. });
-                return match self.takes(player, *id, payload.len(), *first, deferred) {
-                    Ok(true) if deferred => self.defer(op),
-                    Ok(true) => self.append(op),
-                    Ok(false) if deferred || self.has_row(player, *id) => StoreDone::Appended,
-                    Ok(false) => StoreDone::Passed,
-                    Err(why) => {
-                        let of_list = (deferred, player.clone(), id.node_key);
-                        self.refused.insert(of_list, why.clone());
-                        why
-                    }
-                };
-            }
+            } => return self.add(op, player, *id, payload.len(), *first),
             StoreOp::Due { unix_ms, limit } => return self.due(*unix_ms, *limit as usize),
             StoreOp::Expire { unix_ms, limit } => return self.expire(*unix_ms, *limit as usize),
             StoreOp::Admin { .. } => {
@@ -142,15 +142,9 @@ impl MemoryStore {
                 limit,
             } => return self.read(player, *after_row, *limit as usize),
             StoreOp::Accepted { player } => {
-                let marks = self.mailbox(player).accepted.iter();
-                let marks = marks
-                    .map(|(key, (epoch, seq))| Mark {
-                        node_key: *key,
-                        epoch: *epoch,
-                        seq: *seq,
-                    })
-                    .collect();
-                return StoreDone::Marks { marks };
+                return StoreDone::Marks {
+                    marks: self.mailbox(player).marks(),
+                };
             }
             StoreOp::Settle { player, up_to } => {
                 self.mailbox(player).rows.retain(|row| row.row > *up_to)
@@ -161,15 +155,7 @@ impl MemoryStore {
                 sender,
                 epoch,
                 seq,
-            } => {
-                self.mailbox(player)
-                    .accepted
-                    .retain(|key, mark| key != sender || *mark > (*epoch, *seq));
-                let pair = (player.clone(), *sender);
-                if self.deferred_marks.get(&pair) <= Some(&(*epoch, *seq)) {
-                    self.deferred_marks.remove(&pair);
-                }
-            }
+            } => self.trim(player, *sender, (*epoch, *seq)),
             StoreOp::Know { player } => {
                 self.known.insert(player.clone());
             }
@@ -187,6 +173,39 @@ impl MemoryStore {
             }
         }
         StoreDone::Done
+    }
+
+    /// Appends or defers, unless a mark or a limit is against it.
+    fn add(
+        &mut self,
+        op: &StoreOp,
+        player: &Arc<str>,
+        id: MessageId,
+        bytes: usize,
+        first: bool,
+    ) -> StoreDone {
+        let deferred = matches!(op, StoreOp::Defer { .. });
+        match self.takes(player, id, bytes, first, deferred) {
+            Ok(true) if deferred => self.defer(op),
+            Ok(true) => self.append(op),
+            Ok(false) if deferred || self.has_row(player, id) => StoreDone::Appended,
+            Ok(false) => StoreDone::Passed,
+            Err(why) => {
+                let of_list = (deferred, player.clone(), id.node_key);
+                self.refused.insert(of_list, why.clone());
+                why
+            }
+        }
+    }
+
+    fn trim(&mut self, player: &Arc<str>, sender: u64, up_to: (u64, u64)) {
+        self.mailbox(player)
+            .accepted
+            .retain(|key, mark| *key != sender || *mark > up_to);
+        let pair = (player.clone(), sender);
+        if self.deferred_marks.get(&pair) <= Some(&up_to) {
+            self.deferred_marks.remove(&pair);
+        }
     }
 
     fn open(&mut self, hub_epoch: u32) -> StoreDone {

@@ -29,29 +29,7 @@ pub(super) fn from_hub<'a>(
         0x44 => Message::Bound {
             bound: from.list("bound", MAX_LIST_ITEMS)?,
         },
-        0x46 => {
-            let login = from.u64("login")?;
-            Message::LogoutDone {
-                login,
-                player: from.name("player")?,
-            }
-        }
-        0x47 => {
-            let login = from.u64("login")?;
-            Message::Drop {
-                login,
-                player: from.name("player")?,
-                why: from.text("why", MAX_TEXT_BYTES)?,
-            }
-        }
-        0x48 => {
-            let (binding, up_to) = (from.u64("binding")?, MessageId::read(from)?);
-            Message::Forget {
-                binding,
-                up_to,
-                player: from.name("player")?,
-            }
-        }
+        0x46..=0x48 => read_for_host(header, from)?,
         0x49 => Message::Presence {
             snapshot: mark,
             events: from.list("events", MAX_LIST_ITEMS)?,
@@ -79,6 +57,26 @@ pub(super) fn from_hub<'a>(
                 u64::from(kind),
             ));
         }
+    })
+}
+
+/// The kinds that tell a node about one player that it hosts.
+fn read_for_host<'a>(header: &Header, from: &mut Reader<'a>) -> Result<Message<'a>, WireError> {
+    if header.kind == 0x48 {
+        let (binding, up_to) = (from.u64("binding")?, MessageId::read(from)?);
+        let player = from.name("player")?;
+        return Ok(Message::Forget {
+            binding,
+            up_to,
+            player,
+        });
+    }
+    let (login, player) = (from.u64("login")?, from.name("player")?);
+    Ok(if header.kind == 0x46 {
+        Message::LogoutDone { login, player }
+    } else {
+        let why = from.text("why", MAX_TEXT_BYTES)?;
+        Message::Drop { login, player, why }
     })
 }
 

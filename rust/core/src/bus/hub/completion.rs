@@ -27,43 +27,8 @@ impl Hub {
             self.players.get_mut(player).line().ops -= 1;
         }
         match (purpose, done) {
-            (
-                Purpose::Open,
-                StoreDone::Opened {
-                    hub_epoch_highest,
-                    roster,
-                    groups,
-                    next_due_ms,
-                },
-            ) => {
-                self.clock.next_due = next_due_ms;
-                self.opened(hub_epoch_highest, roster, groups);
-            }
-            (
-                Purpose::Append {
-                    player,
-                    id,
-                    from,
-                    grouped,
-                    flush,
-                    again,
-                    deferred,
-                },
-                done,
-            ) => {
-                let to = Recipient {
-                    from,
-                    id,
-                    grouped,
-                    player,
-                };
-                let fate = Fate {
-                    flush,
-                    again,
-                    deferred,
-                };
-                self.appended(to, fate, &done);
-            }
+            (Purpose::Open, done) => self.open_done(done),
+            (append @ Purpose::Append { .. }, done) => self.append_done(append, &done),
             (Purpose::Read { player, binding }, StoreDone::Rows { rows, end }) => {
                 self.rows_read(player, binding, rows, end);
                 self.read_ended();
@@ -101,6 +66,46 @@ impl Hub {
                 self.store_answered(session, call, &json);
             }
             _ => {}
+        }
+    }
+
+    fn append_done(&mut self, purpose: Purpose, done: &StoreDone) {
+        let Purpose::Append {
+            player,
+            id,
+            from,
+            grouped,
+            flush,
+            again,
+            deferred,
+        } = purpose
+        else {
+            return;
+        };
+        let to = Recipient {
+            from,
+            id,
+            grouped,
+            player,
+        };
+        let fate = Fate {
+            flush,
+            again,
+            deferred,
+        };
+        self.appended(to, fate, done);
+    }
+
+    fn open_done(&mut self, done: StoreDone) {
+        if let StoreDone::Opened {
+            hub_epoch_highest,
+            roster,
+            groups,
+            next_due_ms,
+        } = done
+        {
+            self.clock.next_due = next_due_ms;
+            self.opened(hub_epoch_highest, roster, groups);
         }
     }
 
