@@ -36,7 +36,11 @@ class Bench:
         self.folder = folder
         self.quick = quick
         self.rounds = 3 if quick else 7
-        self.load = native_load()
+
+    @property
+    def load(self) -> str:
+        """The load generator of native clients."""
+        return native_load()
 
     @contextmanager
     def hub(self, name: str, **options: Any) -> Iterator[tuple[str, int]]:

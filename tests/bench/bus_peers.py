@@ -6,6 +6,7 @@ Servers run on core 0 and clients on core 1, ours and the peers' alike; on one c
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -60,6 +61,7 @@ def hub_process(pipe: Connection, folder: str, options: dict[str, Any]) -> None:
         until_closed(pipe)
 
 
+@functools.cache
 def native_load() -> str:
     """Build `zmqgame-load`; its path."""
     _build(["cargo", "build", "--quiet", "--release", "--locked", "-p", "zmqgame-bench"], _ROOT)
