@@ -100,7 +100,7 @@ def messages(bench: Bench, players: int) -> Iterator[Row]:
     with beside_nats(bench) as (ours, theirs):
         ours("host", players=PLAYERS)
         theirs("host")
-        # One player may have 256 messages under way.
+        # More than the hub delivers to one player ahead of its acks would be stored.
         window = {"window": 192} if players == 1 else {}
         near, peer = ours("send", name="sender", players=players, **window), theirs("send")
         rounds = bench.alternate(
