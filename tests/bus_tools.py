@@ -36,6 +36,11 @@ async def until(condition: Callable[[], object], what: str = "", deadline_s: flo
         await asyncio.sleep(0.005)
 
 
+def _stands_still(pid: int) -> bool:
+    states = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
+
+
 class HubProcess:
     """`zmqgame-hub`, that can be killed and started again at the same address."""
 
@@ -63,8 +68,13 @@ class HubProcess:
         return self
 
     def signal(self, number: int) -> None:
+        """Send a signal; SIGSTOP returns when every thread stands still."""
         assert self.process is not None
         self.process.send_signal(number)
+        end = time.monotonic() + DEADLINE_S
+        while number == signal.SIGSTOP and not _stands_still(self.process.pid):
+            assert time.monotonic() < end, "the hub does not stop"
+            time.sleep(0.001)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -79,10 +79,16 @@ async def test_sent_to_who_is_online_without_ack_and_without_cursor(hub: HubProc
 
 async def test_dropped_with_the_reason(hub: HubProcess) -> None:
     async with node(hub, "game") as game, node(hub, "ops") as ops:
-        for policy in ("latest", "droppable"):
-            outcome, detail = ended(await unicast(ops, "nobody", "x", policy=policy))
-            assert outcome == "dropped"
-            assert "online" in detail
+        outcome, detail = ended(await unicast(ops, "nobody", "x", policy="droppable"))
+        assert outcome == "dropped"
+        assert "online" in detail
+        first = asyncio.create_task(unicast(ops, "nobody", "x", policy="latest", key="k"))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(unicast(ops, "nobody", "y", policy="latest", key="k", ttl_s=1))
+        outcome, detail = ended(await asyncio.wait_for(first, DEADLINE_S))
+        assert outcome == "dropped"
+        assert "newer" in detail
+        assert ended(await asyncio.wait_for(second, DEADLINE_S))[0] == "expired"
         host, alice = Host(game, ack=False), Client()
         await host.attach("alice", alice)
         # More than may be unacked: something waits ahead.
