@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import signal
 import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -190,6 +191,10 @@ async def test_what_an_old_hub_can_not_do_is_an_error_of_the_call(
 @pytest.mark.usefixtures("transport")
 async def test_what_was_taken_before_the_old_hub_was_known_ends_the_same_way(old_hub: OldHub) -> None:
     node = Node("game-1", old_hub.address)
+    # It listens, so that the node can connect, and says nothing.
+    old_hub.process.send_signal(signal.SIGSTOP)
+    stat = Path(f"/proc/{old_hub.process.pid}/stat")
+    await until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
     starting = asyncio.create_task(node.start(20))
     await asyncio.sleep(0)
     told: list[Receipt] = []
@@ -198,6 +203,8 @@ async def test_what_was_taken_before_the_old_hub_was_known_ends_the_same_way(old
     soon = asyncio.create_task(node.unicast("amy", "x", ttl_s=60))
     loose = asyncio.create_task(node.unicast("amy", "x", policy="droppable"))
     node.post("amy", "x", ttl_s=60, on_receipt=told.append)
+    await asyncio.sleep(0.01)  # All are taken.
+    old_hub.process.send_signal(signal.SIGCONT)
     await starting
     for task, feature in ((later, "deferred"), (soon, "deadline")):
         with pytest.raises(NotSupportedByHub) as error:
