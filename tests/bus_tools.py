@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,8 @@ class HubProcess:
         if self.process is not None and self.process.poll() is None:
             self.signal(signal.SIGCONT)
             self.kill()
+        if self.log.exists():
+            print(self.log.read_text()[-4_000:])  # shown with a test that fails
 
 
 class Client:
@@ -148,3 +151,14 @@ class Host:
         mark = client.cursor.get(up_to.node_key)
         if mark is not None and mark <= up_to:
             del client.cursor[up_to.node_key]
+
+
+@asynccontextmanager
+async def node(hub: HubProcess, name: str, **options: object) -> AsyncIterator[Node]:
+    """A started node, closed at the end."""
+    made = Node(name, hub.address, **options)
+    await made.start(DEADLINE_S)
+    try:
+        yield made
+    finally:
+        await made.close(0.5)

@@ -24,7 +24,8 @@ HELLO, SEND, LOGIN, REGISTER, LOGOUT, ACK, PING, PONG, BYE = (
 )
 WELCOME, RECEIPT, BOUND, DELIVER, LOGOUT_DONE, ERROR = 0x41, 0x42, 0x44, 0x45, 0x46, 0x4D
 TEXT, LAST = 0b001, 0b100
-OUTCOMES = {1: "delivered", 2: "stored", 4: "refused"}
+OUTCOMES = {1: "delivered", 2: "stored", 4: "refused", 5: "busy"}
+RESEND = 0b100
 
 
 def text(value: str) -> bytes:
@@ -78,6 +79,7 @@ class Foreign:
         self.epoch = time.time_ns() // 1_000_000
         self.seq = 1
         self.inbox: list[tuple[int, int, Fields]] = []
+        self.sent: dict[int, bytes] = {}
 
     def write(self, *messages: bytes) -> None:
         self.socket.send(b"".join(messages))  # one frame is one batch, without an empty delimiter
@@ -129,15 +131,20 @@ class Foreign:
 
     def send(self, player: str, payload: str) -> int:
         seq, self.seq = self.seq, self.seq + 1
-        body = struct.pack("<QQQB", seq, seq, 0, 0) + text(player) + text("") + text(payload)
-        self.write(message(SEND, body, TEXT))
+        self.sent[seq] = struct.pack("<QQQB", seq, seq, 0, 0) + text(player) + text("") + text(payload)
+        self.write(message(SEND, self.sent[seq], TEXT))
         return seq
 
     def receipt(self, seq: int) -> tuple[str, str]:
-        _, fields = self.next(RECEIPT)
-        [(got, outcome, detail)] = fields.list(lambda: (*fields.take("QB"), fields.text()))
-        assert got == seq
-        return OUTCOMES[outcome], detail
+        for _ in range(50):
+            _, fields = self.next(RECEIPT)
+            ((got, outcome, detail),) = fields.list(lambda f=fields: (*f.take("QB"), f.text()))
+            assert got == seq
+            if OUTCOMES[outcome] != "busy":
+                return OUTCOMES[outcome], detail
+            time.sleep(0.1)  # busy is not final
+            self.write(message(SEND, self.sent[seq], TEXT | RESEND))
+        raise SystemExit(f"still busy: {detail}")
 
     def deliver(self) -> tuple[tuple[int, int, int], tuple[int, int], str]:
         flags, fields = self.next(DELIVER)

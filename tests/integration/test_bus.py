@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from zmqgame_bus.errors import (
 from zmqgame_bus.messages import MessageId, Receipt, Request
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
+from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, node, transport, until  # noqa: F401
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
 
@@ -33,16 +32,6 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
     hub = HubProcess(tmp_path, "mailbox.durability=process-crash", "hub.node_grace_ms=300").start()
     yield hub
     hub.close()
-
-
-@asynccontextmanager
-async def node(hub: HubProcess, name: str, **options: object) -> AsyncIterator[Node]:
-    made = Node(name, hub.address, **options)
-    await made.start(DEADLINE_S)
-    try:
-        yield made
-    finally:
-        await made.close(0.5)
 
 
 async def committed(asking: Node) -> None:

@@ -1,8 +1,7 @@
 """Many messages at once, plain functions as handlers, cancelled requests, presence over a pause."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from zmqgame_bus.errors import RequestFailed, WindowFull
 from zmqgame_bus.messages import Delivery, MessageId, Receipt, Request, SentRecord
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import DEADLINE_S, HubProcess, transport, until  # noqa: F401
+from tests.bus_tools import DEADLINE_S, HubProcess, node, transport, until  # noqa: F401
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
 
@@ -20,16 +19,6 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
     hub = HubProcess(tmp_path, "mailbox.durability=process-crash", "hub.node_grace_ms=300").start()
     yield hub
     hub.close()
-
-
-@asynccontextmanager
-async def node(hub: HubProcess, name: str, **options: object) -> AsyncIterator[Node]:
-    made = Node(name, hub.address, **options)
-    await made.start(DEADLINE_S)
-    try:
-        yield made
-    finally:
-        await made.close(0.5)
 
 
 class Crowd:

@@ -2,15 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from zmqgame_bus.node import Node
 
-from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
+from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, node, transport, until  # noqa: F401
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
 
@@ -20,16 +18,6 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
     hub = HubProcess(tmp_path, "mailbox.durability=process-crash").start()
     yield hub
     hub.close()
-
-
-@asynccontextmanager
-async def node(hub: HubProcess, name: str) -> AsyncIterator[Node]:
-    made = Node(name, hub.address)
-    await made.start(DEADLINE_S)
-    try:
-        yield made
-    finally:
-        await made.close(0.5)
 
 
 async def test_what_is_over_its_time_is_not_shown_at_login(hub: HubProcess) -> None:

@@ -1,15 +1,14 @@
 """`latest` and `droppable` from Python through a hub, on each transport: sent or dropped, not in the way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from zmqgame_bus.messages import Receipt, Report
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
+from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, node, transport, until  # noqa: F401
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
 POLICY_SEQ = 1 << 63
@@ -20,16 +19,6 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
     hub = HubProcess(tmp_path, "mailbox.durability=process-crash").start()
     yield hub
     hub.close()
-
-
-@asynccontextmanager
-async def node(hub: HubProcess, name: str, **options: object) -> AsyncIterator[Node]:
-    made = Node(name, hub.address, **options)
-    await made.start(DEADLINE_S)
-    try:
-        yield made
-    finally:
-        await made.close(0.5)
 
 
 async def unicast(sender: Node, player: str, payload: str, **options: object) -> Receipt:

@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 from zmqgame.cli import _COMMANDS, cli, main
 from zmqgame.cli.context import Context, exit_code, print_records
 from zmqgame.cli.demo import Demo, Options
 from zmqgame.cli.names import borrowed_name, kept_name
-from zmqgame.cli.send import moment, seconds
 from zmqgame.cli.stage import Addresses, Stage
+from zmqgame.cli.times import Duration, Moment
 from zmqgame.cli.up import usual_addresses
 from zmqgame.cli.view import Board, Screen
 from zmqgame_bus.config import load
@@ -61,8 +62,8 @@ def test_a_typo_gets_a_suggestion_and_exit_2(capsys):
         (["send", "--player", "a", "--all", "x"], "exactly one of --player"),
         (["send", "--service", "manager", "--id", "a/1/1", "{}"], "--id is for messages"),
         (["send", "--player", "a", "--id", "nonsense", "x"], "is no message id"),
-        (["send", "--player", "a", "--ttl", "soon", "x"], "write 30s, 10m, 2h or 1d"),
-        (["send", "--player", "a", "--at", "tomorrow", "x"], "a date and time as"),
+        (["send", "--player", "a", "--ttl", "soon", "x"], "a number and s, m, h or d"),
+        (["send", "--player", "a", "--at", "tomorrow", "x"], "a date and time: "),
         (["send", "--group", "a", "--at", "1h", "x"], "--at is for --player"),
         (["send", "--service", "a", "--ttl", "1h", "x"], "a request has --timeout"),
         (["--set", "hub", "status"], "write TABLE.KEY=VALUE"),
@@ -310,8 +311,12 @@ def test_demo_keeps_only_in_an_empty_folder(capsys, tmp_path):
     assert "is not empty" in capsys.readouterr().err
 
 
-def test_a_time_to_come_is_a_length_or_a_date():
-    assert seconds("90s") == 90
-    assert seconds("1.5h") == 5_400
-    assert moment("10m", 1_000.0) == 1_600
-    assert moment("2027-01-01T20:00+00:00", 0.0) == 1_798_833_600
+def test_times_are_lengths_or_dates():
+    assert Duration().convert("90s", None, None) == 90
+    assert Duration().convert("1.5h", None, None) == 5_400
+    when = Moment(lambda: 1_000.0)
+    assert when.convert("10m", None, None) == 1_600
+    assert when.convert("2027-01-01T20:00+00:00", None, None) == 1_798_833_600
+    for wrong in ("soon", "0s", "9999d", "-1h"):
+        with pytest.raises(click.BadParameter):
+            Duration().convert(wrong, None, None)

@@ -154,7 +154,6 @@ impl Knobs {
             2 => prng.between(1_000, 4_000),
             _ => prng.between(4_000, 20_000),
         };
-        let limits = HubConfig::default();
         let knobs = Self {
             senders: prng.between(1, 3) as usize,
             hosts: prng.between(2, 4) as usize,
@@ -174,29 +173,7 @@ impl Knobs {
             store_fail_ms: every(prng),
             notice_ms: prng.between(1, 8_000),
             faults_until_ms: prng.between(3_000, 20_000),
-            store_away_ms: 0,
-            not_writable_ms: 0,
-            hold_up_ms: 0,
-            silent_cuts: false,
-            burst: 1,
-            window: limits.window_messages,
-            cursor_senders: limits.cursor_senders,
-            link_bytes: limits.link_bytes,
-            store_bytes: limits.store_bytes,
-            broadcast_per_mille: 0,
-            club_per_mille: 0,
-            clock_ahead_ms: 0,
-            partition_ms: 0,
-            slow_node_ms: 0,
-            wall_off_ms: 0,
-            wall_jump_ms: 0,
-            store_limit_bytes: 0,
-            deadline_per_mille: 0,
-            deadline_ms: 0,
-            defer_per_mille: 0,
-            defer_ms: 0,
-            quota_messages: 0,
-            quota_bytes: 0,
+            ..Self::calm(0, 0, 0)
         };
         if seed < FIRST_WITH_ALL {
             return knobs;

@@ -8,7 +8,6 @@ sender; so one lost and another doubled show too, although the counts agree.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ import click
 import orjson
 
 from zmqgame.cli.context import EXIT_CODES, FAILED, Context, finish, json_option, print_json, run
+from zmqgame.cli.times import Duration
 
 if TYPE_CHECKING:
     from zmqgame_bus.node import Node
@@ -27,7 +27,6 @@ SETTLE_S: Final = 10.0
 """What was acked a moment ago is in ClickHouse in a second or two; how long a difference may last."""
 
 _WRAP: Final = (1 << 64) - 1
-_AGE: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 EPILOG = f"""\b
 Examples:
@@ -151,23 +150,13 @@ def accounts(rows: Iterable[Mapping[str, Any]], waiting: Iterable[Mapping[str, A
     return sorted(found.values(), key=lambda account: (account.agrees, account.sender))
 
 
-class _Age(click.ParamType):  # type: ignore[type-arg]
-    name = "AGE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value))
-        if match is None:
-            self.fail(f"{value!r}: write a number and s, m, h or d, such as 1d", param, ctx)
-        return float(match[1]) * _AGE[match[2]]
-
-
 @click.group(epilog=EPILOG)
 def audit() -> None:
     """Prove that nothing was lost or came twice."""
 
 
 @audit.command(epilog=EPILOG)
-@click.option("--since", "age_s", type=_Age(), default=None, help="Figures of the last 90s, 5m, 1h, 1d.")
+@click.option("--since", "age_s", type=Duration(), default=None, help="Figures of the last 90s, 5m, 1h, 1d.")
 @click.option("--by", type=click.Choice(["all", "sender"]), default="all", show_default=True)
 @click.option(
     "--settle",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +20,7 @@ from zmqgame.cli.context import (
     print_json,
     run,
 )
+from zmqgame.cli.times import Duration, Moment
 
 if TYPE_CHECKING:
     from zmqgame_bus.messages import Receipt, Report
@@ -54,7 +53,7 @@ Examples:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.01, 3600),
+    type=SECONDS,
     default=10.0,
     show_default=True,
     metavar="S",
@@ -62,10 +61,13 @@ Examples:
 )
 @click.option("--id", "message_id", metavar="ID", help="Repeat the message with this id, safely.")
 @click.option(
-    "--ttl", "ttl", metavar="TIME", help="Not delivered after this long (30s, 10m, 2h, 1d): `expired`."
+    "--ttl", "ttl_s", type=Duration(), help="Not delivered after this long (30s, 10m, 2h, 1d): `expired`."
 )
 @click.option(
-    "--at", "at", metavar="WHEN", help="Deliver later, to --player: in 30s, 10m, 2h, 1d; or a date and time."
+    "--at",
+    "deliver_at",
+    type=Moment(time.time),
+    help="Deliver later, to --player: in 30s, 10m, 2h, 1d; or a date and time.",
 )
 @click.option(
     "--policy",
@@ -89,8 +91,8 @@ def send(
     service: str | None,
     timeout_s: float,
     message_id: str | None,
-    ttl: str | None,
-    at: str | None,
+    ttl_s: float | None,
+    deliver_at: float | None,
     policy: str,
     key: str,
     as_text: bool,
@@ -105,15 +107,15 @@ def send(
         raise click.UsageError("give exactly one of --player, --group, --all, --service")
     if message_id and service:
         raise click.UsageError("--id is for messages; a request is carried out at most once")
-    if service and (ttl or at or policy != "must-deliver"):
+    if service and (ttl_s or deliver_at or policy != "must-deliver"):
         raise click.UsageError("--ttl, --at and --policy are for messages; a request has --timeout")
-    if at and not player:
+    if deliver_at and not player:
         raise click.UsageError("--at is for --player")
     if message_id and policy != "must-deliver":
         raise click.UsageError("--id is for must-deliver messages: others are never sent again")
-    options: dict[str, Any] = {"policy": policy, "key": key, "ttl_s": seconds(ttl) if ttl else None}
-    if at:
-        options["deliver_at"] = moment(at, time.time())
+    options: dict[str, Any] = {"policy": policy, "key": key, "ttl_s": ttl_s}
+    if deliver_at:
+        options["deliver_at"] = deliver_at
     body = _payload(payload, as_text)
     try:
         if service:
@@ -123,29 +125,6 @@ def send(
     except ValueError as error:  # a name or a payload over a limit: nothing was sent
         raise click.UsageError(str(error)) from error
     finish(code)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def seconds(text: str) -> float:
-    """`10m` in seconds; UsageError for what is no time."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if found is None or not 0 < float(found[1]) * _UNITS[found[2]] <= 10 * 365 * 86_400:
-        raise click.UsageError(f"{text!r} is no length of time: write 30s, 10m, 2h or 1d (at most ten years)")
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def moment(text: str, now: float) -> float:
-    """`2h` from `now`, or a date and time (of this machine's zone, if it names none), in unix seconds."""
-    if re.fullmatch(r"[\d.]+[smhd]", text):
-        return now + seconds(text)
-    try:
-        return datetime.fromisoformat(text).astimezone().timestamp()
-    except ValueError:
-        raise click.UsageError(
-            f"{text!r} is no time: write 30s, 10m, 2h, 1d, or a date and time as 2027-01-01T20:00"
-        ) from None
 
 
 def _payload(text: str | None, as_text: bool) -> Any:

@@ -42,6 +42,13 @@ pub fn small(hub_epoch: u32) -> HubConfig {
     }
 }
 
+/// A world with a sender, a host, and the player `p` known and offline.
+pub fn known() -> (World, Node, Node) {
+    let mut world = World::new();
+    let (sender, host) = world.known();
+    (world, sender, host)
+}
+
 impl World {
     pub fn new() -> Self {
         Self::with(small(1), MemoryStore::default())
@@ -217,6 +224,15 @@ impl World {
             },
         );
         node
+    }
+
+    /// A sender, a host, and `p`, known and offline.
+    pub fn known(&mut self) -> (Node, Node) {
+        let (sender, host) = (self.node("sender", 1), self.node("host", 1));
+        let (login, _) = self.login(&host, "p");
+        self.logout(&host, "p", login, &[]);
+        self.take(&host);
+        (sender, host)
     }
 
     pub fn drop_link(&mut self, node: &Node) {

@@ -3,16 +3,6 @@
 use super::*;
 use Outcome::{Busy, Delivered, Refused, Stored};
 
-/// A world with a sender and a host, and the player `p` known and offline.
-fn known() -> (World, Node, Node) {
-    let mut world = World::new();
-    let (sender, host) = (world.node("sender", 1), world.node("host", 1));
-    let (login, _) = world.login(&host, "p");
-    world.logout(&host, "p", login, &[]);
-    world.take(&host);
-    (world, sender, host)
-}
-
 #[test]
 fn a_live_message_is_delivered_only_after_the_ack() {
     let (mut world, sender, host) = known();

@@ -71,15 +71,6 @@ fn outcomes(received: &Received) -> Vec<(u64, Outcome)> {
     received.outcomes().iter().map(plain).collect()
 }
 
-fn known() -> (World, Node, Node) {
-    let mut world = World::new();
-    let (sender, host) = (world.node("sender", 1), world.node("host", 1));
-    let (login, _) = world.login(&host, "p");
-    world.logout(&host, "p", login, &[]);
-    world.take(&host);
-    (world, sender, host)
-}
-
 #[test]
 fn live_they_go_out_at_once_without_number_and_out_of_the_window() {
     let (mut world, sender, host) = known();

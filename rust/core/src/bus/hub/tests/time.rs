@@ -19,15 +19,6 @@ fn world_on(store: MemoryStore) -> World {
     World::with(config, store)
 }
 
-/// A sender, a host, and `p`, known and offline.
-fn known(world: &mut World) -> (Node, Node) {
-    let (sender, host) = (world.node("sender", 1), world.node("host", 1));
-    let (login, _) = world.login(&host, "p");
-    world.logout(&host, "p", login, &[]);
-    world.take(&host);
-    (sender, host)
-}
-
 fn send(
     world: &mut World,
     node: &Node,
@@ -57,7 +48,7 @@ fn send(
 #[test]
 fn what_comes_past_its_deadline_is_expired() {
     let mut world = world();
-    let (sender, _) = known(&mut world);
+    let (sender, _) = world.known();
     send(&mut world, &sender, 1, UNIX - 1, 0, false);
     assert_eq!(world.take(&sender).outcomes(), [(1, Outcome::Expired)]);
     assert!(world.store.is_empty());
@@ -66,7 +57,7 @@ fn what_comes_past_its_deadline_is_expired() {
 #[test]
 fn a_queued_message_expires_by_time_and_the_later_ones_go_on() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     let (_, binding) = world.login(&host, "p");
     for seq in 1..=5 {
         let deadline = if seq == 5 { UNIX + 1_000 } else { 0 };
@@ -83,7 +74,7 @@ fn a_queued_message_expires_by_time_and_the_later_ones_go_on() {
 #[test]
 fn an_expired_row_is_passed_over_and_settled_with_its_neighbours() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     send(&mut world, &sender, 1, 0, 0, false);
     send(&mut world, &sender, 2, UNIX + 1_000, 0, false);
     send(&mut world, &sender, 3, UNIX + 1_000, 0, false);
@@ -100,7 +91,7 @@ fn an_expired_row_is_passed_over_and_settled_with_its_neighbours() {
 #[test]
 fn a_mailbox_of_expired_rows_only_is_emptied_at_login() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     send(&mut world, &sender, 1, UNIX + 1_000, 0, false);
     world.pass_with(&[&sender, &host], 2_000);
     world.login(&host, "p");
@@ -110,7 +101,7 @@ fn a_mailbox_of_expired_rows_only_is_emptied_at_login() {
 #[test]
 fn rows_that_nobody_reads_are_deleted_after_their_deadline() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     send(&mut world, &sender, 1, UNIX + 1_000, 0, false);
     send(&mut world, &sender, 2, 0, 0, false);
     world.pass_with(&[&sender, &host], 15_000);
@@ -130,7 +121,7 @@ fn rows_that_nobody_reads_are_deleted_after_their_deadline() {
 #[test]
 fn a_clock_that_jumps_loses_nothing_without_deadline() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     let (_, binding) = world.login(&host, "p");
     for (seq, unix) in [
         (1, UNIX + 86_400_000),
@@ -150,7 +141,7 @@ fn a_clock_that_jumps_loses_nothing_without_deadline() {
 #[test]
 fn deferred_send_is_not_a_duplicate() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     let (_, binding) = world.login(&host, "p");
     send(&mut world, &sender, 5, 0, UNIX + 3_000, false);
     assert_eq!(world.take(&sender).outcomes(), [(5, Outcome::Stored)]);
@@ -183,7 +174,7 @@ fn deferred_send_is_not_a_duplicate() {
 #[test]
 fn deferred_messages_outlive_the_hub_and_go_in_the_order_of_their_time() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     let _ = host;
     for (seq, wait) in [(1, 30_000), (2, 10_000), (3, 20_000)] {
         send(&mut world, &sender, seq, 0, UNIX + wait, false);
@@ -209,7 +200,7 @@ fn deferred_messages_outlive_the_hub_and_go_in_the_order_of_their_time() {
 #[test]
 fn a_deferred_mark_ends_with_its_sender_low() {
     let mut world = world();
-    let (sender, _) = known(&mut world);
+    let (sender, _) = world.known();
     send(&mut world, &sender, 5, 0, UNIX + 3_000, false);
     assert_eq!(world.store.deferred_marks.len(), 1);
     world.say(&sender, &Message::Ping { nonce: 0, low: 6 });
@@ -223,7 +214,7 @@ fn a_full_mailbox_refuses_with_numbers() {
         player_bytes: 1_000,
         ..MemoryStore::default()
     });
-    let (sender, _) = known(&mut world);
+    let (sender, _) = world.known();
     for seq in 1..=4 {
         send(
             &mut world,
@@ -246,7 +237,7 @@ fn quota_never_refuses_a_resend() {
         player_messages: 1,
         ..MemoryStore::default()
     });
-    let (sender, _) = known(&mut world);
+    let (sender, _) = world.known();
     send(&mut world, &sender, 1, 0, 0, false);
     send(&mut world, &sender, 2, 0, 0, true);
     assert_eq!(
@@ -261,7 +252,7 @@ fn nothing_later_passes_a_refused_message() {
         player_messages: 1,
         ..MemoryStore::default()
     });
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     send(&mut world, &sender, 1, 0, 0, false);
     world.auto = false;
     send(&mut world, &sender, 2, 0, 0, false);
@@ -301,7 +292,7 @@ fn a_node_may_not_be_named_as_the_deferred_list() {
 #[test]
 fn an_operator_asks_the_store_through_the_hub() {
     let mut world = world();
-    let (sender, _) = known(&mut world);
+    let (sender, _) = world.known();
     send(&mut world, &sender, 1, 0, 0, false);
     let argument = r#"{"op":"list"}"#;
     world.say(
@@ -324,7 +315,7 @@ fn an_operator_asks_the_store_through_the_hub() {
 #[test]
 fn what_became_due_in_a_batch_of_unknown_outcome_is_delivered() {
     let mut world = world();
-    let (sender, host) = known(&mut world);
+    let (sender, host) = world.known();
     world.login(&host, "p");
     send(&mut world, &sender, 1, 0, UNIX + 5_000, false);
     assert_eq!(world.take(&sender).outcomes(), [(1, Outcome::Stored)]);
