@@ -274,8 +274,8 @@ impl Hub {
     /// the refused one before its sender knows.
     fn refuse(&mut self, to: Recipient, fate: Fate, detail: Detail) {
         let name = self.players.get(to.player).name.clone();
-        if fate.flush {
-            // What was in memory may be in flight: it is not refused for good.
+        // What was in memory may be in flight: it is not refused for good. To a player nobody knows it never was.
+        if fate.flush && detail != Detail::UnknownPlayer {
             self.answer_busy(to, detail);
             for later in self.players.get_mut(to.player).line().take_later(to.id) {
                 self.answer_busy(later.recipient(to.player), Detail::BehindBusy);

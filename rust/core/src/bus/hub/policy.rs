@@ -8,6 +8,8 @@ use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::flow::Blocked;
 use crate::bus::hub::receipts::{Detail, Recipient};
+use crate::bus::hub::send::target_name;
+use crate::bus::hub::trace::HopKind;
 use crate::bus::message::{
     Content, Deliver, GroupReport, Message, MessageId, Number, Outcome, POLICY_SEQ, Policy, Send,
     Target, features,
@@ -72,13 +74,15 @@ impl Hub {
         if send.seq & POLICY_SEQ == 0 {
             return self.malformed(link, "a policy needs a seq with bit 63");
         }
+        self.note_send(session, send.seq, target_name(&send.target), send.trace);
         let payload: Arc<[u8]> = send.payload.into();
         let all = match send.target {
             Target::Player(name) => {
                 // A record may be gone or not yet there: that a player is away says nothing of it.
-                let at = match send.policy {
-                    Policy::Latest => self.players.intern(name, self.config.max_players),
-                    _ => self.players.find(name),
+                let at = if send.policy == Policy::Latest || send.trace {
+                    self.players.intern(name, self.config.max_players)
+                } else {
+                    self.players.find(name)
                 };
                 let Some(at) = at else {
                     return self.policy_outcome(
@@ -116,15 +120,18 @@ impl Hub {
         let mut counts = [0u32; 8];
         let mut live: Vec<(u32, Number)> = Vec::new();
         for at in all {
-            let outcome = match self.offer(session, *at, send, payload, false) {
+            let (outcome, why) = match self.offer(session, *at, send, payload, false) {
                 Offered::Sent(link, number) => {
                     live.push((link, number));
-                    Outcome::Sent
+                    (Outcome::Sent, Some(Detail::None))
                 }
-                Offered::Done(outcome, _) => outcome,
-                Offered::Kept => Outcome::Dropped, // Weaker than the truth may become.
+                Offered::Done(outcome, why) => (outcome, Some(why)),
+                Offered::Kept => (Outcome::Dropped, None), // Weaker than the truth may become.
             };
             self.count_policy(outcome);
+            if let Some(why) = why.filter(|_| send.trace) {
+                self.note_policy(self.policy_id(session, send), *at, outcome, why);
+            }
             counts[outcome as usize - 1] += 1;
         }
         live.sort_by_key(|(link, _)| *link);
@@ -159,6 +166,16 @@ impl Hub {
         }
     }
 
+    /// The hop of a message without a receipt of its own.
+    fn note_policy(&mut self, id: MessageId, player: u32, outcome: Outcome, detail: Detail) {
+        let kind = match outcome {
+            Outcome::Sent => HopKind::Sent,
+            Outcome::Expired => HopKind::Expired,
+            _ => HopKind::Dropped,
+        };
+        self.note_hop(kind, id, player, 0, detail.name());
+    }
+
     const fn count_policy(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Sent => self.counters.sent += 1,
@@ -175,12 +192,14 @@ impl Hub {
         outcome: Outcome,
         detail: Detail,
     ) {
+        let id = self.policy_id(session, send);
         if send.quiet {
+            self.note_policy(id, player, outcome, detail);
             return self.count_policy(outcome);
         }
         let to = Recipient {
             from: session,
-            id: self.policy_id(session, send),
+            id,
             grouped: false,
             player,
         };
@@ -279,6 +298,7 @@ impl Hub {
     fn end_kept(&mut self, player: u32, kept: &Kept, outcome: Outcome, detail: Detail) {
         let Kept { from, id, .. } = *kept;
         if from == NONE {
+            self.note_policy(id, player, outcome, detail);
             return self.count_policy(outcome);
         }
         let to = Recipient {

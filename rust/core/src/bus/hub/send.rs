@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub const NODE_PREFIX: &str = "node:";
 
 /// For people.
-const fn target_name<'a>(target: &Target<'a>) -> &'a str {
+pub(super) const fn target_name<'a>(target: &Target<'a>) -> &'a str {
     match target {
         Target::Player(name) | Target::Group(name) => name,
         Target::Broadcast(Scope::Players) => "*players",

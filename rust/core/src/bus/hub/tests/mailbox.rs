@@ -27,6 +27,20 @@ fn unknown_player_is_refused() {
 }
 
 #[test]
+fn unknown_player_is_refused_also_by_a_hub_that_has_just_started() {
+    let (world, ..) = known();
+    let mut next = world.restart();
+    let sender = next.node("sender", 2);
+    next.send(&sender, 1, "nobody");
+    next.send(&sender, 2, "nobody");
+    assert_eq!(next.take(&sender).receipts, vec![], "it waits for the host");
+    next.pass_with(&[&sender], 3_500);
+    let receipts = next.take(&sender).receipts;
+    let refused = |seq| (seq, Refused, "unknown player".to_string());
+    assert_eq!(receipts, vec![refused(1), refused(2)]);
+}
+
+#[test]
 fn stored_only_after_commit() {
     let (mut world, sender, host) = known();
     world.auto = false;

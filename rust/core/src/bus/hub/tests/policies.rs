@@ -11,7 +11,16 @@ struct Policied<'a> {
     quiet: bool,
 }
 
+/// Who asks for it gets every hop of it.
+fn say_traced(world: &mut World, node: &Node, of: &Policied<'_>) {
+    say_as(world, node, of, true);
+}
+
 fn say(world: &mut World, node: &Node, of: &Policied<'_>) {
+    say_as(world, node, of, false);
+}
+
+fn say_as(world: &mut World, node: &Node, of: &Policied<'_>, trace: bool) {
     let payload = of.seq.to_le_bytes();
     let send = Send {
         seq: POLICY_SEQ | of.seq,
@@ -21,7 +30,7 @@ fn say(world: &mut World, node: &Node, of: &Policied<'_>) {
         policy: of.policy,
         resend: false,
         quiet: of.quiet,
-        trace: false,
+        trace,
         content: Content::Bytes,
         target: of.target,
         key: of.key,
@@ -345,4 +354,46 @@ fn a_hub_that_stops_confirms_what_it_took_and_says_so() {
     assert_eq!(world.take(&sender).error, Some(ErrorCode::Stopping));
     assert_eq!(world.take(&host).error, Some(ErrorCode::Stopping));
     assert_eq!(features::ALL, 31);
+}
+
+#[test]
+fn who_asks_for_a_trace_gets_every_hop_with_or_without_a_receipt() {
+    use crate::bus::hub::trace::HopKind::{Accepted, Dropped, Sent};
+    let (mut world, sender, host) = known();
+    world.login(&host, "p");
+    let of = |seq, policy, player, quiet| Policied {
+        seq,
+        policy,
+        target: Target::Player(player),
+        key: "k",
+        quiet,
+    };
+    world.hub.take_hops(100, 0);
+    say_traced(&mut world, &sender, &of(1, Policy::Latest, "p", false));
+    say_traced(&mut world, &sender, &of(2, Policy::Droppable, "p", true));
+    say_traced(
+        &mut world,
+        &sender,
+        &of(3, Policy::Droppable, "away", false),
+    );
+    say_traced(&mut world, &sender, &of(4, Policy::Latest, "away", true));
+    say_traced(&mut world, &sender, &of(5, Policy::Latest, "away", true));
+    let hops = world.hub.take_hops(100, 0).into_iter();
+    let hops: Vec<_> = hops
+        .map(|hop| (hop.id.seq & !POLICY_SEQ, hop.kind, hop.detail))
+        .collect();
+    let expected = [
+        (1, Accepted, ""),
+        (1, Sent, ""),
+        (2, Accepted, ""),
+        (2, Sent, ""),
+        (3, Accepted, ""),
+        (3, Dropped, "not online"),
+        (4, Accepted, ""),
+        (5, Accepted, ""),
+        (4, Dropped, "replaced by a newer one"),
+    ];
+    assert_eq!(hops, expected);
+    let delivered = world.take(&host).delivered.len();
+    assert_eq!(delivered, 2);
 }
