@@ -29,7 +29,17 @@ pub struct Checker {
     sessions: BTreeMap<String, Vec<Session>>,
     handled: BTreeSet<(MessageId, String)>,
     groups: BTreeMap<MessageId, bool>,
-    deadlines: BTreeSet<MessageId>,
+    /// Unix ms after which a message need not be delivered.
+    deadlines: BTreeMap<MessageId, u64>,
+    /// The hub's wall clock at the virtual time 0, if that is never wrong: what it expires is then known exactly.
+    clock: Option<u64>,
+    /// Group sends that were stored for who had handled later ones of that sender by then: a mark that the hub can't know.
+    joined_late: BTreeSet<(MessageId, String)>,
+    /// What the hub has called expired.
+    expired: BTreeSet<(MessageId, String)>,
+    /// By player and sender: each raise of what it has handled, with its unix ms.
+    raised: BTreeMap<(String, u64), Vec<(MessageId, u64)>>,
+    bindings: BTreeMap<u64, String>,
     /// Ids under which deferred messages came to whom they were for.
     stray: BTreeSet<(MessageId, String)>,
     /// Deferred messages by the token in their payload, and by the id under which they arrive.
@@ -72,9 +82,37 @@ impl Checker {
         self.sent.entry((id, player.to_owned())).or_insert(None);
     }
 
-    /// It need not be delivered after a time.
-    pub fn has_deadline(&mut self, id: MessageId) {
-        self.deadlines.insert(id);
+    /// It need not be delivered after a time, unix ms.
+    pub fn has_deadline(&mut self, id: MessageId, deadline_ms: u64) {
+        self.deadlines.insert(id, deadline_ms);
+    }
+
+    /// The hub's wall clock is never wrong, and shows this at the virtual time 0.
+    pub fn clock_is_right(&mut self, wall_ms: u64) {
+        self.clock = Some(wall_ms);
+    }
+
+    /// Whether a message's deadline is, or may be, past.
+    fn is_past(&self, at_ms: u64, id: MessageId) -> bool {
+        let past = |deadline: &u64| self.clock.is_none_or(|wall_ms| wall_ms + at_ms > *deadline);
+        self.deadlines.get(&id).is_some_and(past)
+    }
+
+    /// The hub says that a message is expired for a player [34].
+    pub fn expires(&mut self, id: MessageId, player: &str) {
+        if self.clock.is_some() {
+            self.expired.insert((id, player.to_owned()));
+        }
+    }
+
+    /// The hub writes a delivery: what it has called expired goes out no more [34].
+    pub fn goes_out(&mut self, at_ms: u64, id: MessageId, binding: u64) {
+        if let Some(player) = self.bindings.get(&binding)
+            && self.expired.contains(&(id, player.clone()))
+        {
+            let text = format!("{id:?} goes out to {player}, it was expired");
+            self.fail(at_ms, "A", text);
+        }
     }
 
     /// It is to be delivered later, and will arrive under another id: the token says which it is.
@@ -116,6 +154,12 @@ impl Checker {
             *reported = true;
             return Vec::new();
         }
+        self.one_recipient(id)
+    }
+
+    /// To whom a message went that went to one; nobody, as far as is known, for a group send without report.
+    #[must_use]
+    pub fn one_recipient(&self, id: MessageId) -> Vec<String> {
         self.sent
             .range((id, String::new())..)
             .take_while(|((other, _), _)| *other == id)
@@ -134,7 +178,14 @@ impl Checker {
     }
 
     /// The hub lets a node host a player: promise E. A login is one node's, and an older one never follows a newer.
-    pub fn bound(&mut self, at_ms: u64, player: &str, login: u64, host: (usize, u64)) {
+    pub fn bound(
+        &mut self,
+        at_ms: u64,
+        player: &str,
+        (login, binding): (u64, u64),
+        host: (usize, u64),
+    ) {
+        self.bindings.insert(binding, player.to_owned());
         let highest = self.logins.entry(player.to_owned()).or_insert(login);
         let older = login < *highest;
         *highest = (*highest).max(login);
@@ -193,6 +244,10 @@ impl Checker {
             .max()
             .copied();
         sessions[last].highest.insert(id.node_key, id);
+        if let Some(wall_ms) = self.clock.filter(|_| !self.deadlines.is_empty()) {
+            let raised = self.raised.entry((player.to_owned(), id.node_key));
+            raised.or_default().push((id, wall_ms + at_ms));
+        }
         let again = !self.handled.insert((id, player.to_owned()));
         match earlier {
             Some(other) if other == id || (other > id && again) => {
@@ -209,37 +264,32 @@ impl Checker {
         }
     }
 
-    /// A group send that the player did not handle, and later ones of that sender that it did.
-    fn passed_over(&self, player: &str, id: MessageId) -> bool {
+    /// Whether the player has handled later ones of that sender.
+    fn is_beyond(&self, player: &str, id: MessageId) -> bool {
         let later = |session: &Session| session.highest.get(&id.node_key) > Some(&id);
-        self.groups.contains_key(&id)
-            && (self
-                .sessions
-                .get(player)
-                .is_some_and(|all| all.iter().any(later))
-                || self.sent_later(player, id))
+        let sessions = self.sessions.get(player);
+        sessions.is_some_and(|all| all.iter().any(later))
     }
 
-    /// Whether its sender sent this player something after it.
-    fn sent_later(&self, player: &str, id: MessageId) -> bool {
-        let last = MessageId {
-            seq: u64::MAX,
-            ..id
+    /// Whether the player handled a later one of that sender before a message's deadline, behind which it was in line.
+    fn is_jumped(&self, player: &str, id: MessageId) -> bool {
+        let raised = self.raised.get(&(player.to_owned(), id.node_key));
+        let (Some(raised), Some(deadline)) = (raised, self.deadlines.get(&id)) else {
+            return false;
         };
-        self.sent
-            .range((id, String::new())..=(last, player.to_owned()))
-            .any(|((other, to), _)| *other > id && to == player)
+        raised
+            .iter()
+            .any(|(other, unix_ms)| *other > id && unix_ms <= deadline)
     }
 
-    /// A sender got a receipt: promise A. What the store knows of it: whether
-    /// a row holds it, whether it has accepted later ones of that sender.
+    /// A sender got a receipt: promise A. `stored`: whether a row holds it.
     pub fn receipt(
         &mut self,
         at_ms: u64,
         id: MessageId,
         player: &str,
         outcome: Outcome,
-        (stored, passed): (bool, bool),
+        stored: bool,
     ) {
         self.receipts[outcome as usize - 1] += 1;
         let key = (id, player.to_owned());
@@ -247,15 +297,17 @@ impl Checker {
         let truth = match outcome {
             Outcome::Delivered => handled,
             // A row whose deadline is past may be gone when the receipt arrives.
-            Outcome::Stored => stored || handled || self.deadlines.contains(&id),
+            Outcome::Stored => stored || handled || self.is_past(at_ms, id),
+            Outcome::Expired => self.is_past(at_ms, id),
+            Outcome::Passed => self.groups.contains_key(&id),
             _ => true,
         };
-        // A group is expanded again at a resend. Who joined in between, and has handled later messages of that
-        // sender, can't be told from who handled this one: BUS.md rule 40 leaves it open, so it is counted apart.
-        if !truth && self.groups.contains_key(&id) && (passed || self.passed_over(player, id)) {
-            self.classes.passed += 1;
-            self.sent.remove(&key);
-            return;
+        if outcome == Outcome::Stored
+            && !handled
+            && self.groups.contains_key(&id)
+            && self.is_beyond(player, id)
+        {
+            self.joined_late.insert(key.clone());
         }
         if !truth {
             self.fail(
@@ -294,11 +346,17 @@ impl Checker {
                     found.push(("A", format!("{id:?} to {player}: refused, yet handled")));
                 }
                 // The row of a late joiner goes out, and its client's cursor is past it already.
-                Some(Outcome::Stored) if !handled && self.passed_over(player, *id) => {
+                Some(Outcome::Stored)
+                    if !handled && self.joined_late.contains(&(*id, player.clone())) =>
+                {
                     classes.passed += 1;
                 }
                 // `stored` promises until the deadline [34].
-                Some(Outcome::Stored) if !handled && self.deadlines.contains(id) => {
+                Some(Outcome::Stored)
+                    if !handled
+                        && self.deadlines.contains_key(id)
+                        && !self.is_jumped(player, *id) =>
+                {
                     classes.answered += 1;
                 }
                 Some(Outcome::Delivered | Outcome::Stored) if !handled => {
@@ -392,15 +450,15 @@ mod tests {
     #[test]
     fn finds_receipts_that_are_not_true() {
         let mut checker = checker(&[1, 2]);
-        checker.receipt(0, id(1), "p", Outcome::Delivered, (true, false));
-        checker.receipt(0, id(2), "p", Outcome::Stored, (false, true));
+        checker.receipt(0, id(1), "p", Outcome::Delivered, true);
+        checker.receipt(0, id(2), "p", Outcome::Stored, false);
         assert_eq!(promises(&checker), ["A", "A"]);
     }
 
     #[test]
     fn finds_what_is_lost_at_the_end() {
         let mut checker = checker(&[1, 2]);
-        checker.receipt(0, id(1), "p", Outcome::Stored, (true, false));
+        checker.receipt(0, id(1), "p", Outcome::Stored, true);
         checker.end(0, &[("p".to_owned(), id(1))]);
         assert_eq!(promises(&checker), ["G", "B", "G"]);
     }

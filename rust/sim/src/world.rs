@@ -193,6 +193,9 @@ impl World {
             exits: Vec::new(),
         };
         variant.change_store(&mut world.store);
+        if world.knobs.wall_off_ms == 0 {
+            world.checker.clock_is_right(WALL_MS);
+        }
         world.store.limit_bytes = world.knobs.store_limit_bytes;
         world.store.player_messages = world.knobs.quota_messages;
         world.store.player_bytes = world.knobs.quota_bytes;

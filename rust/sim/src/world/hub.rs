@@ -4,7 +4,7 @@ use super::World;
 use super::what::What;
 use zmqgame_core::bus::codec::decode;
 use zmqgame_core::bus::hub::{Conn, Hub, HubConfig, HubOut};
-use zmqgame_core::bus::message::Message;
+use zmqgame_core::bus::message::{Message, Outcome};
 use zmqgame_core::bus::store::{StoreBatch, StoreDone, StoreError};
 
 impl World {
@@ -115,19 +115,45 @@ impl World {
         }
     }
 
-    /// Whom the hub lets host: promise E.
-    fn check_bound(&mut self, conn: Conn, frame: &[u8]) {
+    /// What the hub writes: whom it lets host is promise E, what it has expired must not go out.
+    fn check_written(&mut self, conn: Conn, frame: &[u8]) {
         // What waited for a stalled link may be old when it goes out: `drop` follows it there.
-        let Some(link) = self.links.get(&conn).filter(|link| !link.stalled) else {
+        let Some(link) = self.links.get(&conn) else {
             return;
         };
-        let host = (link.node, link.node_incarnation);
+        let (stalled, host) = (link.stalled, (link.node, link.node_incarnation));
         for message in decode(frame).flatten() {
-            if let Message::Bound { bound } = message {
-                for bound in bound.iter() {
-                    self.checker
-                        .bound(self.now_ms, bound.player, bound.login, host);
+            match message {
+                Message::Bound { bound } if !stalled => {
+                    for bound in bound.iter() {
+                        let claim = (bound.login, bound.binding);
+                        self.checker.bound(self.now_ms, bound.player, claim, host);
+                    }
                 }
+                Message::Deliver(deliver) if !stalled => {
+                    for target in deliver.targets.iter() {
+                        self.checker
+                            .goes_out(self.now_ms, deliver.id, target.binding);
+                    }
+                }
+                Message::Receipt { receipts } => {
+                    let expired = receipts.iter();
+                    for receipt in expired.filter(|one| one.outcome == Outcome::Expired) {
+                        let id = self.id(host.0, receipt.seq);
+                        for player in self.checker.one_recipient(id) {
+                            self.checker.expires(id, &player);
+                        }
+                    }
+                }
+                Message::GroupReport(report) => {
+                    let id = self.id(host.0, report.seq);
+                    for entry in report.entries.iter() {
+                        if entry.outcome == Outcome::Expired {
+                            self.checker.expires(id, entry.player);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -150,7 +176,7 @@ impl World {
         while let Some(out) = hub.poll_out() {
             match out {
                 HubOut::Frame { conn, bytes } => {
-                    self.check_bound(conn, &bytes);
+                    self.check_written(conn, &bytes);
                     self.send_to_node(conn, bytes);
                     if self.is_full(conn) {
                         hub.set_writable(conn, false);

@@ -22,22 +22,15 @@ pub(super) struct NodeProcess {
     pub(super) cut_off_until_ms: u64,
 }
 
-/// Whether a committed row holds this message, and whether the store has accepted later ones of its sender.
-fn holds(store: &MemoryStore, player: &str, id: MessageId, token: Option<u64>) -> (bool, bool) {
+/// Whether a committed row holds this message, or the list of deferred ones does.
+fn holds(store: &MemoryStore, player: &str, id: MessageId, token: Option<u64>) -> bool {
     let token = token.map(u64::to_le_bytes);
     let promoted = |row: &Row| {
         row.id.node_key == DEFERRED_KEY && token.is_some_and(|token| *row.payload == token)
     };
-    let deferred = store.deferred.values().any(|later| later.id == id);
-    let Some(mailbox) = store.mailboxes.get(player) else {
-        return (deferred, false);
-    };
-    let row = |row: &Row| row.id == id || promoted(row);
-    let accepted = mailbox.accepted.get(&id.node_key);
-    (
-        deferred || mailbox.rows.iter().any(row),
-        accepted > Some(&(id.epoch, id.seq)),
-    )
+    let mut deferred = store.deferred.values();
+    let mut rows = store.rows(player).iter();
+    rows.any(|row| row.id == id || promoted(row)) || deferred.any(|later| later.id == id)
 }
 
 impl World {

@@ -65,7 +65,7 @@ impl World {
                 self.checker.sent_to_group(id);
             }
             if times.deadline_ms > 0 {
-                self.checker.has_deadline(id);
+                self.checker.has_deadline(id, times.deadline_ms);
             }
             if times.deliver_at_ms > 0 {
                 self.checker.deferred(self.tokens, id, &player);
