@@ -273,6 +273,9 @@ impl Checker {
 
     /// Whether the player handled a later one of that sender before a message's deadline, behind which it was in line.
     fn is_jumped(&self, player: &str, id: MessageId) -> bool {
+        if self.tokens.contains_key(&id) {
+            return false; // It is in line under the id of the deferred list.
+        }
         let raised = self.raised.get(&(player.to_owned(), id.node_key));
         let (Some(raised), Some(deadline)) = (raised, self.deadlines.get(&id)) else {
             return false;
