@@ -62,7 +62,7 @@ pub struct Checker {
 }
 
 impl Checker {
-    fn fail(&mut self, at_ms: u64, promise: &'static str, text: String) {
+    pub(crate) fn fail(&mut self, at_ms: u64, promise: &'static str, text: String) {
         match promise {
             "C" => self.classes.duplicated += 1,
             "D" => self.classes.out_of_order += 1,

@@ -11,6 +11,8 @@ pub mod classes;
 pub mod client;
 /// What can go wrong, in numbers.
 pub mod knobs;
+/// Messages of `latest` and `droppable`, checked.
+pub mod loose;
 /// Chance.
 pub mod prng;
 /// Worlds by hand that show what a rule is for.

@@ -2,6 +2,8 @@
 //!
 //! Chance hardly ever brings these about: each needs a host that hears late and a client that is back there in time.
 
+pub mod policies;
+
 #[cfg(feature = "broken")]
 use crate::checker::Violation;
 use crate::knobs::Knobs;
@@ -124,7 +126,42 @@ pub fn without(rule: Rule) -> Option<(&'static str, Violation)> {
             ack_of_old_binding(variant).0,
         ),
         Rule::TrimWaits => ("accepted_mark_waits_for_low", trim_before_low(variant).0),
-        _ => return None,
+        rule => of_policies(rule, variant)?,
     };
     Some((name, script.verdict().into_iter().next()?))
+}
+
+#[cfg(feature = "broken")]
+fn of_policies(rule: Rule, variant: Variant) -> Option<(&'static str, Script)> {
+    let story = match rule {
+        Rule::PolicyHasNoMark => (
+            "policy_before_must_deliver",
+            policies::policy_before_must_deliver as fn(Variant) -> Script,
+        ),
+        Rule::PolicyKeepsPlace => (
+            "policy_behind_a_queue",
+            policies::policy_behind_a_queue as _,
+        ),
+        Rule::LatestReplaces => ("latest_of_one_key", policies::latest_of_one_key as _),
+        Rule::SentStays => (
+            "deadline_of_what_went_out",
+            policies::deadline_of_what_went_out as _,
+        ),
+        Rule::ExpiredIsPassedOver => ("deadline_of_a_row", policies::deadline_of_a_row as _),
+        Rule::QuotaSparesResends => (
+            "quota_never_refuses_a_resend",
+            policies::resend_to_a_full_mailbox as _,
+        ),
+        Rule::DueHasOwnId => (
+            "deferred_send_is_not_a_duplicate",
+            policies::due_behind_a_later_one as _,
+        ),
+        Rule::GroupInOneStep => (
+            "group_send_before_unicast",
+            policies::group_send_before_unicast as _,
+        ),
+        Rule::PassedForLate => ("late_joiner", policies::late_joiner as _),
+        _ => return None,
+    };
+    Some((story.0, story.1(variant)))
 }

@@ -17,6 +17,7 @@ use crate::agenda::Agenda;
 use crate::checker::Checker;
 use crate::client::Client;
 use crate::knobs::Knobs;
+use crate::loose::Loose;
 use crate::prng::Prng;
 use crate::variant::Variant;
 use links::Link;
@@ -27,7 +28,7 @@ use what::{FAULTS, What};
 use zmqgame_core::bus::codec::decode;
 use zmqgame_core::bus::hub::{Conn, Hub};
 use zmqgame_core::bus::memory_store::{Deferred, MemoryMailbox, MemoryStore};
-use zmqgame_core::bus::message::MessageId;
+use zmqgame_core::bus::message::{MessageId, node_key};
 
 /// The group that every hosted player joins.
 const GROUP: &str = "everyone";
@@ -72,6 +73,8 @@ pub struct World {
     printing: bool,
     /// Somebody says what happens: nothing comes back by itself.
     script: Option<Gates>,
+    /// Messages of `latest` and `droppable`.
+    loose: Loose,
     /// What was found.
     pub checker: Checker,
     /// Why the hub refused to go on, which only a newer one may cause.
@@ -159,6 +162,7 @@ impl World {
                 conn: None,
                 timer_at: u64::MAX,
                 cut_off_until_ms: 0,
+                next_seq: 1,
             })
             .collect();
         let clients = (0..knobs.players)
@@ -189,6 +193,7 @@ impl World {
             steps: 0,
             printing: false,
             script: None,
+            loose: Loose::default(),
             checker: Checker::default(),
             exits: Vec::new(),
         };
@@ -239,8 +244,27 @@ impl World {
                 return;
             }
         }
+        self.end();
+    }
+
+    /// What is untrue at the end is found.
+    fn end(&mut self) {
+        let living: Vec<(u64, u64)> = self
+            .nodes
+            .iter()
+            .map(|node| (node_key(&node.name), node.epoch))
+            .collect();
+        self.loose.end(&living);
+        self.tell_loose();
         let waiting = waiting(&self.store);
         self.checker.end(self.now_ms, &waiting);
+    }
+
+    /// What was found of messages of `latest` and `droppable`.
+    fn tell_loose(&mut self) {
+        for (promise, text) in self.loose.take_found() {
+            self.checker.fail(self.now_ms, promise, text);
+        }
     }
 
     fn settled(&self) -> bool {

@@ -68,14 +68,32 @@ pub enum Rule {
     ForgetWaitsForRows,
     /// 32: `forget` waits for the sender's low.
     ForgetWaitsForLow,
+    /// 33: messages of `latest` and `droppable` move no cursor.
+    PolicyHasNoMark,
+    /// 33: they do not overtake what waits.
+    PolicyKeepsPlace,
+    /// 33: a newer `latest` takes the place of the one with its key.
+    LatestReplaces,
+    /// 34: what is in `sent` does not expire.
+    SentStays,
+    /// 34: a row past its deadline is passed over.
+    ExpiredIsPassedOver,
+    /// 35: a resend is never over the quota.
+    QuotaSparesResends,
     /// 36: nothing passes a busy message.
     BusyHolds,
+    /// 37: a deferred message is due under an id of its list.
+    DueHasOwnId,
+    /// 39: all members' lines are entered in the step in which a group send is accepted.
+    GroupInOneStep,
+    /// 40: who may have joined after a group send was first sent is told as `passed`.
+    PassedForLate,
 }
 
 #[cfg(feature = "broken")]
 impl Rule {
     /// All of them, with their numbers.
-    pub const ALL: [(u8, Self); 31] = [
+    pub const ALL: [(u8, Self); 40] = [
         (1, Self::Resend),
         (1, Self::OldFirst),
         (4, Self::OneConnection),
@@ -106,7 +124,16 @@ impl Rule {
         (31, Self::LogoutAtCommit),
         (32, Self::ForgetWaitsForRows),
         (32, Self::ForgetWaitsForLow),
+        (33, Self::PolicyHasNoMark),
+        (33, Self::PolicyKeepsPlace),
+        (33, Self::LatestReplaces),
+        (34, Self::SentStays),
+        (34, Self::ExpiredIsPassedOver),
+        (35, Self::QuotaSparesResends),
         (36, Self::BusyHolds),
+        (37, Self::DueHasOwnId),
+        (39, Self::GroupInOneStep),
+        (40, Self::PassedForLate),
     ];
 
     /// Rules whose absence does no harm in this code. 5, late hellos: a node sends nothing but its hello before the

@@ -389,6 +389,9 @@ impl Hub {
             self.end_hold();
         }
         self.check_due();
+        if self.broken.lacks(Rule::GroupInOneStep) {
+            self.send_all_held();
+        }
         if now_ms >= self.next_tick {
             self.next_tick = now_ms + tick_ms(&self.config);
             self.check_deadlines();

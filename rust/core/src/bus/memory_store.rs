@@ -266,7 +266,7 @@ impl MemoryStore {
         let over = |limit: u64, wanted: u64| limit != 0 && wanted > limit;
         let full = over(self.player_messages, messages + 1)
             || over(self.player_bytes, used + bytes as u64);
-        if first && full {
+        if full && (first || self.broken.lacks(Rule::QuotaSparesResends)) {
             return Err(StoreDone::OverQuota {
                 messages,
                 bytes: used,
@@ -320,13 +320,15 @@ impl MemoryStore {
             let message = first.remove();
             self.last_due += 1;
             self.last_row += 1;
+            let own = MessageId {
+                node_key: DEFERRED_KEY,
+                epoch: 1,
+                seq: self.last_due,
+            };
+            let senders = self.broken.lacks(Rule::DueHasOwnId);
             let row = Row {
                 row: self.last_row,
-                id: MessageId {
-                    node_key: DEFERRED_KEY,
-                    epoch: 1,
-                    seq: self.last_due,
-                },
+                id: if senders { message.id } else { own },
                 deadline_ms: message.deadline_ms,
                 content: message.content,
                 payload: message.payload,

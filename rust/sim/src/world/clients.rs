@@ -3,6 +3,7 @@
 use super::World;
 use super::what::{Heard, Said, What};
 use crate::client::Place;
+use zmqgame_core::bus::message::{MessageId, POLICY_SEQ};
 use zmqgame_core::bus::node::cursor::Cursor;
 use zmqgame_core::bus::node::hosting::Attached;
 use zmqgame_core::bus::store::DEFERRED_KEY;
@@ -116,6 +117,7 @@ impl World {
             Heard::Bound(login) => self.clients[client].login = login,
             // Who has asked to leave handles nothing more: the logout carries the cursor of that moment [30, 31].
             Heard::Message(_) if self.clients[client].leaving => {}
+            Heard::Message(id) if id.seq & POLICY_SEQ != 0 => self.handle_loose(client, id),
             Heard::Message(id) => {
                 let new = !self.clients[client].cursor.covers(id);
                 if new || self.variant.client_is_forgetful() {
@@ -124,6 +126,8 @@ impl World {
                     self.busy_at = self.now_ms;
                     let player = self.clients[client].player.clone();
                     self.checker.handled(self.now_ms, &player, id);
+                    self.loose.handled_must(&player, id);
+                    self.tell_loose();
                     if let Some(gates) = &mut self.script {
                         gates.handled.push((client, id));
                     }
@@ -144,6 +148,17 @@ impl World {
                 self.come_back(client, 500);
             }
         }
+    }
+
+    /// A message of `latest` or `droppable`: no cursor, no ack [33].
+    fn handle_loose(&mut self, client: usize, id: MessageId) {
+        self.note(12, id.seq);
+        let player = &self.clients[client].player;
+        self.loose.handled(player, id);
+        if let Some(gates) = &mut self.script {
+            gates.handled.push((client, id));
+        }
+        self.tell_loose();
     }
 
     pub(super) fn logged_out(&mut self, client: usize) {

@@ -5,7 +5,7 @@ use super::what::{Heard, What};
 use super::{CLUB, GROUP, World};
 use zmqgame_core::bus::hub::{Conn, Peer};
 use zmqgame_core::bus::memory_store::MemoryStore;
-use zmqgame_core::bus::message::{MessageId, node_key};
+use zmqgame_core::bus::message::{MessageId, POLICY_SEQ, node_key};
 use zmqgame_core::bus::node::event::NodeEvent;
 use zmqgame_core::bus::node::{Node, NodeConfig};
 use zmqgame_core::bus::store::{DEFERRED_KEY, Row};
@@ -20,6 +20,8 @@ pub(super) struct NodeProcess {
     pub(super) timer_at: u64,
     /// It can't reach the hub before.
     pub(super) cut_off_until_ms: u64,
+    /// Must-deliver messages that it took in this epoch have a seq below.
+    pub(super) next_seq: u64,
 }
 
 /// Whether a committed row holds this message, or the list of deferred ones does.
@@ -55,6 +57,7 @@ impl World {
     fn node_begin(&mut self, node: usize, epoch: u64, clock_ms: u64) {
         let process = &mut self.nodes[node];
         process.epoch = epoch;
+        process.next_seq = 1;
         process.incarnation += 1;
         process.timer_at = u64::MAX;
         let config = NodeConfig {
@@ -227,6 +230,18 @@ impl World {
                     self.close_at_node(conn);
                 }
             }
+            NodeEvent::Receipt { seq, outcome, .. } if seq & POLICY_SEQ != 0 => {
+                self.loose.receipt(self.id(node, seq), outcome);
+                self.tell_loose();
+            }
+            NodeEvent::Report { seq, report } if seq & POLICY_SEQ != 0 => {
+                self.loose.report(self.id(node, seq), report.counts);
+                self.tell_loose();
+            }
+            NodeEvent::Unknown { seq } => {
+                self.loose.unknown(self.id(node, seq));
+                self.tell_loose();
+            }
             NodeEvent::Receipt { seq, outcome, .. } => {
                 let id = self.id(node, seq);
                 let players = self.checker.recipients(id);
@@ -280,6 +295,12 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A sender took a must-deliver message.
+    pub(super) fn took(&mut self, node: usize, seq: u64) -> MessageId {
+        self.nodes[node].next_seq = seq + 1;
+        self.id(node, seq)
     }
 
     pub(super) fn id(&self, node: usize, seq: u64) -> MessageId {

@@ -3,8 +3,11 @@
 //! Time passes only in [`Script::run`] and [`Script::until`]. Gates hold what is on its way: to the hub, to a node,
 //! from a client, from the store.
 
-use super::what::{Said, What};
-use super::{World, waiting};
+mod gates;
+mod senders;
+
+use super::World;
+use super::what::Said;
 use crate::checker::Violation;
 use crate::client::Place;
 use crate::knobs::Knobs;
@@ -13,9 +16,8 @@ use crate::variant::Variant;
 use std::collections::BTreeSet;
 use zmqgame_core::bus::hub::{Conn, Hub};
 use zmqgame_core::bus::memory_store::MemoryStore;
-use zmqgame_core::bus::message::{Content, MessageId, Outcome};
+use zmqgame_core::bus::message::{MessageId, Outcome};
 use zmqgame_core::bus::node::Node;
-use zmqgame_core::bus::node::sender::{Recipient, SendOptions};
 use zmqgame_core::bus::store::StoreBatch;
 
 /// What a script holds back, and what it has seen.
@@ -231,98 +233,6 @@ impl Script {
         }
     }
 
-    // --- senders -------------------------------------------------------------------------------------------------
-
-    /// A message to a client's player.
-    ///
-    /// # Panics
-    /// If the sender is down or its window is full.
-    pub fn send(&mut self, sender: usize, client: usize) -> MessageId {
-        let player = self.world.clients[client].player.clone();
-        let id = self.push(sender, Recipient::Player(player.as_str().into()));
-        self.world.checker.sent(id, &player);
-        self.world.drain_node(sender);
-        id
-    }
-
-    /// A message to a client's player, to be delivered so much later.
-    ///
-    /// # Panics
-    /// If the sender is down or its window is full.
-    pub fn send_later(&mut self, sender: usize, client: usize, delay_ms: u64) -> MessageId {
-        let player = self.world.clients[client].player.clone();
-        let token = self.world.tokens;
-        self.world.tokens += 1;
-        let options = SendOptions {
-            deliver_at_ms: super::WALL_MS + self.world.now_ms + delay_ms,
-            ..SendOptions::default()
-        };
-        let core = self.world.nodes[sender].core.as_mut();
-        let seq = core
-            .expect("the sender lives")
-            .send_with(
-                Recipient::Player(player.as_str().into()),
-                Content::Bytes,
-                &token.to_le_bytes(),
-                &options,
-            )
-            .expect("the window has room");
-        let id = self.world.id(sender, seq);
-        self.world.checker.sent(id, &player);
-        self.world.checker.deferred(token, id, &player);
-        self.world.drain_node(sender);
-        id
-    }
-
-    /// A message to the group of all who are hosted.
-    pub fn send_to_all(&mut self, sender: usize) -> MessageId {
-        let id = self.push(sender, Recipient::Group(super::GROUP.into()));
-        self.world.checker.sent_to_group(id);
-        self.world.drain_node(sender);
-        id
-    }
-
-    fn push(&mut self, sender: usize, recipient: Recipient) -> MessageId {
-        let core = self.world.nodes[sender]
-            .core
-            .as_mut()
-            .expect("the sender lives");
-        let seq = core
-            .send(recipient, Content::Bytes, b"payload", None)
-            .expect("the window has room");
-        self.world.id(sender, seq)
-    }
-
-    /// A message to a player of any name.
-    pub fn send_to_name(&mut self, sender: usize, player: &str) -> MessageId {
-        let id = self.push(sender, Recipient::Player(player.into()));
-        self.world.checker.sent(id, player);
-        self.world.drain_node(sender);
-        id
-    }
-
-    /// The last receipt for a message to a player of any name.
-    #[must_use]
-    pub fn receipt_of(&self, id: MessageId, player: &str) -> Option<Outcome> {
-        self.world.checker.outcome(id, player)
-    }
-
-    /// Senders in a client's cursor.
-    #[must_use]
-    pub fn cursor_len(&self, client: usize) -> usize {
-        self.world.clients[client].cursor.marks().count()
-    }
-
-    /// A message, until its receipt is there.
-    pub fn sent(&mut self, sender: usize, client: usize) -> (MessageId, Outcome) {
-        let id = self.send(sender, client);
-        self.until("the message has a receipt", |script| {
-            script.receipt(id, client).is_some()
-        });
-        let outcome = self.receipt(id, client).expect("it was waited for");
-        (id, outcome)
-    }
-
     // --- processes -----------------------------------------------------------------------------------------------
 
     /// A hub starts, if none runs.
@@ -406,110 +316,14 @@ impl Script {
         core.is_some_and(Node::is_up)
     }
 
-    // --- links ---------------------------------------------------------------------------------------------------
+    // --- findings ------------------------------------------------------------------------------------------------
 
-    /// A node's connection.
-    #[must_use]
-    pub fn conn(&self, node: usize) -> Option<Conn> {
-        self.world.nodes[node].conn
-    }
-
-    /// A node's link breaks; both ends notice.
-    pub fn cut(&mut self, node: usize) {
-        if let Some(conn) = self.conn(node) {
-            self.world.sever(conn);
+    /// Something that the promises do not name and that this world by hand is to show.
+    pub fn claim(&mut self, rule: &'static str, holds: bool, text: &str) {
+        if !holds {
+            let now_ms = self.world.now_ms;
+            self.world.checker.fail(now_ms, rule, text.to_owned());
         }
-    }
-
-    /// A node's link breaks, and neither end notices.
-    pub fn cut_silently(&mut self, node: usize) {
-        let conn = self.conn(node);
-        if let Some(link) = conn.and_then(|conn| self.world.links.get_mut(&conn)) {
-            link.severed = true;
-        }
-    }
-
-    /// The node gives its connection up; what it has written is still read by the hub.
-    pub fn lose_at_node(&mut self, node: usize) {
-        if let Some(conn) = self.conn(node) {
-            self.world.later(0, What::NodeLost(conn));
-        }
-    }
-
-    /// Nothing of the node's connection reaches the hub until it is released.
-    pub fn hold_to_hub(&mut self, node: usize) -> Conn {
-        let conn = self.conn(node).expect("the node has a connection");
-        if let Some(link) = self.world.links.get_mut(&conn) {
-            link.held_up = true;
-        }
-        conn
-    }
-
-    /// What was held arrives, in order.
-    pub fn release_to_hub(&mut self, conn: Conn) {
-        self.world.hub_reads(conn);
-    }
-
-    /// Nothing of the hub reaches the node on this connection until it is released.
-    pub fn hold_to_node(&mut self, node: usize) -> Conn {
-        let conn = self.conn(node).expect("the node has a connection");
-        if let Some(link) = self.world.links.get_mut(&conn) {
-            link.held_to_node = true;
-        }
-        conn
-    }
-
-    /// What was held arrives, in order.
-    pub fn release_to_node(&mut self, conn: Conn) {
-        let Some(link) = self.world.links.get_mut(&conn) else {
-            return;
-        };
-        link.held_to_node = false;
-        for frame in std::mem::take(&mut link.unread_by_node) {
-            self.world.node_in(conn, &frame);
-        }
-    }
-
-    // --- store ---------------------------------------------------------------------------------------------------
-
-    /// Batches wait.
-    pub fn hold_store(&mut self) {
-        self.gates_mut().store_held = true;
-    }
-
-    /// Batches that wait.
-    #[must_use]
-    pub fn held_batches(&self) -> usize {
-        self.gates().store.len()
-    }
-
-    /// Those that wait are done, in order, and no more wait.
-    pub fn release_store(&mut self) {
-        self.gates_mut().store_held = false;
-        for (incarnation, batch, fails) in std::mem::take(&mut self.gates_mut().store) {
-            self.world.store_done(incarnation, &batch, fails);
-        }
-    }
-
-    /// What is under way when its hub dies, or fails, is committed, or not; not is how it begins.
-    pub fn commit_late(&mut self, committed: bool) {
-        self.gates_mut().late_commit = committed;
-    }
-
-    /// The hub is killed as its store is about to answer the batch after so many others.
-    pub fn kill_hub_at_batch(&mut self, others: u64, committed: bool) {
-        self.gates_mut().kill_in = Some(others);
-        self.commit_late(committed);
-    }
-
-    /// The next batch has an unknown outcome.
-    pub fn fail_store(&mut self) {
-        self.world.store_fails = true;
-    }
-
-    /// All batches fail for a while.
-    pub fn store_away(&mut self, ms: u64) {
-        self.world.store_away_until = self.world.now_ms + ms;
     }
 
     // --- the end -------------------------------------------------------------------------------------------------
@@ -531,8 +345,7 @@ impl Script {
                 break;
             }
         }
-        let waiting = waiting(&self.world.store);
-        self.world.checker.end(self.world.now_ms, &waiting);
+        self.world.end();
         std::mem::take(&mut self.world.checker.violations)
     }
 

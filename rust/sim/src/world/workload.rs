@@ -2,7 +2,8 @@
 
 use super::what::What;
 use super::{CLUB, GROUP, WALL_MS, World};
-use zmqgame_core::bus::message::Content;
+use crate::loose::Wish;
+use zmqgame_core::bus::message::{Content, MessageId, Policy};
 use zmqgame_core::bus::node::sender::{Recipient, SendOptions};
 
 impl World {
@@ -58,20 +59,53 @@ impl World {
             && let Ok(seq) = core.send_with(recipient, Content::Bytes, payload, &options)
         {
             self.messages_left -= 1;
-            let id = self.id(node, seq);
+            let id = self.took(node, seq);
             if to_one {
                 self.checker.sent(id, &player);
             } else {
                 self.checker.sent_to_group(id);
+                self.loose.may_be_late(id);
             }
             if times.deadline_ms > 0 {
                 self.checker.has_deadline(id, times.deadline_ms);
             }
             if times.deliver_at_ms > 0 {
                 self.checker.deferred(self.tokens, id, &player);
+                self.loose.may_be_late(id);
                 self.tokens += 1;
             }
         }
+    }
+
+    /// A message of `latest` or `droppable`; none: the sender is down.
+    pub(super) fn push_loose(
+        &mut self,
+        node: usize,
+        to: Recipient,
+        wish: &Wish<'_>,
+    ) -> Option<MessageId> {
+        let player = match &to {
+            Recipient::Player(player) => Some(player.to_string()),
+            _ => None,
+        };
+        let options = SendOptions {
+            policy: if wish.key.is_empty() {
+                Policy::Droppable
+            } else {
+                Policy::Latest
+            },
+            key: wish.key,
+            quiet: wish.quiet,
+            deadline_ms: wish.deadline_ms,
+            ..SendOptions::default()
+        };
+        let core = self.nodes[node].core.as_mut()?;
+        let seq = core
+            .send_with(to, Content::Bytes, b"value", &options)
+            .ok()?;
+        let (id, behind) = (self.id(node, seq), self.nodes[node].next_seq);
+        self.loose.sent(id, player.as_deref(), wish, behind);
+        Some(id)
     }
 
     /// When a message is to be delivered, and until when: by the sender's clock, which is right.

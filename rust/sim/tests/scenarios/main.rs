@@ -8,6 +8,7 @@ mod links;
 mod logins;
 mod mailbox;
 mod marks;
+mod policies;
 mod resends;
 mod roster;
 mod rows;

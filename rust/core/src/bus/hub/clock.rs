@@ -3,8 +3,10 @@
 //! The wall clock may jump. Nothing that orders or confirms messages reads it: it says only when a deadline is past and
 //! when a deferred message is due.
 
+use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::Phase;
+use crate::bus::hub::line::{Entry, Sent};
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::message::Outcome;
 use crate::bus::store::StoreOp;
@@ -162,12 +164,20 @@ impl Hub {
             let Some(line) = self.players.at(at).and_then(|player| player.line.as_ref()) else {
                 continue;
             };
-            if line.queue.iter().any(|entry| entry.deadline_ms != 0) {
+            let early = self.broken.lacks(Rule::SentStays);
+            if early || line.queue.iter().any(|entry| entry.deadline_ms != 0) {
                 self.clock.timed.insert(at);
             }
             let line = self.players.get_mut(at).line();
-            let past =
-                line.take_where(|entry| entry.deadline_ms != 0 && unix_ms > entry.deadline_ms);
+            let is_past = |entry: &Entry| entry.deadline_ms != 0 && unix_ms > entry.deadline_ms;
+            let mut past = line.take_where(is_past);
+            if early {
+                let in_memory = line.sent.iter().filter_map(|sent| match sent {
+                    Sent::Memory(entry) => Some(entry),
+                    _ => None,
+                });
+                past.extend(in_memory.filter(|entry| is_past(entry)).cloned());
+            }
             self.answer_entries(at, past, Outcome::Expired);
             self.slim(at);
         }

@@ -160,6 +160,9 @@ impl Hub {
 
     /// Takes the next number for a message that is not in the queue.
     fn send_live(&mut self, at: u32, entry: Entry) -> Entered {
+        if self.broken.lacks(Rule::SentStays) {
+            self.clock.timed.insert(at);
+        }
         if self.broken.lacks(Rule::DeliveredAtAck) {
             self.outcome(entry.recipient(at), Outcome::Delivered, Detail::None);
         }

@@ -4,6 +4,7 @@
 //! then has the place in order that it would have had in the line. Else a `droppable` is dropped. A `latest` is kept, the
 //! newest of each key, until its player is live and the link has room.
 
+use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::flow::Blocked;
@@ -220,7 +221,8 @@ impl Hub {
         let waits = player
             .line
             .as_ref()
-            .is_some_and(|line| !line.queue.is_empty());
+            .is_some_and(|line| !line.queue.is_empty())
+            && !self.broken.lacks(Rule::PolicyKeepsPlace);
         let link = self
             .links
             .get(host.link)
@@ -271,7 +273,7 @@ impl Hub {
     /// The newest of a key takes its place at the tail.
     fn keep(&mut self, at: u32, kept: Kept) -> Offered {
         let of_player = self.kept.by_player.get_mut(&at);
-        if let Some(all) = of_player
+        if let Some(all) = of_player.filter(|_| !self.broken.lacks(Rule::LatestReplaces))
             && let Some(place) = all.iter().position(|other| other.key == kept.key)
         {
             let old = all.remove(place);

@@ -1,5 +1,6 @@
 //! Outcomes on their way to senders: single receipts, and the reports of group sends [40].
 
+use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::line::Entry;
 use crate::bus::message::{GroupReport, Message, MessageId, Outcome, ReportEntry};
@@ -160,6 +161,10 @@ impl Report {
 impl Hub {
     /// Gives an outcome to its sender, if that still waits on this link [5].
     pub(super) fn outcome(&mut self, to: Recipient, outcome: Outcome, detail: Detail) {
+        let outcome = match outcome {
+            Outcome::Passed if self.broken.lacks(Rule::PassedForLate) => Outcome::Stored,
+            other => other,
+        };
         match outcome {
             Outcome::Delivered => self.counters.delivered += 1,
             Outcome::Stored => self.counters.stored += 1,

@@ -34,9 +34,11 @@ impl Hub {
         if send.policy != Policy::MustDeliver {
             return self.answer_send(session, send.seq, Outcome::Refused, Detail::Policy);
         }
-        let held = !self.sessions.get(session).held.is_empty();
+        let late = self.broken.lacks(Rule::GroupInOneStep);
+        let held = !self.sessions.get(session).held.is_empty() && !late;
         let waits = match send.target {
             Target::Player(_) => false,
+            Target::Group(_) if late => true,
             Target::Group(_) => self.hold || !self.mailbox.opened,
             Target::Broadcast(_) => self.hold,
         };

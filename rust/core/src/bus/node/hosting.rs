@@ -438,6 +438,9 @@ impl Hosting {
                 continue;
             };
             if deliver.policy != Policy::MustDeliver {
+                if self.broken.lacks(Rule::PolicyHasNoMark) {
+                    player.cursor.raise(delivery.id);
+                }
                 if player.gone_at_ms.is_none() {
                     Self::show(name, &delivery, out); // [33] no number, no cursor, no ack
                 }
