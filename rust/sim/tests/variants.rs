@@ -28,3 +28,15 @@ fn every_rule_that_is_missed_is_missed_by_a_seed() {
         .collect();
     assert!(silent.is_empty(), "no seed notices: {silent:?}");
 }
+
+/// Those of the worlds by hand alone: in a blink.
+#[test]
+fn worlds_by_hand_miss_their_rule() {
+    let silent: Vec<String> = Rule::ALL
+        .iter()
+        .filter(|(number, rule)| *number >= 33 && *rule != Rule::BusyHolds)
+        .filter(|(_, rule)| without(*rule).is_none())
+        .map(|(number, rule)| format!("[{number}] {rule:?}"))
+        .collect();
+    assert!(silent.is_empty(), "no world by hand notices: {silent:?}");
+}

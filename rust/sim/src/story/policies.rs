@@ -101,7 +101,7 @@ pub fn resend_to_a_full_mailbox(variant: Variant) -> Script {
     s.store().player_messages = 3;
     s.online(0, 0);
     s.hold_to_node(0);
-    s.send(0, 0);
+    let m1 = s.send(0, 0);
     s.run(50);
     s.keep_out(0);
     s.cut(0);
@@ -115,7 +115,7 @@ pub fn resend_to_a_full_mailbox(variant: Variant) -> Script {
         s.sent(1, 0);
     }
     s.let_in(0);
-    s.run(1_000);
+    s.until("m1 has a receipt", |s| s.receipt(m1, 0).is_some());
     s
 }
 

@@ -104,8 +104,9 @@ impl Script {
     /// If the sender is down or its window is full.
     pub fn send_until(&mut self, sender: usize, client: usize, ttl_ms: u64) -> MessageId {
         let player = self.world.clients[client].player.clone();
+        let deadline_ms = super::super::WALL_MS + self.world.now_ms + ttl_ms;
         let options = SendOptions {
-            deadline_ms: super::super::WALL_MS + self.world.now_ms + ttl_ms,
+            deadline_ms,
             ..SendOptions::default()
         };
         let core = self.world.nodes[sender].core.as_mut();
@@ -116,7 +117,7 @@ impl Script {
             .expect("the window has room");
         let id = self.world.took(sender, seq);
         self.world.checker.sent(id, &player);
-        self.world.checker.has_deadline(id);
+        self.world.checker.has_deadline(id, deadline_ms);
         self.world.drain_node(sender);
         id
     }
