@@ -94,7 +94,7 @@ pub fn deadline_of_a_row(variant: Variant) -> Script {
     s
 }
 
-/// m1 is handled, its receipt and its host are lost; the mailbox is filled; m1 is sent again [35].
+/// m1 is handled; its receipt, its host and the hub are lost; the mailbox is filled; m1 is sent again [35].
 #[must_use]
 pub fn resend_to_a_full_mailbox(variant: Variant) -> Script {
     let mut s = Script::with(crate::knobs::Knobs::calm(2, 1, 1), variant);
@@ -108,9 +108,10 @@ pub fn resend_to_a_full_mailbox(variant: Variant) -> Script {
     let host = s.host(0);
     s.vanish(0);
     s.kill_node(host);
-    s.run(10);
+    s.kill_hub();
+    s.start_hub();
     s.start_node(host);
-    s.run(1_000);
+    s.run(6_000);
     for _ in 0..4 {
         s.sent(1, 0);
     }
