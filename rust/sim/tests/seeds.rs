@@ -65,6 +65,14 @@ fn seeds_that_once_failed() {
             10_875,
             "a unicast passed a group send that its sender held back",
         ),
+        (
+            20_085,
+            "rows that a due batch of unknown outcome had made were left to the next login",
+        ),
+        (
+            20_556,
+            "an expired message was delivered after the clock was set back, and its node had handled a later one",
+        ),
     ] {
         let verdict = run(seed, false);
         assert!(

@@ -170,6 +170,7 @@ impl Hub {
             (session.epoch, session.connection, session.low, session.over) =
                 (entry.epoch, 0, 0, false);
             session.refused.clear();
+            session.expired.clear();
             session.linked = entry.linked;
             // If it does not come back, the roster is to say so.
             session.grace_until = entry.linked.then_some(self.now + self.config.node_grace_ms);

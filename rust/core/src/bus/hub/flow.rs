@@ -79,7 +79,9 @@ impl Hub {
         if entry.resend && line.is_some_and(|line| line.is_under_way(entry.id)) {
             return Some(Entered::Open); // [19]
         }
-        let past = self.is_past(entry.deadline_ms); // [34]
+        let sender = self.sessions.get(entry.from);
+        let past = self.is_past(entry.deadline_ms)
+            || sender.expired.has(&self.players.get(at).name, entry.id.seq); // [34]
         past.then_some(Entered::Done(Outcome::Expired, Detail::None))
     }
 

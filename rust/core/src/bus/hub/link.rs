@@ -210,6 +210,7 @@ impl Hub {
         let entry = self.sessions.get_mut(session);
         entry.epoch = epoch;
         entry.refused.clear();
+        entry.expired.clear();
         entry.over = false;
         entry.low = 0;
         entry.linked = false; // So that the roster gets the new epoch.
@@ -341,6 +342,7 @@ impl Hub {
         if low > entry.low {
             entry.low = low;
             entry.busy.raise_low(low);
+            entry.expired.raise_low(low);
             if !entry.refused.is_empty() {
                 entry.refused.retain(|_, of_player| {
                     *of_player = of_player.split_off(&low);

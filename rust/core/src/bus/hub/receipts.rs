@@ -3,7 +3,7 @@
 use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::line::Entry;
-use crate::bus::message::{GroupReport, Message, MessageId, Outcome, ReportEntry};
+use crate::bus::message::{GroupReport, Message, MessageId, Outcome, POLICY_SEQ, ReportEntry};
 use crate::limits::MAX_REPORT_ENTRIES;
 use std::borrow::Cow;
 
@@ -181,6 +181,10 @@ impl Hub {
         }
         self.note_outcome(to, outcome, detail);
         let session = self.sessions.get_mut(to.from);
+        if outcome == Outcome::Expired && to.id.seq & POLICY_SEQ == 0 && session.low <= to.id.seq {
+            let name = self.players.get(to.player).name.clone();
+            session.expired.insert(name, to.id.seq);
+        }
         if !to.grouped {
             let link = session.link;
             self.receipt(link, to.id.seq, outcome, detail);

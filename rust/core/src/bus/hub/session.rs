@@ -9,6 +9,9 @@ use crate::bus::message::{Mark, VERSION_MIN};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// Answers `expired` that are remembered of one sender: as many as it may have without receipt.
+const MAX_EXPIRED: usize = 65_536;
+
 /// A connection.
 #[derive(Debug)]
 pub struct Link {
@@ -153,6 +156,10 @@ pub struct Session {
     /// It is refused again when it comes again. Were a later one accepted before that, a resend of the refused one
     /// would stand below the mark and be told `stored`.
     pub refused: BTreeMap<Arc<str>, BTreeMap<u64, Detail>>,
+    /// What was told as expired, until the sender's low says that it knows; ends with the epoch.
+    ///
+    /// It is expired when it comes again, also if the wall clock was set back meanwhile: later ones have gone past it.
+    pub expired: ExpiredSends,
     /// Its deferred messages whose marks the store has, by seq: until its low is above.
     pub deferred: BTreeMap<u64, Arc<str>>,
     /// Sends that wait for the end of the hold, from the first group send on; cleared with the link.
@@ -236,6 +243,41 @@ impl BusySends {
     }
 }
 
+/// What a sender was told `expired` for, and may send again [34].
+///
+/// Over [`MAX_EXPIRED`] the oldest is forgotten: with a clock that is not set back it is expired all the same.
+#[derive(Debug, Default)]
+pub struct ExpiredSends {
+    all: BTreeSet<(u64, Arc<str>)>,
+}
+
+impl ExpiredSends {
+    /// Whether a message to a player is among them.
+    pub fn has(&self, player: &Arc<str>, seq: u64) -> bool {
+        !self.all.is_empty() && self.all.contains(&(seq, Arc::clone(player)))
+    }
+
+    /// A message was answered `expired`.
+    pub fn insert(&mut self, player: Arc<str>, seq: u64) {
+        self.all.insert((seq, player));
+        if self.all.len() > MAX_EXPIRED {
+            self.all.pop_first();
+        }
+    }
+
+    /// The sender has final receipts below this.
+    pub fn raise_low(&mut self, low: u64) {
+        if !self.all.is_empty() {
+            self.all.retain(|(seq, _)| *seq >= low);
+        }
+    }
+
+    /// A new epoch has begun.
+    pub fn clear(&mut self) {
+        self.all.clear();
+    }
+}
+
 /// Where a subscriber stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PresenceState {
@@ -284,6 +326,7 @@ impl Sessions {
             reports: BTreeMap::new(),
             busy: BusySends::default(),
             refused: BTreeMap::new(),
+            expired: ExpiredSends::default(),
             deferred: BTreeMap::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -338,5 +381,27 @@ impl Session {
         self.held_bytes = 0;
         self.joins.clear();
         self.presence = PresenceState::Off;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ExpiredSends, MAX_EXPIRED};
+    use std::sync::Arc;
+
+    #[test]
+    fn expired_sends_end_with_low_and_have_a_bound() {
+        let name: Arc<str> = "p".into();
+        let mut expired = ExpiredSends::default();
+        expired.insert(name.clone(), 1);
+        expired.insert(name.clone(), 3);
+        expired.raise_low(2);
+        assert!(!expired.has(&name, 1) && expired.has(&name, 3));
+        assert!(!expired.has(&"q".into(), 3));
+        for seq in 0..MAX_EXPIRED as u64 {
+            expired.insert(name.clone(), 4 + seq);
+        }
+        assert_eq!(expired.all.len(), MAX_EXPIRED);
+        assert!(!expired.has(&name, 3) && expired.has(&name, 4));
     }
 }

@@ -138,6 +138,29 @@ fn a_clock_that_jumps_loses_nothing_without_deadline() {
     assert_eq!(world.take(&sender).outcomes().len(), 4);
 }
 
+/// Its receipt was lost, a later one went past it: `delivered`, of what the node drops as seen, would be a lie.
+#[test]
+fn what_was_expired_stays_so_when_the_clock_is_set_back() {
+    let mut world = world();
+    let (sender, host) = world.known();
+    let (_, binding) = world.login(&host, "p");
+    world.hub.handle_clock(world.now, UNIX + 5_000);
+    send(&mut world, &sender, 1, UNIX + 4_000, 0, false);
+    send(&mut world, &sender, 2, 0, 0, false);
+    world.ack(&host, binding, 1);
+    assert_eq!(world.take(&host).seqs(), [2]);
+    assert_eq!(
+        world.take(&sender).outcomes(),
+        [(1, Outcome::Expired), (2, Outcome::Delivered)]
+    );
+    world.hub.handle_clock(world.now, UNIX);
+    world.drop_link(&sender);
+    let sender = world.node("sender", 1);
+    send(&mut world, &sender, 1, UNIX + 4_000, 0, true);
+    assert_eq!(world.take(&sender).outcomes(), [(1, Outcome::Expired)]);
+    assert!(world.take(&host).seqs().is_empty());
+}
+
 #[test]
 fn deferred_send_is_not_a_duplicate() {
     let mut world = world();
