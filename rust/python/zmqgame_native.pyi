@@ -169,6 +169,13 @@ class Edge:
         Connect tokens must be sealed with `private_key` (32 bytes) and name `public_address`, by default
         the bound one. The open packet's JSON also has `client_id` (decimal) and `user_data` (hex).
         """
+    def listen_udp_plain(self, address: str) -> str:
+        """Listen for plain datagrams on `host:port`, each loop on a socket of its own; return the address.
+
+        A datagram is a packet of kind 0, and `send` sends the payload alone. A remote address is a connection
+        from its first datagram until it is silent for `idle_ms`; addresses can be forged, so answer with no
+        more than what was asked, or use `listen_udp`.
+        """
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` has something: for `loop.add_reader`."""
     def receive(self) -> PacketBatch:

@@ -93,6 +93,10 @@ impl Edge {
             .listen_udp(address, public_address, protocol_id, private_key)?)
     }
 
+    fn listen_udp_plain(&self, address: &str) -> PyResult<String> {
+        Ok(self.0.listen_udp_plain(address)?)
+    }
+
     fn fileno(&self) -> i32 {
         self.0.raw_fd()
     }

@@ -6,6 +6,7 @@ use zmqgame_core::stream::packet::{self, Header};
 
 use super::config::Framing;
 use super::udp::UdpListener;
+use super::udp_plain::PlainListener;
 use crate::listener::Listener;
 use crate::stream::Stream;
 use crate::wake::Wake;
@@ -36,6 +37,8 @@ pub enum Command {
     Listen(Listener, Framing),
     /// Take UDP sessions in here.
     ListenUdp(Box<UdpListener>),
+    /// Take plain datagrams in here.
+    ListenUdpPlain(PlainListener),
     /// A connection that another loop took in.
     Adopt(Stream, String, Framing),
     /// Send what is queued, close everything, end.

@@ -53,7 +53,7 @@ pub(super) struct EventLoop {
     commands: Commands,
     /// Who gets the next connection.
     next_loop: usize,
-    stop_at_ms: Option<u64>,
+    pub(super) stop_at_ms: Option<u64>,
 }
 
 impl EventLoop {
@@ -459,6 +459,7 @@ impl EventLoop {
                 }
                 Command::Listen(listener, framing) => self.listen(listener, framing),
                 Command::ListenUdp(listener) => self.listen_udp(*listener),
+                Command::ListenUdpPlain(listener) => self.listen_udp_plain(listener),
                 Command::Adopt(stream, peer, framing) => self.adopt(stream, peer, framing),
                 Command::Stop { drain_ms } => self.stop(drain_ms),
             }

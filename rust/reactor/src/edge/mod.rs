@@ -17,6 +17,7 @@ mod shared;
 mod table;
 mod udp;
 mod udp_loop;
+mod udp_plain;
 mod websocket;
 
 use std::io;
@@ -35,6 +36,7 @@ use command::Command;
 use config::{EdgeConfig, Framing};
 use event_loop::EventLoop;
 use udp::UdpListener;
+use udp_plain::PlainListener;
 
 pub use counters::Counters;
 pub use reason::CloseReason;
@@ -160,14 +162,34 @@ impl Edge {
         Ok(address)
     }
 
-    /// Listeners go to the loops in turn.
-    fn hand_over(&self, command: Command) -> io::Result<()> {
+    /// Listens for plain datagrams on `host:port`, every loop on a socket of its own, and gives the
+    /// address they are bound to. Each datagram is a packet of kind 0, each remote address a connection
+    /// until it is silent for the idle time-out.
+    ///
+    /// # Errors
+    /// The address is in use, not ours, or no address; or the edge has stopped.
+    pub fn listen_udp_plain(&self, address: &str) -> io::Result<String> {
+        self.check_running()?;
+        let (listeners, address) = PlainListener::bind(address, self.shared.loops.len())?;
+        for (end, listener) in self.shared.loops.iter().zip(listeners) {
+            end.queue.push(Command::ListenUdpPlain(listener));
+        }
+        Ok(address)
+    }
+
+    fn check_running(&self) -> io::Result<()> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "the edge has stopped",
             ));
         }
+        Ok(())
+    }
+
+    /// Listeners go to the loops in turn.
+    fn hand_over(&self, command: Command) -> io::Result<()> {
+        self.check_running()?;
         let index = self.next_loop.fetch_add(1, Ordering::Relaxed) % self.shared.loops.len();
         self.shared.loops[index].queue.push(command);
         Ok(())

@@ -3,25 +3,60 @@
 //! The socket gives and takes batches (`sys`); what a datagram means is decided by core's netcode
 //! server. A session is a connection like any other: its payloads are packets without prefix.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use zmqgame_core::edge::netcode::Key;
 use zmqgame_core::edge::netcode::server::{
     ClientKey, Event, Received, Refusal, Server, ServerConfig, ServerEntropy,
 };
 
 use super::counters::Counters;
-use crate::sys::{Receiver, Sender};
+use crate::sys::{
+    DATAGRAMS_A_CALL, Datagrams, MOST_DATAGRAM_BYTES, Receiver, Sender, join_received,
+};
 
 /// Receives of one round: 8 x 64 datagrams; then it is the connections' turn.
-const RECEIVES_A_ROUND: usize = 8;
+pub(super) const RECEIVES_A_ROUND: usize = 8;
+/// Bytes of a slot for one datagram: nothing of netcode is that long.
+const SLOT_BYTES: usize = 2_048;
+/// What is taken from the sessions' queue at once: the sender is empty again before more is taken.
+const SEND_AT_ONCE_BYTES: usize = 256 << 10;
 /// What the kernel may hold for us while the loop does other things; it may allow less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// Binds the first of the addresses that can be; several sockets may share one with `reuse_port`.
+pub(super) fn bind(address: &str, reuse_port: bool) -> io::Result<UdpSocket> {
+    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the address names nothing");
+    for address in address.to_socket_addrs()? {
+        match bind_one(address, reuse_port) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<UdpSocket> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    if reuse_port {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    // The kernel caps these; a small buffer only means that bursts are dropped earlier.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+    let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+    rustix::net::bind(&socket, &address)?;
+    Ok(UdpSocket::from(socket))
+}
 
 /// A bound UDP socket with what its sessions need: made by the handle, given to a loop.
 pub struct UdpListener {
@@ -45,11 +80,7 @@ impl UdpListener {
         private_key: Key,
         max_clients: u32,
     ) -> io::Result<Self> {
-        let socket = UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        // The kernel caps these; a small buffer only means that bursts are dropped earlier.
-        let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
-        let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        let socket = bind(address, false)?;
         let bound = socket.local_addr()?;
         let public = match public_address {
             Some(text) => text.parse::<SocketAddr>().map_err(|_| {
@@ -97,9 +128,38 @@ pub(super) struct UdpPort {
     receiver: Receiver,
     sender: Sender,
     /// Sessions that the consumer knows.
-    pub(super) ids: HashMap<ClientKey, u64>,
+    pub(super) ids: SessionIds,
     /// Whether the socket may hold more than was read.
     pub(super) readable: bool,
+}
+
+/// The connection of each session, by the place that its key names: one look at one array.
+#[derive(Default)]
+pub(super) struct SessionIds(Vec<(ClientKey, u64)>);
+
+impl SessionIds {
+    fn place(client: ClientKey) -> usize {
+        client as u32 as usize
+    }
+
+    pub(super) fn insert(&mut self, client: ClientKey, id: u64) {
+        let place = Self::place(client);
+        if self.0.len() <= place {
+            self.0.resize(place + 1, (0, 0));
+        }
+        self.0[place] = (client, id);
+    }
+
+    pub(super) fn get(&self, client: ClientKey) -> Option<u64> {
+        let &(known, id) = self.0.get(Self::place(client))?;
+        (known == client && id != 0).then_some(id)
+    }
+
+    pub(super) fn remove(&mut self, client: ClientKey) -> Option<u64> {
+        let id = self.get(client)?;
+        self.0[Self::place(client)] = (0, 0);
+        Some(id)
+    }
 }
 
 fn unix_ms() -> u64 {
@@ -114,12 +174,17 @@ impl UdpPort {
         let mut random = [0; ServerEntropy::BYTES];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let entropy = ServerEntropy::from_bytes(&random);
+        let joins = join_received(listener.socket.as_fd());
         Ok(Self {
             socket: listener.socket,
             server: Server::new(listener.config, &entropy, now_ms, unix_ms()),
-            receiver: Receiver::default(),
-            sender: Sender::default(),
-            ids: HashMap::new(),
+            receiver: Receiver::new(if joins {
+                MOST_DATAGRAM_BYTES
+            } else {
+                SLOT_BYTES
+            }),
+            sender: Sender::new(SEND_AT_ONCE_BYTES),
+            ids: SessionIds::default(),
             readable: false,
         })
     }
@@ -133,7 +198,7 @@ impl UdpPort {
         &mut self,
         now_ms: u64,
         counters: &Counters,
-        mut tell: impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
+        mut tell: impl FnMut(&mut SessionIds, Happened<'_>) -> bool,
     ) {
         // An idle port has no ticks, and tokens' expiry follows the wall clock.
         self.server.handle_wall_clock(now_ms, unix_ms());
@@ -148,22 +213,40 @@ impl UdpPort {
                 // An earlier answer's ICMP error: taken by this call, the socket is fine.
                 Err(_) => continue,
             };
-            Counters::add(&counters.datagrams_in, count as u64);
             for index in 0..count {
-                let Some((from, bytes)) = self.receiver.datagram(index) else {
+                let Some(Datagrams {
+                    from,
+                    bytes,
+                    each,
+                    cut,
+                }) = self.receiver.datagrams(index)
+                else {
                     continue;
                 };
                 Counters::add(&counters.bytes_in, bytes.len() as u64);
-                match self.server.handle_datagram(now_ms, from, bytes) {
-                    Received::Payload { client, bytes, .. } => {
-                        if !tell(&mut self.ids, Happened::Payload { client, bytes }) {
-                            self.server.disconnect(now_ms, client);
-                        }
-                    }
-                    Received::Handled => {}
-                    Received::Refused(refusal) => count_refusal(refusal, counters),
+                let datagrams = bytes.len().div_ceil(each).max(1) as u64;
+                Counters::add(&counters.datagrams_in, datagrams);
+                if cut || bytes.is_empty() {
+                    count_refusal(Refusal::Malformed, counters);
+                    continue;
                 }
-                tell_events(&mut self.server, &mut self.ids, now_ms, &mut tell);
+                for datagram in bytes.chunks_mut(each) {
+                    match self.server.handle_datagram(now_ms, from, datagram) {
+                        Received::Payload { client, bytes, .. } => {
+                            if !tell(&mut self.ids, Happened::Payload { client, bytes }) {
+                                self.server.disconnect(now_ms, client);
+                            }
+                        }
+                        Received::Handled => {}
+                        Received::Refused(refusal) => count_refusal(refusal, counters),
+                    }
+                    tell_events(&mut self.server, &mut self.ids, now_ms, &mut tell);
+                }
+            }
+            if count < DATAGRAMS_A_CALL {
+                // Emptied: what comes from now on is told as a new edge.
+                self.readable = false;
+                return;
             }
         }
     }
@@ -172,7 +255,7 @@ impl UdpPort {
     pub(super) fn tick(
         &mut self,
         now_ms: u64,
-        mut tell: impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
+        mut tell: impl FnMut(&mut SessionIds, Happened<'_>) -> bool,
     ) {
         self.server.handle_wall_clock(now_ms, unix_ms());
         self.server.handle_timeout(now_ms);
@@ -199,7 +282,7 @@ impl UdpPort {
 
     /// Ends a session; the consumer has been told.
     pub(super) fn disconnect(&mut self, now_ms: u64, client: ClientKey) {
-        self.ids.remove(&client);
+        self.ids.remove(client);
         self.server.disconnect(now_ms, client);
         while self.server.poll_event().is_some() {}
     }
@@ -229,9 +312,9 @@ impl UdpPort {
 
 fn tell_events(
     server: &mut Server,
-    ids: &mut HashMap<ClientKey, u64>,
+    ids: &mut SessionIds,
     now_ms: u64,
-    tell: &mut impl FnMut(&mut HashMap<ClientKey, u64>, Happened<'_>) -> bool,
+    tell: &mut impl FnMut(&mut SessionIds, Happened<'_>) -> bool,
 ) {
     while let Some(event) = server.poll_event() {
         match event {

@@ -1,6 +1,6 @@
-//! The part of a loop that serves UDP sessions: their ids, their rows, their end.
+//! The part of a loop that serves UDP, netcode and plain: the connections' ids, their rows, their end.
 
-use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use zmqgame_core::edge::netcode::server::ClientKey;
@@ -10,46 +10,113 @@ use super::counters::Counters;
 use super::event_loop::{EventLoop, FIRST_UDP_TOKEN};
 use super::reason::CloseReason;
 use super::table::Place;
-use super::udp::{Happened, UdpListener, UdpPort};
+use super::udp::{Happened, SessionIds, UdpListener, UdpPort};
+use super::udp_plain::{PlainListener, PlainPort};
 use crate::reactor::{Interest, Ready, Token};
 
-/// The UDP sockets of a loop and which session is on which.
+/// Whom a connection's packets go to, in the words of its port.
+#[derive(Clone, Copy)]
+pub(super) enum To {
+    Client(ClientKey),
+    Address(SocketAddr),
+}
+
+#[derive(Clone, Copy)]
+struct Session {
+    id: u64,
+    port: usize,
+    to: To,
+}
+
+enum Port {
+    Netcode(Box<UdpPort>),
+    Plain(Box<PlainPort>),
+}
+
+impl Port {
+    fn readable(&mut self) -> &mut bool {
+        match self {
+            Self::Netcode(port) => &mut port.readable,
+            Self::Plain(port) => &mut port.readable,
+        }
+    }
+}
+
+/// The UDP sockets of a loop and which connection is on which.
 #[derive(Default)]
 pub(super) struct UdpPorts {
-    ports: Vec<Option<Box<UdpPort>>>,
+    ports: Vec<Option<Port>>,
     /// The deadline that was set for each port.
     ticks_ms: Vec<Option<u64>>,
-    sessions: HashMap<u64, (usize, ClientKey)>,
+    /// By the slot of the id.
+    sessions: Vec<Option<Session>>,
+    /// How many ports have something to read.
+    readable: bool,
 }
 
 impl UdpPorts {
     pub(super) fn has_readable(&self) -> bool {
-        self.ports.iter().flatten().any(|port| port.readable)
+        self.readable
+    }
+
+    fn get(&self, id: u64) -> Option<Session> {
+        let session = self.sessions.get(Place::of(id).slot)?.as_ref()?;
+        (session.id == id).then_some(*session)
     }
 
     pub(super) fn has(&self, id: u64) -> bool {
-        self.sessions.contains_key(&id)
+        self.get(id).is_some()
     }
 
     pub(super) fn ids(&self) -> Vec<u64> {
-        self.sessions.keys().copied().collect()
+        self.sessions
+            .iter()
+            .flatten()
+            .map(|session| session.id)
+            .collect()
+    }
+
+    fn insert(&mut self, session: Session) {
+        let slot = Place::of(session.id).slot;
+        if self.sessions.len() <= slot {
+            self.sessions.resize(slot + 1, None);
+        }
+        self.sessions[slot] = Some(session);
+    }
+
+    fn remove(&mut self, id: u64) {
+        if self.has(id) {
+            self.sessions[Place::of(id).slot] = None;
+        }
     }
 }
 
 impl EventLoop {
+    // Both fail only when the machine is out of something; the socket is closed then.
     pub(super) fn listen_udp(&mut self, listener: UdpListener) {
-        let index = self.udp.ports.len();
-        let token = Token(FIRST_UDP_TOKEN + index as u64);
-        // Both fail only when the machine is out of something; the socket is closed then.
-        let Ok(port) = UdpPort::new(listener, self.now_ms()) else {
-            return;
+        if let Ok(port) = UdpPort::new(listener, self.now_ms()) {
+            self.add_port(Port::Netcode(Box::new(port)));
+        }
+    }
+
+    pub(super) fn listen_udp_plain(&mut self, listener: PlainListener) {
+        if let Ok(port) = PlainPort::new(listener, self.shared.config.max_packet_bytes) {
+            self.add_port(Port::Plain(Box::new(port)));
+        }
+    }
+
+    fn add_port(&mut self, port: Port) {
+        let token = Token(FIRST_UDP_TOKEN + self.udp.ports.len() as u64);
+        let descriptor = match &port {
+            Port::Netcode(port) => port.as_fd(),
+            Port::Plain(port) => port.as_fd(),
         };
         if self
             .reactor
-            .register(port.as_fd(), token, Interest::EDGE)
+            .register(descriptor, token, Interest::EDGE)
             .is_ok()
         {
-            self.udp.ports.push(Some(Box::new(port)));
+            self.udp.ports.push(Some(port));
             self.udp.ticks_ms.push(None);
         }
     }
@@ -59,18 +126,20 @@ impl EventLoop {
             if let Some(tick) = self.udp.ticks_ms.get_mut(index) {
                 *tick = None;
             }
-            self.with_port(index, |this, port| {
-                port.tick(this.now_ms(), |ids, happened| {
+            self.with_port(index, |this, port| match port {
+                Port::Netcode(port) => port.tick(this.now_ms(), |ids, happened| {
                     this.handle_session(index, ids, &happened)
-                });
+                }),
+                Port::Plain(port) => this.sweep_plain(port),
             });
         } else if let Some(Some(port)) = self.udp.ports.get_mut(index) {
-            port.readable |= event.readable;
+            *port.readable() |= event.readable;
+            self.udp.readable |= event.readable;
         }
     }
 
     /// Takes the port out for as long as it and the loop are both needed.
-    fn with_port(&mut self, index: usize, work: impl FnOnce(&mut Self, &mut UdpPort)) {
+    fn with_port(&mut self, index: usize, work: impl FnOnce(&mut Self, &mut Port)) {
         let taken = self.udp.ports.get_mut(index).and_then(Option::take);
         if let Some(mut port) = taken {
             work(self, &mut port);
@@ -79,27 +148,45 @@ impl EventLoop {
     }
 
     pub(super) fn read_udp(&mut self) {
+        if !std::mem::take(&mut self.udp.readable) {
+            return;
+        }
         for index in 0..self.udp.ports.len() {
-            if self.udp.ports[index]
-                .as_ref()
-                .is_some_and(|port| port.readable)
-            {
-                self.with_port(index, |this, port| {
-                    let (now_ms, shared) = (this.now_ms(), std::sync::Arc::clone(&this.shared));
-                    port.read(now_ms, &shared.counters, |ids, happened| {
-                        this.handle_session(index, ids, &happened)
-                    });
+            self.with_port(index, |this, port| {
+                if *port.readable() {
+                    this.read_port(index, port);
+                    this.udp.readable |= *port.readable();
+                }
+            });
+        }
+    }
+
+    fn read_port(&mut self, index: usize, port: &mut Port) {
+        match port {
+            Port::Netcode(port) => {
+                let (now_ms, shared) = (self.now_ms(), std::sync::Arc::clone(&self.shared));
+                port.read(now_ms, &shared.counters, |ids, happened| {
+                    self.handle_session(index, ids, &happened)
                 });
             }
+            Port::Plain(port) => self.read_plain(index, port),
         }
     }
 
     /// Sends what waits and sets the ports' deadlines.
     pub(super) fn write_udp(&mut self) {
         for (index, port) in self.udp.ports.iter_mut().enumerate() {
-            let Some(port) = port else { continue };
-            port.flush(&self.shared.counters);
-            let next_ms = port.next_tick_ms();
+            let next_ms = match port {
+                Some(Port::Netcode(port)) => {
+                    port.flush(&self.shared.counters);
+                    port.next_tick_ms()
+                }
+                Some(Port::Plain(port)) => {
+                    port.flush(&self.shared.counters);
+                    port.next_tick_ms(self.shared.config.idle_ms)
+                }
+                None => continue,
+            };
             if next_ms != self.udp.ticks_ms[index] {
                 self.udp.ticks_ms[index] = next_ms;
                 let token = Token(FIRST_UDP_TOKEN + index as u64);
@@ -115,24 +202,20 @@ impl EventLoop {
     fn handle_session(
         &mut self,
         index: usize,
-        ids: &mut HashMap<ClientKey, u64>,
+        ids: &mut SessionIds,
         happened: &Happened<'_>,
     ) -> bool {
         match happened {
             Happened::Connected { client, open, peer } => {
-                let Some(id) = self.open_session(index, *client, peer) else {
+                let Some(id) = self.open_session(index, To::Client(*client), peer) else {
                     return false;
                 };
                 ids.insert(*client, id);
-                let header = Header {
-                    kind: KIND_OPEN,
-                    sequence: 0,
-                };
-                self.batch.push(id, header, open.as_bytes());
+                self.push_open(id, open);
                 true
             }
             Happened::Payload { client, bytes } => {
-                let Some(&id) = ids.get(client) else {
+                let Some(id) = ids.get(*client) else {
                     return false;
                 };
                 match Header::read(bytes, self.shared.config.max_packet_bytes) {
@@ -142,14 +225,14 @@ impl EventLoop {
                         true
                     }
                     Err(error) => {
-                        ids.remove(client);
+                        ids.remove(*client);
                         self.release_session(id, &CloseReason::Packet(error));
                         false
                     }
                 }
             }
             Happened::Disconnected { client, why } => {
-                if let Some(id) = ids.remove(client) {
+                if let Some(id) = ids.remove(*client) {
                     self.release_session(id, &CloseReason::Session(why));
                 }
                 true
@@ -157,8 +240,9 @@ impl EventLoop {
         }
     }
 
-    fn open_session(&mut self, index: usize, client: ClientKey, peer: &str) -> Option<u64> {
-        if !self.admit() {
+    /// Takes one more connection in, if the limits allow it and the edge goes on.
+    pub(super) fn open_session(&mut self, port: usize, to: To, peer: &str) -> Option<u64> {
+        if self.stop_at_ms.is_some() || !self.admit() {
             return None;
         }
         let Some(id) = self.new_id() else {
@@ -167,12 +251,20 @@ impl EventLoop {
         };
         Counters::add(&self.shared.counters.opened, 1);
         self.shared.peers().insert(id, peer.to_owned());
-        self.udp.sessions.insert(id, (index, client));
+        self.udp.insert(Session { id, port, to });
         Some(id)
     }
 
+    pub(super) fn push_open(&mut self, id: u64, text: &str) {
+        let header = Header {
+            kind: KIND_OPEN,
+            sequence: 0,
+        };
+        self.batch.push(id, header, text.as_bytes());
+    }
+
     /// Tells the consumer and forgets the id; the port has ended the session or is about to.
-    fn release_session(&mut self, id: u64, reason: &CloseReason) {
+    pub(super) fn release_session(&mut self, id: u64, reason: &CloseReason) {
         reason.count(&self.shared.counters);
         Counters::add(&self.shared.counters.closed, 1);
         let header = Header {
@@ -180,7 +272,7 @@ impl EventLoop {
             sequence: 0,
         };
         self.batch.push(id, header, reason.to_string().as_bytes());
-        self.udp.sessions.remove(&id);
+        self.udp.remove(id);
         self.shared.loops[self.index].table.close(id);
         self.shared.live.fetch_sub(1, Ordering::AcqRel);
         self.shared.peers().remove(&id);
@@ -188,29 +280,34 @@ impl EventLoop {
     }
 
     pub(super) fn close_session(&mut self, id: u64, reason: &CloseReason) {
-        let Some(&(index, client)) = self.udp.sessions.get(&id) else {
+        let Some(Session { port, to, .. }) = self.udp.get(id) else {
             return;
         };
         self.release_session(id, reason);
         let now_ms = self.now_ms();
-        if let Some(Some(port)) = self.udp.ports.get_mut(index) {
-            port.disconnect(now_ms, client);
+        match (self.udp.ports.get_mut(port), to) {
+            (Some(Some(Port::Netcode(port))), To::Client(client)) => {
+                port.disconnect(now_ms, client)
+            }
+            (Some(Some(Port::Plain(port))), To::Address(address)) => port.forget(address),
+            _ => {}
         }
     }
 
     pub(super) fn write_session(&mut self, id: u64, packet: &[u8]) {
         self.shared.recharge(self.index, id, packet.len(), 0);
-        let Some(&(index, client)) = self.udp.sessions.get(&id) else {
+        let Some(Session { port, to, .. }) = self.udp.get(id) else {
             return;
         };
-        let now_ms = self.now_ms();
-        if let Some(Some(port)) = self.udp.ports.get_mut(index) {
-            port.write(
-                now_ms,
-                client,
-                &packet[PREFIX_BYTES..],
-                &self.shared.counters,
-            );
+        let (now_ms, counters) = (self.reactor.now_ms(), &self.shared.counters);
+        match (self.udp.ports.get_mut(port), to) {
+            (Some(Some(Port::Netcode(port))), To::Client(client)) => {
+                port.write(now_ms, client, &packet[PREFIX_BYTES..], counters);
+            }
+            (Some(Some(Port::Plain(port))), To::Address(address)) => {
+                port.write(address, packet, counters);
+            }
+            _ => {}
         }
     }
 }

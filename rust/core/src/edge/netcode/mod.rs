@@ -17,8 +17,7 @@
 
 /// The client's side of a session.
 pub mod client;
-/// A keyed hash for tables that are looked up by what strangers send.
-mod keyed;
+
 /// Every limit of this module, with its reason.
 pub mod limits;
 /// Datagrams waiting to be sent, in one arena.

@@ -16,7 +16,6 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::Key;
-use super::keyed::Keyed;
 use super::limits::{
     DISCONNECT_PACKETS, MAX_CLIENTS, MAX_PAYLOAD_BYTES, MAX_TIMEOUT_MS, MIN_PENDING,
     PENDING_PER_CLIENT, SEND_INTERVAL_MS,
@@ -28,6 +27,7 @@ pub use super::report::{Counters, Ended, Event, Received, Refusal, SendError};
 use super::slots::{Place, Slots};
 use super::token::{Challenge, PrivateToken, TokenTag, UserData, open_private};
 use super::used::UsedTokens;
+use crate::edge::keyed::Keyed;
 
 /// A connected client, as the driver names it. Never used again for another one.
 pub type ClientKey = u64;

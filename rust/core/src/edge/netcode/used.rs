@@ -1,9 +1,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 
-use super::keyed::Keyed;
 use super::limits::MAX_USED_TOKENS;
 use super::token::TokenTag;
+use crate::edge::keyed::Keyed;
 
 struct Use {
     from: SocketAddr,

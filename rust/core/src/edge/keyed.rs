@@ -6,9 +6,10 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Hashes with a secret, so that nobody can choose addresses that all fall into one bucket, and
 /// the same in every process that is given the same secret (a simulation's runs are repeatable).
 #[derive(Clone)]
-pub(super) struct Keyed(pub(super) [u64; 2]);
+pub struct Keyed(pub [u64; 2]);
 
-pub(super) struct KeyedHasher {
+/// The hasher of [`Keyed`].
+pub struct KeyedHasher {
     state: u64,
     key: u64,
 }
