@@ -51,7 +51,7 @@ def begin(folder: Path, name: str) -> Rotation:
     if len(pairs) > 1:
         raise KeyFileError(
             f"{name} has two pairs already: its rotation is under way",
-            hint=f"zmqgame-cli keys rotate {name} --finish",
+            hint=f"zmqgame-cli keys rotate {name} --finish --dir {folder}",
         )
     old, new = pairs[0], fresh_pair()
     lines = []
@@ -71,7 +71,8 @@ def finish(folder: Path, name: str) -> Rotation:
     pairs = read_pairs(folder / f"{name}.key")
     if len(pairs) < 2:
         raise KeyFileError(
-            f"{name} has one pair: no rotation is under way", hint=f"zmqgame-cli keys rotate {name}"
+            f"{name} has one pair: no rotation is under way",
+            hint=f"zmqgame-cli keys rotate {name} --dir {folder}",
         )
     new, old = pairs
     rewrite(folder / f"{name}.pub", encode(new.public) + "\n", 0o644)

@@ -139,7 +139,7 @@ def test_keys_are_made_private_and_shown_without_secrets(tmp_path, capsys):
     assert shown["allowed"] == [{"public": shown["keys"][0]["public"], "name": "game-*", "roles": ["game"]}]
     secret = (folder / "game-1.key").read_text().split('secret = "')[1].split('"')[0]
     assert secret not in text
-    assert main(["keys", "new", "game-1", "--dir", str(folder)]) == 1
+    assert main(["keys", "new", "game-1", "--dir", str(folder)]) == 2
     assert "is never overwritten" in capsys.readouterr().err
 
 

@@ -92,14 +92,14 @@ pub fn take<'py>(
                 &mut now,
                 (seq, outcome as u8, detail),
             )?,
-            NodeEvent::Unknown { seq } => {
+            NodeEvent::Unknown { seq, why } => {
                 receipt(
                     py,
                     &list,
                     &mut open,
                     receipts,
                     &mut now,
-                    (seq, 0, "the link was lost behind it".to_owned()),
+                    (seq, 0, why.to_owned()),
                 )?;
             }
             other => {

@@ -185,8 +185,8 @@ def judge(snapshot: dict[str, Any], limits: dict[str, tuple[float, float]]) -> l
     status, queues = snapshot["status"], snapshot["queues"]
     process, store = status.get("process", {}), status["store"]
     slow = int(queues["slow_nodes"])
-    names = ", ".join(node["name"] for node in queues["nodes"][:3] if node["players"] or node["bytes"])
-    whose = f" ({names})" if slow and names else ""
+    names = [node["name"] for node in queues["nodes"] if node.get("slow")]
+    whose = f" ({', '.join(names[:3])}{', ...' if slow > 3 else ''})" if names else ""
     findings = [_measured("slow", slow, limits["slow"], f"{slow} slow nodes{whose}")]
     if "mailbox" in process:
         waiting = int(process["mailbox"]["messages"])

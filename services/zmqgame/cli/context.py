@@ -18,6 +18,7 @@ from zmqgame_bus.errors import (
     CannotReachHub,
     ConfigError,
     DeadlineExceeded,
+    KeyFileError,
     NoSuchService,
     Problem,
     RequestUnknown,
@@ -129,6 +130,7 @@ def exit_code(error: ZmqgameError) -> int:
     """The exit code that stands for an error."""
     kinds: tuple[tuple[type[ZmqgameError], int], ...] = (
         (ConfigError, USAGE),
+        (KeyFileError, USAGE),
         (CannotReachHub, UNREACHABLE),
         (NoSuchService, UNREACHABLE),
         (RequestUnknown, UNKNOWN),

@@ -119,7 +119,7 @@ def _publics(folder: Path, name: str) -> list[bytes]:
     except ValueError as error:
         raise KeyFileError(
             f"{name} is no key, and there is no {folder / name}.pub",
-            hint="zmqgame-cli keys list shows what there is",
+            hint=f"zmqgame-cli keys list --dir {folder} shows what there is",
         ) from error
 
 

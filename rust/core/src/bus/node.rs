@@ -504,7 +504,10 @@ impl Node {
         while let Some((seq, end)) = self.sender.loose().poll_ended() {
             self.counters.receipts += 1;
             self.out.events.push_back(match end {
-                LooseEnd::Lost => NodeEvent::Unknown { seq },
+                LooseEnd::Lost => NodeEvent::Unknown {
+                    seq,
+                    why: "the link was lost behind it",
+                },
                 LooseEnd::Dropped(why) => NodeEvent::Receipt {
                     seq,
                     outcome: Outcome::Dropped,
@@ -512,7 +515,15 @@ impl Node {
                 },
             });
         }
-        while let Some((seq, what)) = self.sender.poll_unsaid() {
+        while let Some((seq, what, sent_before)) = self.sender.poll_unsaid() {
+            if sent_before {
+                self.counters.receipts += 1;
+                self.out.events.push_back(NodeEvent::Unknown {
+                    seq,
+                    why: "it went out before, and this hub is too old for it",
+                });
+                continue;
+            }
             let detail = format!("not supported: {what}");
             self.finish(seq, Some(Final::One(Outcome::Refused, detail)));
         }

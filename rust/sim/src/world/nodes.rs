@@ -238,7 +238,7 @@ impl World {
                 self.loose.report(self.id(node, seq), report.counts);
                 self.tell_loose();
             }
-            NodeEvent::Unknown { seq } => {
+            NodeEvent::Unknown { seq, .. } => {
                 self.loose.unknown(self.id(node, seq));
                 self.tell_loose();
             }

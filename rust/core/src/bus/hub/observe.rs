@@ -460,18 +460,25 @@ impl Hub {
             })
             .collect();
         all.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)).then_with(|| a.2.cmp(b.2)));
+        let is_slow = |bytes: usize, players: usize| players > 0 || bytes >= self.config.link_bytes;
         let (named, others) = all.split_at(all.len().min(QUEUES_NAMED));
         let mut nodes = Json::new('[');
         for (bytes, players, name) in named {
             let mut node = Json::new('{');
             node.text("name", name)
                 .number("bytes", *bytes as u64)
-                .number("players", *players as u64);
+                .number("players", *players as u64)
+                .json(
+                    "slow",
+                    if is_slow(*bytes, *players) {
+                        "true"
+                    } else {
+                        "false"
+                    },
+                );
             nodes.item(&node.end('}'));
         }
-        let slow = all
-            .iter()
-            .filter(|each| each.1 > 0 || each.0 >= self.config.link_bytes);
+        let slow = all.iter().filter(|each| is_slow(each.0, each.1));
         let mut json = Json::new('{');
         json.json("nodes", &nodes.end(']'))
             .number(

@@ -41,10 +41,13 @@ pub enum NodeEvent {
         /// Why.
         detail: String,
     },
-    /// The link was lost behind a message of `latest` or `droppable`: no receipt will come, nobody knows.
+    /// No receipt will come, nobody knows: the link was lost behind a message of `latest` or `droppable`, or one that
+    /// went out before can't be said to the older hub that is there now.
     Unknown {
         /// The message.
         seq: u64,
+        /// Which of the two.
+        why: &'static str,
     },
     /// The final report of a group send or broadcast.
     Report {

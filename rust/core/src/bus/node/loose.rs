@@ -89,10 +89,11 @@ impl LooseMessages {
     ) -> u64 {
         let seq = self.next_seq;
         self.next_seq += 1;
-        let full = self.waiting.len() >= LOOSE_MESSAGES
-            || self.bytes + payload.len() > LOOSE_BYTES
-            || self.unreceipted.len() >= LOOSE_MESSAGES;
-        let refusal = refusal.or(full.then_some("too many wait for the socket"));
+        let full = self.waiting.len() >= LOOSE_MESSAGES || self.bytes + payload.len() > LOOSE_BYTES;
+        let unanswered = !options.quiet && self.unreceipted.len() >= LOOSE_MESSAGES;
+        let refusal = refusal
+            .or(full.then_some("too many wait for the socket"))
+            .or(unanswered.then_some("too many wait for their receipt"));
         if let Some(why) = refusal {
             if !options.quiet {
                 self.ended.push_back((seq, LooseEnd::Dropped(why)));

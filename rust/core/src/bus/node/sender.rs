@@ -342,10 +342,12 @@ impl Sender {
         &mut self.loose
     }
 
-    /// The next message that this hub has no words for: it is refused.
-    pub(super) fn poll_unsaid(&mut self) -> Option<(u64, &'static str)> {
+    /// The next message that this hub has no words for, and whether it went out before: then a newer hub may have
+    /// handled it, and nobody knows; else it is refused.
+    pub(super) fn poll_unsaid(&mut self) -> Option<(u64, &'static str, bool)> {
         let (seq, what) = self.unsaid.pop()?;
-        self.take(seq).map(|_| (seq, what))
+        self.take(seq)
+            .map(|message| (seq, what, message.sent_before))
     }
 
     /// The connection is gone: everything unreceipted goes out again, oldest first [1].

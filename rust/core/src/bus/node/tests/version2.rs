@@ -32,7 +32,7 @@ impl Script {
                 outcome,
                 detail,
             } => Some((seq & !POLICY_SEQ, format!("{outcome:?} {detail}"))),
-            NodeEvent::Unknown { seq } => Some((seq & !POLICY_SEQ, "Unknown".into())),
+            NodeEvent::Unknown { seq, .. } => Some((seq & !POLICY_SEQ, "Unknown".into())),
             _ => None,
         });
         ends.collect()
@@ -191,6 +191,35 @@ fn a_hub_of_version_1_gets_nothing_new() {
     );
     assert_eq!(script.node.unreceipted(), 1);
     assert_eq!(script.node.hub(), Some((1, 0)));
+}
+
+#[test]
+fn what_went_out_before_is_unknown_where_an_older_hub_has_no_words_for_it() {
+    let mut script = Script::up();
+    let until = SendOptions {
+        deadline_ms: 900,
+        ..SendOptions::default()
+    };
+    script.send_with("out", &until).unwrap();
+    assert_eq!(script.written(), ["send 1 low 1 p out until 900"]);
+    script.node.handle_disconnected(script.now, 0, "cut");
+    script.connect();
+    script.welcome_as(1, 1, 0);
+    script.send_with("not out", &until).unwrap();
+    let written = script.written();
+    assert!(
+        !written.iter().any(|word| word.contains("send")),
+        "{written:?}"
+    );
+    script.take();
+    let mut ends = script.ends();
+    ends.sort();
+    let expected = [
+        (1, "Unknown".to_owned()),
+        (2, "Refused not supported: deadline".to_owned()),
+    ];
+    assert_eq!(ends, expected);
+    assert_eq!(script.node.unreceipted(), 0);
 }
 
 #[test]
