@@ -212,10 +212,10 @@ def test_keys_by_the_command_line(tmp_path, capsys):
     assert "new, rotating" in run("list").out
     assert run("list").out == run("show").out
     assert run("rotate", "game", "--finish").out.count("taken out of") == 2
-    assert "is not in" in run("revoke", "hub", code=1).err
+    assert "is not in" in run("revoke", "hub", code=2).err
     assert run("revoke", "game").out.count("revoked in") == 2
     assert keys.read_allowed(tmp_path / "allowed.keys") == []
-    assert "no key" in run("revoke", "nobody", code=1).err
+    assert "no key" in run("revoke", "nobody", code=2).err
     secret = keys.encode(keys.read_pair(tmp_path / "hub.key").secret)
     everything = "".join(run(*words).out for words in (["list"], ["list", "--json"], ["rotate", "hub"]))
     assert secret not in everything
