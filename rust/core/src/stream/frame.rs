@@ -88,10 +88,10 @@ pub struct LengthField {
 
 /// How a stream is cut into frames. Made by its constructors, which check the parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Framing(Rule);
+pub struct Framing(pub(super) Rule);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
+pub(super) enum Rule {
     Length(LengthField),
     Delimiter {
         delimiter: Vec<u8>,
@@ -103,14 +103,14 @@ enum Rule {
 
 /// Where a frame is in the bytes that were looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
-    start: usize,
-    end: usize,
-    consumed: usize,
+pub(super) struct Found {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) consumed: usize,
 }
 
 /// What looking gave: a frame, or how many bytes there must be before it is worth looking again.
-enum Look {
+pub(super) enum Look {
     Frame(Found),
     Need(usize),
 }
@@ -201,7 +201,8 @@ impl Framing {
     }
 
     /// The most bytes that can be there without being a frame or an error, and one more.
-    fn most_bytes(&self) -> usize {
+    #[must_use]
+    pub fn most_bytes(&self) -> usize {
         match &self.0 {
             Rule::Length(field) => field.limit,
             Rule::Delimiter {
@@ -212,7 +213,7 @@ impl Framing {
     }
 
     /// Looks for a frame at the front; nothing ends in the first `seen` bytes.
-    fn look(&self, bytes: &[u8], seen: usize) -> Result<Look, FrameError> {
+    pub(super) fn look(&self, bytes: &[u8], seen: usize) -> Result<Look, FrameError> {
         match &self.0 {
             Rule::Length(field) => field.look(bytes),
             Rule::Delimiter {
@@ -319,6 +320,12 @@ impl FrameDecoder {
             seen: 0,
             error: None,
         }
+    }
+
+    /// How it cuts.
+    #[must_use]
+    pub const fn framing(&self) -> &Framing {
+        &self.framing
     }
 
     /// How many bytes wait for the rest of their frame.

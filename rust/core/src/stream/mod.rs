@@ -5,5 +5,6 @@
 //! split of a stream gives the same packets.
 
 pub mod frame;
+pub mod framed;
 pub mod packet;
 pub mod ring;
