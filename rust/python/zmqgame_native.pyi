@@ -1,6 +1,7 @@
 """The native module of zmqgame: hub, node core, edge, decoders, race physics."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from asyncio import Future
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, Self, final
 
@@ -51,8 +52,50 @@ class PacketBatch:
         """The bytes that the rows point into: u8."""
     def packets(self) -> list[tuple[int, int, int, bytes]]:
         """All rows as (connection, kind, sequence, payload); payloads are copies."""
+    def payloads(self) -> list[bytes]:
+        """All payloads, copied: with the columns the cheapest way to look at every packet."""
+    def reply(self, payloads: Iterable[Buffer | None]) -> WriteBatch:
+        """Answer row by row: each to its connection with its kind and sequence; None is no answer.
+
+        Raise ValueError when there are not as many as packets. Give None for the edge's own rows.
+        """
     def __iter__(self) -> Iterator[tuple[int, int, int, bytes]]: ...
     def __getitem__(self, index: int, /) -> tuple[int, int, int, bytes]: ...
+    def __len__(self) -> int: ...
+
+# write.rs
+
+@final
+class WriteBatch:
+    """Packets to be sent, as columns over one arena: a handler's answers cross the border once.
+
+    For any thread. A batch may be sent more than once.
+    """
+
+    def __new__(cls) -> Self: ...
+    @staticmethod
+    def columns(
+        connection: Buffer | Iterable[int],
+        arena: Buffer,
+        offset: Buffer | Iterable[int],
+        length: Buffer | Iterable[int] | int,
+        kind: Buffer | Iterable[int] | int | None = None,
+        sequence: Buffer | Iterable[int] | int | None = None,
+    ) -> WriteBatch:
+        """Make rows of columns: row `i` is `arena[offset[i]:offset[i] + length[i]]` to `connection[i]`.
+
+        Quickest are arrays (numpy, array) of u64, u32, u32, u8, u64 and any bytes as arena, all copied at
+        once. A number stands for a column of it; kind and sequence are 0 by default. Raise IndexError when
+        a row is not in the arena, ValueError when columns differ in length.
+        """
+    def add(self, connection: int, payload: Buffer, kind: int = 0, sequence: int = 0) -> None:
+        """Add a packet."""
+    def broadcast(
+        self, connections: Buffer | Iterable[int], payload: Buffer, kind: int = 0, sequence: int = 0
+    ) -> None:
+        """Add the same packet for many; its payload is kept once."""
+    def clear(self) -> None:
+        """Drop all packets, keep the storage."""
     def __len__(self) -> int: ...
 
 # ring.rs
@@ -125,6 +168,8 @@ class FrameDecoder:
 
 # edge.rs
 
+_Writes = PacketBatch | WriteBatch | Iterable[tuple[int, int, int, Buffer]]
+
 @final
 class Edge:
     """Connections of many clients as batches of packets.
@@ -182,12 +227,42 @@ class Edge:
         """Take all packets that are there, opens and closes of connections included. Never waits."""
     def wait(self, timeout_ms: int) -> bool:
         """Wait, without the GIL, until `receive` has something; return whether it has."""
-    def send(self, writes: Iterable[tuple[int, int, int, bytes]]) -> int:
-        """Queue packets (connection, kind, sequence, payload); return how many were refused.
+    def send(self, writes: _Writes) -> int:
+        """Queue packets; return how many were refused.
+
+        `writes` is rows of (connection, kind, sequence, payload), a `WriteBatch`, or a `PacketBatch`: its
+        packets go back to where they came from, the edge's own rows are left out.
 
         Refused are packets to a connection that is closed or over its bound (it gets closed), and all
         packets while the bound over all connections is reached. The counters tell which.
         """
+    def serve(
+        self,
+        handler: Callable[[PacketBatch], _Writes | None],
+        *,
+        on_tick: Callable[[], int | None] | None = None,
+        tick_ms: int = 0,
+    ) -> None:
+        """Call `handler` with each batch and send what it returns, until the edge is stopped.
+
+        I/O goes on while the handler runs: what comes meanwhile is the next batch. `on_tick` is called
+        every `tick_ms` and may return the next interval (0 ends it). `stop` may be called in the handler
+        (what it returns is sent first), in a signal's handler, or by any thread. An exception of a handler
+        ends the serving and is raised; the edge is not stopped by it.
+        """
+    def serve_async(
+        self,
+        handler: Callable[[PacketBatch], _Writes | Awaitable[_Writes | None] | None],
+        *,
+        on_tick: Callable[[], int | None] | None = None,
+        tick_ms: int = 0,
+    ) -> Future[None]:
+        """Serve on the running asyncio (or uvloop) loop like `serve`; await the future, or cancel it.
+
+        The handler may be a coroutine function: the next batch is taken when it has returned.
+        """
+    def wake(self) -> None:
+        """Let `wait` return, as if packets had come."""
     def close(self, connection: int, reason: str = "") -> None:
         """Close a connection after what was sent to it before."""
     def peer(self, connection: int) -> str | None:

@@ -2,18 +2,55 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use zmqgame_reactor::edge;
 use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
-use zmqgame_reactor::edge::{self, Write};
 
 use crate::packet::PacketBatch;
+use crate::serve::{self, Serving};
+use crate::write;
 
 /// Connections of many clients as batches of packets.
 #[pyclass(frozen, module = "zmqgame_native")]
-pub struct Edge(edge::Edge);
+pub struct Edge {
+    inner: edge::Edge,
+    /// Who serves it.
+    pub serving: Serving,
+    stopped: AtomicBool,
+}
+
+impl Edge {
+    /// The edge itself.
+    pub fn inner(&self) -> &edge::Edge {
+        &self.inner
+    }
+
+    /// Whether it has stopped, and so nothing more will come than is there now. A stop that the handler
+    /// asked for is done here.
+    pub fn has_stopped(&self, py: Python<'_>) -> bool {
+        if let Some(drain_ms) = self.serving.take_stop() {
+            py.detach(|| self.stop_now(drain_ms));
+        }
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    fn stop_now(&self, drain_ms: u64) {
+        self.inner.stop(drain_ms);
+        self.stopped.store(true, Ordering::Release);
+        self.inner.wake();
+    }
+
+    /// Sends what a handler has returned.
+    pub fn send_if_any(&self, writes: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !writes.is_none() {
+            write::send(&self.inner, writes)?;
+        }
+        Ok(())
+    }
+}
 
 fn framing_of(name: &str) -> PyResult<Framing> {
     match name {
@@ -66,18 +103,22 @@ impl Edge {
         config
             .check()
             .map_err(|bad| PyValueError::new_err(bad.to_string()))?;
-        Ok(Self(edge::Edge::start(config)?))
+        Ok(Self {
+            inner: edge::Edge::start(config)?,
+            serving: Serving::default(),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     #[pyo3(signature = (address, *, framing = "packets"))]
     fn listen_tcp(&self, py: Python<'_>, address: &str, framing: &str) -> PyResult<String> {
         let framing = framing_of(framing)?;
-        Ok(py.detach(|| self.0.listen_tcp(address, framing))?)
+        Ok(py.detach(|| self.inner.listen_tcp(address, framing))?)
     }
 
     #[pyo3(signature = (path, *, framing = "packets"))]
     fn listen_unix(&self, path: PathBuf, framing: &str) -> PyResult<String> {
-        Ok(self.0.listen_unix(&path, framing_of(framing)?)?)
+        Ok(self.inner.listen_unix(&path, framing_of(framing)?)?)
     }
 
     #[pyo3(signature = (address, *, protocol_id, private_key, public_address = None))]
@@ -89,7 +130,7 @@ impl Edge {
         public_address: Option<&str>,
     ) -> PyResult<String> {
         Ok(self
-            .0
+            .inner
             .listen_udp(address, public_address, protocol_id, private_key)?)
     }
 
@@ -98,59 +139,73 @@ impl Edge {
     }
 
     fn fileno(&self) -> i32 {
-        self.0.raw_fd()
+        self.inner.raw_fd()
     }
 
     fn receive(&self) -> PacketBatch {
-        self.0.receive().into()
+        self.inner.receive().into()
     }
 
     fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
-        Ok(py.detach(|| self.0.wait(timeout_ms))?)
+        Ok(py.detach(|| self.inner.wait(timeout_ms))?)
     }
 
     fn send(&self, writes: &Bound<'_, PyAny>) -> PyResult<usize> {
-        type Item<'py> = (u64, u8, u64, Bound<'py, PyBytes>);
-        let mut items: Vec<Item<'_>> = Vec::with_capacity(writes.len().unwrap_or(0));
-        for item in writes.try_iter()? {
-            items.push(item?.extract()?);
-        }
-        Ok(self.0.send(
-            items
-                .iter()
-                .map(|(connection, kind, sequence, payload)| Write {
-                    connection: *connection,
-                    kind: *kind,
-                    sequence: *sequence,
-                    payload: payload.as_bytes(),
-                }),
-        ))
+        write::send(&self.inner, writes)
+    }
+
+    #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0))]
+    fn serve(
+        slf: &Bound<'_, Self>,
+        handler: &Bound<'_, PyAny>,
+        on_tick: Option<Py<PyAny>>,
+        tick_ms: u64,
+    ) -> PyResult<()> {
+        serve::serve(slf, handler, on_tick, tick_ms)
+    }
+
+    #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0))]
+    fn serve_async<'py>(
+        slf: &Bound<'py, Self>,
+        handler: &Bound<'py, PyAny>,
+        on_tick: Option<Py<PyAny>>,
+        tick_ms: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        serve::serve_async(slf, handler, on_tick, tick_ms)
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
     }
 
     #[pyo3(signature = (connection, reason = ""))]
     fn close(&self, connection: u64, reason: &str) {
-        self.0.close(connection, reason);
+        self.inner.close(connection, reason);
     }
 
     fn peer(&self, connection: u64) -> Option<String> {
-        self.0.peer(connection)
+        self.inner.peer(connection)
     }
 
     #[getter]
     fn connections(&self) -> usize {
-        self.0.connections()
+        self.inner.connections()
     }
 
     fn counters(&self) -> BTreeMap<&'static str, u64> {
-        let mut all: BTreeMap<_, _> = self.0.counters().snapshot().into_iter().collect();
-        all.insert("connections_now", self.0.connections() as u64);
-        all.insert("outbound_bytes_now", self.0.outbound_bytes() as u64);
+        let mut all: BTreeMap<_, _> = self.inner.counters().snapshot().into_iter().collect();
+        all.insert("connections_now", self.inner.connections() as u64);
+        all.insert("outbound_bytes_now", self.inner.outbound_bytes() as u64);
         all
     }
 
     #[pyo3(signature = (drain_ms = 1_000))]
     fn stop(&self, py: Python<'_>, drain_ms: u64) {
-        py.detach(|| self.0.stop(drain_ms));
+        if self.serving.defer_stop(drain_ms) {
+            self.inner.wake();
+        } else {
+            py.detach(|| self.stop_now(drain_ms));
+        }
     }
 }
 

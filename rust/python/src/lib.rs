@@ -11,7 +11,9 @@ mod node_values;
 mod packet;
 mod race;
 mod ring;
+mod serve;
 mod sqlite_log;
+mod write;
 mod zmtp;
 
 use pyo3::prelude::*;
@@ -26,6 +28,7 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     node::register(module)?;
     packet::register(module)?;
+    write::register(module)?;
     ring::register(module)?;
     edge::register(module)?;
     hub::register(module)?;

@@ -1,7 +1,9 @@
 //! `PacketBatch`: packets as columns that Python views without a copy.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
@@ -9,7 +11,9 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyMemoryView, PyTuple};
-use zmqgame_core::stream::packet::Batch;
+use zmqgame_core::stream::packet::{Batch, Header};
+
+use crate::write::{WriteBatch, check_room, with_bytes};
 
 create_exception!(
     zmqgame_native,
@@ -142,11 +146,21 @@ impl PacketBatch {
             .into_pyobject(py)
     }
 
-    /// All rows. One client's packets mostly stand together: their connection is one Python number.
-    fn rows<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-        let mut rows = Vec::with_capacity(self.batch.len());
+    /// The columns.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Some rows. One client's packets mostly stand together: their connection is one Python number.
+    fn rows<'py>(
+        &self,
+        py: Python<'py>,
+        range: Range<usize>,
+    ) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let mut rows = Vec::with_capacity(range.len());
         let mut last: Option<(u64, Bound<'py, PyInt>)> = None;
-        for (index, &connection) in self.batch.connection.iter().enumerate() {
+        for index in range {
+            let connection = self.batch.connection[index];
             let number = match last {
                 Some((known, number)) if known == connection => number,
                 _ => connection.into_pyobject(py)?,
@@ -213,11 +227,53 @@ impl PacketBatch {
     }
 
     fn packets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.rows(py)?)
+        PyList::new(py, self.rows(py, 0..self.batch.len())?)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(self.packets(py)?.as_any().try_iter()?.into_any())
+        let pieces = Pieces {
+            batch: Self {
+                batch: Arc::clone(&self.batch),
+            },
+            next: AtomicUsize::new(0),
+        };
+        py.import("itertools")?
+            .getattr("chain")?
+            .call_method1("from_iterable", (Bound::new(py, pieces)?,))
+    }
+
+    fn payloads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let payloads = (0..self.batch.len()).map(|row| PyBytes::new(py, self.batch.payload(row)));
+        PyList::new(py, payloads)
+    }
+
+    fn reply(&self, payloads: &Bound<'_, PyAny>) -> PyResult<WriteBatch> {
+        let batch = &self.batch;
+        let (mut answers, mut row) = (Batch::default(), 0);
+        for payload in payloads.try_iter()? {
+            let payload = payload?;
+            if row >= batch.len() {
+                row += 1;
+                break;
+            }
+            if !payload.is_none() {
+                with_bytes(&payload, |payload| {
+                    check_room(&answers, payload.len())?;
+                    let (kind, sequence) = (batch.kind[row], batch.sequence[row]);
+                    answers.push(batch.connection[row], Header { kind, sequence }, payload);
+                    Ok(())
+                })?;
+            }
+            row += 1;
+        }
+        if row == batch.len() {
+            return Ok(answers.into());
+        }
+        let than = if row > batch.len() { "more" } else { "fewer" };
+        Err(PyValueError::new_err(format!(
+            "{than} answers than the {} packets: give None for no answer",
+            batch.len()
+        )))
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<Bound<'py, PyTuple>> {
@@ -246,6 +302,36 @@ impl PacketBatch {
             self.batch.len(),
             self.batch.arena.len()
         )
+    }
+}
+
+/// How many rows are made at a time while somebody iterates: they stay in the processor's cache.
+const ROWS_A_PIECE: usize = 128;
+
+/// The rows of a batch, in lists: `itertools.chain` goes through these without a call of ours a row.
+#[pyclass(frozen, module = "zmqgame_native", name = "_Pieces")]
+struct Pieces {
+    batch: PacketBatch,
+    next: AtomicUsize,
+}
+
+#[pymethods]
+impl Pieces {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let rows = self.batch.batch.len();
+        let start = self
+            .next
+            .fetch_add(ROWS_A_PIECE, Ordering::Relaxed)
+            .min(rows);
+        if start == rows {
+            return Ok(None);
+        }
+        let end = (start + ROWS_A_PIECE).min(rows);
+        PyList::new(py, self.batch.rows(py, start..end)?).map(Some)
     }
 }
 

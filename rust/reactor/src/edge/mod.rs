@@ -230,6 +230,11 @@ impl Edge {
         }
     }
 
+    /// Makes whoever waits for packets look, as if there were some.
+    pub fn wake(&self) {
+        self.shared.inbox.wake().wake();
+    }
+
     /// Queues packets; gives how many were refused. See [`Shared::send`].
     pub fn send<'a>(&self, writes: impl IntoIterator<Item = Write<'a>>) -> usize {
         self.shared.send(writes)

@@ -1,0 +1,361 @@
+//! The two ways of serving: blocking, and on an asyncio loop. A handler gets a batch and returns writes.
+//!
+//! I/O goes on in the edge's own threads while a handler runs: what comes meanwhile is the next batch.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::edge::Edge;
+use crate::packet::PacketBatch;
+
+/// How long a wait may take when nothing is due: bounds nothing but the delay of a lost signal.
+const LONGEST_WAIT_MS: u64 = 500;
+
+/// When the ticker is due, and by which interval it goes on.
+struct Ticker {
+    call: Option<Py<PyAny>>,
+    every: Duration,
+    due: Instant,
+}
+
+impl Ticker {
+    fn new(call: Option<Py<PyAny>>, tick_ms: u64) -> PyResult<Self> {
+        if call.is_some() != (tick_ms > 0) {
+            return Err(PyValueError::new_err("on_tick and tick_ms go together"));
+        }
+        let every = Duration::from_millis(tick_ms);
+        Ok(Self {
+            call,
+            every,
+            due: Instant::now() + every,
+        })
+    }
+
+    /// Milliseconds until it is due, rounded up.
+    fn wait_ms(&self) -> Option<u64> {
+        self.call.as_ref()?;
+        let left = self.due.saturating_duration_since(Instant::now());
+        Some(left.as_micros().div_ceil(1000) as u64)
+    }
+
+    /// Calls it if it is due. It may return the next interval; 0 ends it. Ticks that are missed are
+    /// left out: a late handler is not made later by a backlog of them.
+    fn run(&mut self, py: Python<'_>) -> PyResult<()> {
+        let now = Instant::now();
+        let Some(call) = self.call.as_ref().filter(|_| now >= self.due) else {
+            return Ok(());
+        };
+        if let Some(tick_ms) = call.call0(py)?.extract::<Option<u64>>(py)? {
+            self.every = Duration::from_millis(tick_ms);
+            if tick_ms == 0 {
+                self.call = None;
+                return Ok(());
+            }
+        }
+        self.due = (self.due + self.every).max(now);
+        Ok(())
+    }
+}
+
+/// Serves until the edge is stopped. Called with the GIL; waits without it.
+pub fn serve(
+    edge: &Bound<'_, Edge>,
+    handler: &Bound<'_, PyAny>,
+    on_tick: Option<Py<PyAny>>,
+    tick_ms: u64,
+) -> PyResult<()> {
+    let (py, this) = (edge.py(), edge.get());
+    let mut ticker = Ticker::new(on_tick, tick_ms)?;
+    this.serving.end_done(py)?;
+    let _serving = this.serving.begin()?;
+    loop {
+        let ended = this.has_stopped(py);
+        handle(this, handler)?;
+        if ended {
+            return Ok(());
+        }
+        ticker.run(py)?;
+        let wait_ms = ticker.wait_ms().unwrap_or(LONGEST_WAIT_MS);
+        py.detach(|| this.inner().wait(wait_ms.min(LONGEST_WAIT_MS)))?;
+        py.check_signals()?;
+    }
+}
+
+/// Gives the handler what there is and sends what it returns.
+fn handle(edge: &Edge, handler: &Bound<'_, PyAny>) -> PyResult<()> {
+    let batch = edge.inner().receive();
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let writes = handler.call1((PacketBatch::from(batch),))?;
+    edge.send_if_any(&writes)
+}
+
+/// Who serves: at most one at a time, since two would split the packets of a connection.
+#[derive(Debug, Default)]
+pub struct Serving(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    thread: Option<std::thread::ThreadId>,
+    /// If it is done by an asyncio loop.
+    turns: Option<Py<Turns>>,
+    stop: Option<u64>,
+}
+
+/// Serving, until it is dropped.
+pub struct Begun<'a>(&'a Serving);
+
+impl Serving {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self) -> PyResult<Begun<'_>> {
+        let mut state = self.state();
+        if state.thread.is_some() {
+            return Err(PyRuntimeError::new_err("the edge is served already"));
+        }
+        state.thread = Some(std::thread::current().id());
+        Ok(Begun(self))
+    }
+
+    /// A stop that is asked for by the handler waits until what it returns is sent. Gives whether it does.
+    pub fn defer_stop(&self, drain_ms: u64) -> bool {
+        let mut state = self.state();
+        let own = state.thread == Some(std::thread::current().id());
+        if own {
+            state.stop = Some(drain_ms);
+        }
+        own
+    }
+
+    /// Nobody serves any more.
+    fn end(&self) {
+        let mut state = self.state();
+        (state.thread, state.turns) = (None, None);
+    }
+
+    /// A serving on asyncio that is done may not have heard of it yet.
+    fn end_done(&self, py: Python<'_>) -> PyResult<()> {
+        let turns = self.state().turns.as_ref().map(|turns| turns.clone_ref(py));
+        match turns {
+            Some(turns) if Turns::is_done(turns.bind(py))? => Turns::finish(turns.bind(py)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The stop that was asked for, once.
+    pub fn take_stop(&self) -> Option<u64> {
+        self.state().stop.take()
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// An edge that is served on an asyncio loop.
+#[pyclass(frozen, module = "zmqgame_native", name = "_Turns")]
+struct Turns {
+    edge: Py<Edge>,
+    handler: Py<PyAny>,
+    event_loop: Py<PyAny>,
+    /// Done when the edge has stopped, or with the error of a handler.
+    done: Py<PyAny>,
+    ticker: Mutex<(Ticker, Option<Py<PyAny>>)>,
+}
+
+/// Serves on the running loop; gives the future that ends with it.
+pub fn serve_async<'py>(
+    edge: &Bound<'py, Edge>,
+    handler: &Bound<'py, PyAny>,
+    on_tick: Option<Py<PyAny>>,
+    tick_ms: u64,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = edge.py();
+    let ticker = Ticker::new(on_tick, tick_ms)?;
+    let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
+    let done = event_loop.call_method0("create_future")?;
+    let serving = &edge.get().serving;
+    serving.end_done(py)?;
+    let begun = serving.begin()?;
+    let turns = Bound::new(
+        py,
+        Turns {
+            edge: edge.clone().unbind(),
+            handler: handler.clone().unbind(),
+            event_loop: event_loop.clone().unbind(),
+            done: done.clone().unbind(),
+            ticker: Mutex::new((ticker, None)),
+        },
+    )?;
+    done.call_method1("add_done_callback", (turns.getattr("_finish")?,))?;
+    Turns::watch(&turns)?;
+    Turns::set_tick(&turns)?;
+    // From here on the future's end is its end.
+    std::mem::forget(begun);
+    serving.state().turns = Some(turns.unbind());
+    Ok(done)
+}
+
+impl Turns {
+    fn is_done(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        slf.get()
+            .done
+            .bind(slf.py())
+            .call_method0("done")?
+            .extract()
+    }
+
+    fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let fd = slf.get().edge.get().inner().raw_fd();
+        let event_loop = slf.get().event_loop.bind(slf.py());
+        event_loop.call_method1("add_reader", (fd, slf.getattr("_turn")?))?;
+        Ok(())
+    }
+
+    fn unwatch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let fd = slf.get().edge.get().inner().raw_fd();
+        let event_loop = slf.get().event_loop.bind(slf.py());
+        event_loop.call_method1("remove_reader", (fd,))?;
+        Ok(())
+    }
+
+    fn ticker(&self) -> MutexGuard<'_, (Ticker, Option<Py<PyAny>>)> {
+        self.ticker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the loop for the next tick.
+    fn set_tick(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let wait_ms = slf.get().ticker().0.wait_ms();
+        if let Some(wait_ms) = wait_ms {
+            let event_loop = slf.get().event_loop.bind(slf.py());
+            let delay_s = wait_ms as f64 / 1000.0;
+            let timer = event_loop.call_method1("call_later", (delay_s, slf.getattr("_tick")?))?;
+            slf.get().ticker().1 = Some(timer.unbind());
+        }
+        Ok(())
+    }
+
+    /// An error ends the serving; whoever awaits it gets it.
+    fn settle(slf: &Bound<'_, Self>, result: PyResult<()>) -> PyResult<()> {
+        let done = slf.get().done.bind(slf.py());
+        match result {
+            Ok(()) => {}
+            Err(_) if Self::is_done(slf)? => {}
+            Err(error) => {
+                done.call_method1("set_exception", (error,))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the loop, once.
+    fn finish(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let serving = &slf.get().edge.get().serving;
+        let current = serving
+            .state()
+            .turns
+            .as_ref()
+            .is_some_and(|turns| turns.is(slf));
+        if !current {
+            return Ok(());
+        }
+        serving.end();
+        Self::unwatch(slf)?;
+        let timer = slf.get().ticker().1.take();
+        if let Some(timer) = timer {
+            timer.call_method0(slf.py(), "cancel")?;
+        }
+        Ok(())
+    }
+
+    fn one_turn(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let edge = this.edge.get();
+        let ended = edge.has_stopped(py);
+        let batch = edge.inner().receive();
+        if !batch.is_empty() {
+            let result = this.handler.bind(py).call1((PacketBatch::from(batch),))?;
+            if result.hasattr("__await__")? {
+                // The next batch waits until this one is handled, bounded as any batch is.
+                Self::unwatch(slf)?;
+                let kwargs = PyDict::new(py);
+                kwargs.set_item("loop", this.event_loop.bind(py))?;
+                let task =
+                    py.import("asyncio")?
+                        .call_method("ensure_future", (result,), Some(&kwargs))?;
+                task.call_method1("add_done_callback", (slf.getattr("_handled")?,))?;
+                return Ok(());
+            }
+            edge.send_if_any(&result)?;
+        }
+        if ended {
+            this.done
+                .bind(py)
+                .call_method1("set_result", (py.None(),))?;
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Turns {
+    /// The descriptor is readable.
+    fn _turn(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Self::is_done(slf)? {
+            return Ok(());
+        }
+        let result = Self::one_turn(slf);
+        Self::settle(slf, result)
+    }
+
+    /// A handler's coroutine has ended.
+    fn _handled(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        if Self::is_done(slf)? {
+            return Ok(());
+        }
+        let result = task.call_method0("result").and_then(|writes| {
+            slf.get().edge.get().send_if_any(&writes)?;
+            Self::watch(slf)?;
+            Self::one_turn(slf)
+        });
+        Self::settle(slf, result)
+    }
+
+    /// The ticker is due.
+    fn _tick(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if Self::is_done(slf)? {
+            return Ok(());
+        }
+        // Not under the lock: the callback may do anything.
+        let result = {
+            let this = slf.get();
+            let mut ticker = std::mem::replace(
+                &mut this.ticker().0,
+                Ticker {
+                    call: None,
+                    every: Duration::ZERO,
+                    due: Instant::now(),
+                },
+            );
+            let ran = ticker.run(slf.py());
+            this.ticker().0 = ticker;
+            ran
+        };
+        let result = result.and_then(|()| Self::set_tick(slf));
+        Self::settle(slf, result)
+    }
+
+    /// The future is done: by a stop, an error or a cancellation.
+    fn _finish(slf: &Bound<'_, Self>, _done: &Bound<'_, PyAny>) -> PyResult<()> {
+        Self::finish(slf)
+    }
+}
