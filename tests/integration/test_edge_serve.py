@@ -1,4 +1,4 @@
-"""Serving: a handler gets batches and returns writes; blocking, on asyncio and on uvloop; stop, errors, ticks."""
+"""Serving: a handler gets batches and returns writes; blocking, on asyncio, on uvloop; stop, errors, ticks."""
 
 import array
 import asyncio
@@ -227,15 +227,15 @@ def run(name: str, main: Callable[[], Any]) -> None:
 @pytest.mark.parametrize("name", LOOPS)
 def test_serving_on_an_asyncio_loop_beside_other_tasks(name: str) -> None:
     async def main() -> None:
-        edge, ticks = Edge(), []
-        served = edge.serve_async(lambda batch: batch, on_tick=lambda: ticks.append(1), tick_ms=2)
+        edge, ticked = Edge(), asyncio.Event()
+        served = edge.serve_async(lambda batch: batch, on_tick=ticked.set, tick_ms=2)
         with pytest.raises(RuntimeError, match="served already"):
             edge.serve_async(lambda batch: batch)
         address = edge.listen_tcp("127.0.0.1:0")
         answers = await asyncio.gather(*(talk(address, b"a", b"bc") for _ in range(10)))
         assert answers == [[b"a", b"bc"]] * 10
-        while len(ticks) < 3:
-            await asyncio.sleep(0.001)
+        ticked.clear()
+        await ticked.wait()
         await asyncio.to_thread(edge.stop)
         await served
 

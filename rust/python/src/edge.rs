@@ -135,7 +135,7 @@ impl Edge {
     }
 
     fn listen_udp_plain(&self, address: &str) -> PyResult<String> {
-        Ok(self.0.listen_udp_plain(address)?)
+        Ok(self.inner.listen_udp_plain(address)?)
     }
 
     fn fileno(&self) -> i32 {
