@@ -1,4 +1,4 @@
-"""Serving: a handler gets batches and returns writes; blocking, on asyncio, on uvloop; stop, errors, ticks."""
+"""Serving: a handler gets batches and returns writes; blocking, asyncio, uvloop; stop, errors, ticks."""
 
 import array
 import asyncio
