@@ -19,22 +19,24 @@ import time
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 import orjson
 
-from zmqgame import limits, protocol
-from zmqgame.links import Datagrams, Link, LinkClosed, open_link
+from zmqgame import limits, protocol, resume
+from zmqgame.links import Datagrams, Link, open_link
 from zmqgame.play.rules import Refused
-from zmqgame.protocol import Cursor, RawId, ToClient, ToServer
+from zmqgame.protocol import RawId, ToServer
+from zmqgame.resume import Resume
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 LOGIN_TIMEOUT_S = 20.0  # longer than the server's own time for it, so that its answer comes first
 RESEND_S = 1.0
+MOVES = ("match_ready", "match_restored")  # messages of the manager that name a server to go to
 PLACE_TRIES = 2  # at the same server, before the manager is asked for another
 
 
@@ -99,26 +101,6 @@ class Handler(Protocol):
         """The state of the match; only the newest counts."""
 
 
-@dataclass
-class _Sent:
-    """An action without an ack."""
-
-    payload: bytes
-    done: asyncio.Future[None]
-
-
-@dataclass
-class _Session:
-    """What the client holds over all connections."""
-
-    session: int = 0
-    login: int = 0
-    server: str = ""
-    last_frame: int = 0
-    cursor: Cursor = field(default_factory=Cursor)
-    token: str = ""
-
-
 class Client:
     """One player. Runs by itself between `start` and `close`."""
 
@@ -139,15 +121,14 @@ class Client:
         self._transport = transport
         self._use_udp = udp
         self._random = random.Random(seed)
-        self._held = _Session()
+        self._resume = Resume()
+        self._ping_s = 10.0
         self._ticket: Ticket | None = None
         self._link: Link | None = None
         self._datagrams: Datagrams | None = None
-        self._actions: dict[int, _Sent] = {}
-        self._next_action = 1
+        self._actions: dict[int, asyncio.Future[None]] = {}
         self._room = asyncio.Semaphore(limits.MAX_UNACKED_ACTIONS)
         self._task: asyncio.Task[None] | None = None
-        self._leaving = False
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -172,9 +153,8 @@ class Client:
 
     async def leave(self) -> None:
         """Log out: returns when the bus has confirmed it."""
-        self._leaving = True
-        if self._link is not None:
-            self._send(ToServer.LEAVE, 0)
+        self._resume.leave()
+        self._flush()
         await self.ended()
 
     async def ended(self) -> str:
@@ -190,11 +170,10 @@ class Client:
         """Do an action; returns when the server has done it, raises `ActionRefused` if it won't."""
         payload = orjson.dumps({"type": kind, **fields})
         async with self._room:
-            number, self._next_action = self._next_action, self._next_action + 1
-            sent = _Sent(payload, asyncio.get_running_loop().create_future())
-            self._actions[number] = sent
-            self._send(ToServer.ACTION, number, payload)
-            await sent.done
+            number = self._resume.act(payload)
+            done = self._actions[number] = asyncio.get_running_loop().create_future()
+            self._flush()
+            await done
 
     def send_inputs(self, frame: int, newest_first: Sequence[bytes]) -> None:
         """Inputs for `frame`, `frame` - 1 and so on: by UDP when it is up, else on the stream."""
@@ -203,13 +182,14 @@ class Client:
             self._datagrams.send(protocol.packet(ToServer.INPUT, frame, payload))
             self.counters["inputs_udp"] += 1
         else:
-            self._send(ToServer.INPUT, frame, payload)
+            self._resume.send(ToServer.INPUT, frame, payload)
+            self._flush()
             self.counters["inputs_stream"] += 1
 
     @property
     def cursor(self) -> list[tuple[int, int, int]]:
         """The last handled message id of each sender."""
-        return self._held.cursor.marks()
+        return self._resume.cursor.marks()
 
     def break_connection(self) -> None:
         """For tests: as if the network had gone."""
@@ -225,83 +205,51 @@ class Client:
             while True:
                 try:
                     if self._ticket is None:
-                        self._ticket = await self._tickets(Loss(self._held.session, avoid))
+                        self._ticket = await self._tickets(Loss(self._resume.session, avoid))
                     await self._serve_one(self._ticket)
                 except Ended:
                     raise
                 except _Move as move:
                     self._ticket, failures, avoid = move.ticket, 0, move.avoid
                 except Exception as error:  # whatever goes wrong on the way, the next try is the answer
-                    ordinary = isinstance(error, OSError | TimeoutError)
-                    level = logging.DEBUG if ordinary else logging.WARNING
-                    log.log(level, "connection lost: %s: %s", type(error).__name__, error)
-                    self.counters["losses"] += 1
+                    self._note(error)
                     failures = 1 if self.online.is_set() else failures + 1
+                    if isinstance(error, ConnectionRefusedError):
+                        failures = max(failures, PLACE_TRIES + 1)  # nobody listens there: ask at once
                 finally:
                     await self._cut()
+                wait_s = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(failures, 10))
                 if failures > PLACE_TRIES and self._ticket is not None:
-                    avoid, self._ticket = self._ticket.name, None
+                    avoid, self._ticket, wait_s = self._ticket.name, None, RETRY_FIRST_S
                 if failures or self._ticket is None:
-                    wait_s = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(failures, 10))
                     await asyncio.sleep(wait_s * self._random.uniform(0.5, 1.5))
         finally:
-            for sent in self._actions.values():
-                sent.done.cancel()
+            for done in self._actions.values():
+                done.cancel()
+
+    def _note(self, error: Exception) -> None:
+        level = logging.DEBUG if isinstance(error, OSError | TimeoutError) else logging.WARNING
+        log.log(level, "connection lost: %s: %s", type(error).__name__, error)
+        self.counters["losses"] += 1
 
     async def _serve_one(self, ticket: Ticket) -> None:
         """One connection, from its login to its end."""
         link = await open_link(self._transport, ticket.tcp, ticket.ws)
         self._link = link
-        held = self._held
-        same = ticket.name == held.server
-        login = protocol.Login(
-            held.token or ticket.token,
-            held.session,
-            held.login if same else 0,
-            held.last_frame if same else 0,
-            held.cursor.marks(),
-        )
-        link.send(protocol.packet(ToServer.LOGIN, 0, login.dump()))
-        kind, _, payload = await asyncio.wait_for(link.receive(), LOGIN_TIMEOUT_S)
-        if kind == ToClient.BYE:
-            self._bye(payload)
-        if kind != ToClient.WELCOME:
-            raise LinkClosed(f"kind {kind:#x} instead of welcome")
-        pings = asyncio.ensure_future(self._keep_alive(self._welcome(ticket, orjson.loads(payload))))
+        link.send(self._resume.login(ticket.token))
+        async with asyncio.timeout(LOGIN_TIMEOUT_S):
+            while not self._resume.online:
+                self._packet(*await link.receive())
+        pings = asyncio.ensure_future(self._keep_alive())
         try:
             while True:
-                kind, sequence, payload = await link.receive()
-                self._packet(kind, sequence, payload)
+                self._packet(*await link.receive())
         finally:
             pings.cancel()
 
-    def _welcome(self, ticket: Ticket, welcome: dict[str, Any]) -> float:
-        held = self._held
-        held.session, held.login = int(welcome["session"]), int(welcome["login"])
-        held.server = self.server = ticket.name
-        held.token = welcome["token"]
-        if not welcome["resumed"]:
-            held.last_frame = 0
-            self._next_action = 1
-            waiting, self._actions = [self._actions[number] for number in sorted(self._actions)], {}
-            for sent in waiting:
-                self._actions[self._next_action] = sent
-                self._next_action += 1
-        for number in [number for number in self._actions if number <= welcome["last_action"]]:
-            self._acked(number, b"")
-        self.online.set()
-        self._resend()
-        if self._use_udp and welcome["connect_token"]:
-            self._datagrams = Datagrams(b64decode(welcome["connect_token"]), welcome["udp"])
-            self._datagrams.start()
-        self.counters["resumes" if welcome["resumed"] else "logins"] += 1
-        if self._leaving:
-            self._send(ToServer.LEAVE, 0)
-        self._handler.welcome(welcome)
-        return float(welcome["ping_ms"]) / 1_000
-
     async def _cut(self) -> None:
         self.online.clear()
+        self._resume.lost()
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
@@ -309,112 +257,103 @@ class Client:
             link, self._link = self._link, None
             await link.close()
 
-    async def _keep_alive(self, ping_s: float) -> None:
+    async def _keep_alive(self) -> None:
         """Pings, and actions again when nothing was acked for a second."""
-        ping_at = time.monotonic() + ping_s
+        ping_at = time.monotonic() + self._ping_s
         waiting = 0
         while True:
             await asyncio.sleep(RESEND_S)
-            first = min(self._actions, default=0)
+            first = self._resume.oldest_action
             if first and first == waiting:
                 self.counters["resends"] += 1
-                self._resend()
+                self._resume.resend()
             waiting = first
             if time.monotonic() >= ping_at:
-                ping_at += ping_s
-                self._send(ToServer.PING, 0)
+                ping_at += self._ping_s
+                self._resume.send(ToServer.PING, 0)
+            self._flush()
 
-    def _resend(self) -> None:
-        for number, sent in sorted(self._actions.items()):
-            self._send(ToServer.ACTION, number, sent.payload)
-
-    def _send(self, kind: int, sequence: int, payload: bytes = b"") -> None:
-        if self._link is not None and self.online.is_set():
-            self._link.send(protocol.packet(kind, sequence, payload))
+    def _flush(self) -> None:
+        """Send what the state has for the server."""
+        if self._link is not None:
+            for packet in self._resume.take():
+                self._link.send(packet)
 
     # --- packets
 
     def _packet(self, kind: int, sequence: int, payload: bytes) -> None:
-        if kind in (ToClient.MESSAGE, ToClient.EVENT):
-            self._frame(kind, sequence, payload)
-        elif kind == ToClient.SNAPSHOT:
-            self._handler.snapshot(orjson.loads(payload))
-        elif kind == ToClient.ACTION_ACK:
-            self._acked(sequence, payload)
-        elif kind == ToClient.FORGET:
-            self._held.cursor.forget(RawId(*protocol.ID.unpack_from(payload)))
-        elif kind == ToClient.BYE:
-            self._bye(payload)
-
-    def _frame(self, kind: int, number: int, payload: bytes) -> None:
-        held = self._held
-        if self._leaving:
-            return  # the server may have our cursor already: what is handled now, the next session gets again
-        if number == 0 and kind == ToClient.MESSAGE:
-            self._handler.message(*protocol.read_message(payload))
-            self.counters["loose_messages"] += 1
-            return
-        if number <= held.last_frame:
-            self.counters["repeated_frames"] += 1
-            self._send(ToServer.ACK, held.last_frame)
-            return
-        if number != held.last_frame + 1:
-            raise LinkClosed(f"frame {number} after {held.last_frame}")  # come back and get what lacks
         move = None
-        if kind == ToClient.MESSAGE:
-            move = self._message(payload)
-        else:
-            self._event(payload)
-        held.last_frame = number
-        self._send(ToServer.ACK, number)
+        for received in self._resume.receive(kind, sequence, payload):
+            move = self._handle(received) or move
+        self._flush()
         if move is not None:
             raise move
 
-    def _message(self, payload: bytes) -> _Move | None:
-        message_id, content, body = protocol.read_message(payload)
-        if self._held.cursor.seen(message_id):
-            self.counters["repeated_messages"] += 1
-            return None
-        self._handler.message(message_id, content, body)
-        self._held.cursor.handle(message_id)
-        self.counters["messages"] += 1
-        if content != protocol.CONTENT_JSON:
+    def _handle(self, received: resume.Received) -> _Move | None:
+        """One thing that came; what is raised here has not been handled."""
+        match received:
+            case resume.Message(id=message_id):
+                self._handler.message(message_id, received.content, received.payload)
+                self.counters["messages" if message_id.must_deliver else "loose_messages"] += 1
+                return self._move(received)
+            case resume.Event(values=values):
+                self._handler.event(dict(values))
+                self.counters["events"] += 1
+            case resume.Snapshot(values=values):
+                self._handler.snapshot(dict(values))
+            case resume.ActionDone():
+                self._action_done(received)
+            case resume.Welcome(values=values):
+                self._welcome(dict(values))
+            case resume.Repeated(what=what):
+                self.counters[f"repeated_{what}s"] += 1
+            case resume.Bye():
+                self._bye(received)
+        return None
+
+    def _welcome(self, welcome: dict[str, Any]) -> None:
+        self.server = self._resume.server
+        self._ping_s = float(welcome["ping_ms"]) / 1_000
+        self.online.set()
+        self._flush()
+        if self._use_udp and welcome["connect_token"]:
+            self._datagrams = Datagrams(b64decode(welcome["connect_token"]), welcome["udp"])
+            self._datagrams.start()
+        self.counters["resumes" if welcome["resumed"] else "logins"] += 1
+        self._handler.welcome(welcome)
+
+    def _move(self, message: resume.Message) -> _Move | None:
+        """A match waits for the player at another server: go there, once this message is acked."""
+        if message.content != protocol.CONTENT_JSON or not message.id.must_deliver:
             return None
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            values = orjson.loads(body)
-            if values["type"] == "match_ready" and values["server"]["name"] != self._held.server:
+            values = orjson.loads(message.payload)
+            if values["type"] in MOVES and values["server"]["name"] != self._resume.server:
                 return _Move(Ticket.from_reply(values))
         return None
 
-    def _event(self, payload: bytes) -> None:
-        event = orjson.loads(payload)
-        if event.get("type") == "token":
-            self._held.token = event["token"]
-        else:
-            self._handler.event(event)
-        self.counters["events"] += 1
-
-    def _acked(self, number: int, payload: bytes) -> None:
-        sent = self._actions.pop(number, None)
-        if sent is None or sent.done.done():
+    def _action_done(self, done: resume.ActionDone) -> None:
+        future = self._actions.pop(done.number, None)
+        if future is None or future.done():
             return
-        if payload:
-            answer = orjson.loads(payload)
-            sent.done.set_exception(ActionRefused(answer["error"], answer.get("text", "")))
+        if done.error:
+            future.set_exception(ActionRefused(done.error, done.text))
         else:
-            sent.done.set_result(None)
+            future.set_result(None)
 
-    def _bye(self, payload: bytes) -> None:
-        bye = orjson.loads(payload)
-        self.counters[f"bye_{bye['reason']}"] += 1
-        if bye["again"] == "no":
-            raise Ended(bye["reason"])
-        if bye["again"] == "token":
-            self._held.token = ""
+    def _bye(self, bye: resume.Bye) -> None:
+        self.counters[f"bye_{bye.reason}"] += 1
+        if bye.again == "no":
+            raise Ended(bye.reason)
+        if bye.again == "token":
+            self._resume.token = ""
             raise _Move(None)
-        if bye["again"] == "other":
-            raise _Move(None, self._held.server)
-        raise LinkClosed(bye["reason"])
+        if bye.again == "moved" and bye.server is not None:
+            server = bye.server
+            raise _Move(Ticket(self._resume.token, server["name"], server["tcp"], server["ws"]))
+        if bye.again in ("other", "moved"):
+            raise _Move(None, self._resume.server)
+        raise resume.Broken(bye.reason)
 
 
 class _Move(Exception):

@@ -46,3 +46,12 @@ STATS_RESULT_BYTES = (
     900_000  # the result of one SQL query: it travels as one bus payload of at most 1 MiB; refused
 )
 STATS_QUERIES_WAITING = 16  # SQL queries that wait for their turn; over it a query is refused
+CHECKPOINT_BYTES = 600_000  # of one match, compressed: base64 of it fits one bus payload; over it: no restore
+CHECKPOINT_PARTS = 4_096  # of one match: an hour of one a second; over it the match sends all of it anew
+CHECKPOINTS_BYTES = 134_217_728  # all matches at the manager: 2,000 busy ones; over it there is no restore
+CHECKPOINT_BATCH_BYTES = 500_000  # in one request, which is one bus payload; the rest in the next
+REPLAY_STEPS_PER_TICK = 500  # of restored matches together: a few ms, so that the others keep time
+RESTORE_WAIT_MS = 5_000  # a restored match stands still until its players are back, at most so long
+HANDOVER_BYTES = 900_000  # kept frames of one session in one bus payload; over it the session is not moved
+HANDOVERS_AT_ONCE = 32  # sessions under way to other servers: what both ends hold twice; the rest waits
+HANDOVER_S = 2.5  # a server that stops moves what it can in this time; the rest is told to log in elsewhere

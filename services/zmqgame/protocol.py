@@ -115,6 +115,13 @@ def read_message(payload: bytes) -> tuple[RawId, int, bytes]:
     return RawId(node_key, epoch, seq), content, payload[MESSAGE_HEAD.size :]
 
 
+def read_id(payload: bytes) -> RawId:
+    """The message id that a forget (kind 0x48) is."""
+    if len(payload) != ID.size:
+        raise Refused("malformed", f"an id of {len(payload)} bytes, {ID.size} it has")
+    return RawId(*ID.unpack(payload))
+
+
 def decode_payload(content: int, payload: bytes) -> Json:
     """The payload as its content says: bytes, str, or what JSON holds."""
     if content == CONTENT_JSON:
@@ -130,6 +137,7 @@ class Login(NamedTuple):
     login: int  # 0: none known
     last_frame: int
     cursor: list[tuple[int, int, int]]
+    action: int = 0  # the last action number that was acked, at whatever server
 
     def dump(self) -> bytes:
         """As JSON; numbers of 64 bits as strings."""
@@ -139,6 +147,7 @@ class Login(NamedTuple):
                 "session": str(self.session),
                 "login": str(self.login),
                 "last_frame": self.last_frame,
+                "action": self.action,
                 "cursor": [[str(number) for number in mark] for mark in self.cursor],
             }
         )
@@ -161,6 +170,7 @@ def read_login(payload: bytes) -> Login:
             u64(values.get("login", 0)),
             u64(values.get("last_frame", 0)),
             marks,
+            u64(values.get("action", 0)),
         )
     except (KeyError, ValueError, TypeError) as error:
         if isinstance(error, Refused):

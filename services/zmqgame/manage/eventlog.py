@@ -55,6 +55,10 @@ class EventLog:
                     return False
             elif event == "MatchCreated":
                 self._db.execute("insert into open_matches values (?, ?, ?)", (match, server, data))
+            elif event == "MatchMoved":
+                self._db.execute(
+                    "update open_matches set server = ?, body = ? where match = ?", (server, data, match)
+                )
             self._db.execute(
                 "insert into entries (unix_ms, event, match, server, body) values (?, ?, ?, ?, ?)",
                 (int(time.time() * 1_000), event, match, server, data),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import secrets
 import sys
@@ -23,11 +24,13 @@ from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
 
 from zmqgame import limits, protocol, tokens
+from zmqgame.manage.checkpoints import Checkpoints
 from zmqgame.manage.config import ManagerConfig
 from zmqgame.manage.eventlog import EventLog
 from zmqgame.manage.matchmaking import Queue, Ticket
 from zmqgame.manage.placement import Server, Servers
 from zmqgame.metrics import manager_metrics
+from zmqgame.play.checkpoint import Part
 from zmqgame.play.game import emit_sent, now_ms
 from zmqgame.play.rules import Refused
 
@@ -37,6 +40,7 @@ STEP_S = 0.2
 PROBE_S = 1.0  # how long a game server that a client could not reach may take to answer
 HUB_AWAY_MS = 10_000  # a hub that restarts: until its nodes have noticed and are back
 SEND_TIMEOUT_S = 30.0
+MOVE_S = 2.0  # for a server to take a match over: it answers before the match has caught up
 
 
 @dataclass
@@ -48,6 +52,8 @@ class Open:
     instance: int  # of the game server's process; 0 if not known (made by an earlier manager)
     players: list[str]
     since_ms: int
+    epoch: int = 1  # grows each time another server takes it over: who has a lower one is fenced off
+    moving: bool = False  # another server is asked to take it over
 
 
 class Manager:
@@ -69,6 +75,7 @@ class Manager:
         self.servers = Servers(config.stale_ms)
         self.open: dict[str, Open] = {}
         self.playing: dict[str, str] = {}  # player -> match
+        self.checkpoints = Checkpoints()
         self._node = node
         self._log = eventlog
         self.emitter = emitter
@@ -79,18 +86,21 @@ class Manager:
         self._down: dict[str, int] = {}  # servers that left the bus: until when they may come back
         self._tasks: set[asyncio.Task[None]] = set()
         for match, (server, body) in eventlog.open_matches().items():
-            self._opened(Open(match, server, int(body.get("instance", 0)), body["players"], now_ms()))
+            instance, epoch = int(body.get("instance", 0)), int(body.get("epoch", 1))
+            self._opened(Open(match, server, instance, body["players"], now_ms(), epoch))
 
     # --- the service `manager`
 
     async def serve(self, request: Request) -> dict[str, Any]:
         """Answer a request; what can't be done is answered with its kind."""
         try:
-            values = protocol.read_object(request.payload, 1 << 16)
+            values = protocol.read_object(request.payload, 1 << 20)
             answer = self.answers.get(str(values.get("op")))
             if answer is None:
                 raise Refused("malformed", f"op is one of {', '.join(self.answers)}")
-            return answer(self, values)
+            found = answer(self, values)
+            reply: dict[str, Any] = await found if inspect.isawaitable(found) else found
+            return reply
         except Refused as error:
             return {"ok": False, "error": error.kind, "text": error.text}
 
@@ -132,6 +142,7 @@ class Manager:
         except (BusError, TimeoutError) as error:
             log.warning("game server %s does not answer: %s", server.name, error)
             self._gone(server)
+            self._take_over([m for m in self.open.values() if m.server == server.name], "game server died")
         finally:
             self._probed.discard(server.name)
 
@@ -169,9 +180,87 @@ class Manager:
             self._log.add(
                 "GameServerIsReady", {"instance": instance, **addresses, "capacity": capacity}, server=name
             )
-            others = (m for m in self.open.values() if m.server == name and m.instance != instance)
-            self._abort(others, "game server died")
+            others = [m for m in self.open.values() if m.server == name and m.instance != instance]
+            self._take_over(others, "game server died")
         return {"ok": True, "manager": str(self.instance)}
+
+    # --- matches that outlive their server
+
+    def _checkpoint(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What is new in a server's matches; the answer names those to be sent whole, or given up."""
+        name, instance = _name(values, "server"), protocol.u64(values.get("instance"))
+        again, abandon = [], []
+        for part in [Part.from_json(part) for part in _list(values, "parts")]:
+            match = self.open.get(part.match)
+            if match is None or match.moving:
+                continue
+            if match.epoch != part.epoch or match.server != name or match.instance not in (0, instance):
+                abandon.append(part.match)
+            elif not self.checkpoints.put(part):
+                again.append(part.match)
+        return {"ok": True, "again": again, "abandon": abandon}
+
+    async def _hand_over(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A server stops: its matches go to others, and each of its players has a place then."""
+        name, instance = _name(values, "server"), protocol.u64(values.get("instance"))
+        server = self.servers.by_name.get(name)
+        if server is None or server.instance != instance:
+            raise Refused("unknown_server", f"{name} has reported nothing")
+        server.draining = True
+        asked = [self.open.get(str(match)) for match in _list(values, "matches")]
+        found = [match for match in asked if match and match.server == name and match.instance == instance]
+        moved = await asyncio.gather(*(self._move(match, planned=True) for match in found))
+        players: dict[str, str] = {}
+        servers: dict[str, dict[str, Any]] = {}
+        for player in _list(values, "players"):
+            place = self._server_of_match(str(player))
+            try:
+                place = place or self.servers.for_player(now_ms(), name)
+            except Refused:
+                continue
+            if place.name != name and not place.draining:
+                players[str(player)] = place.name
+                servers[place.name] = place.to_json()
+        done = [match.match for match, ok in zip(found, moved, strict=True) if ok]
+        return {"ok": True, "moved": done, "players": players, "servers": servers}
+
+    def _take_over(self, matches: Iterable[Open], reason: str) -> None:
+        """Let other servers go on with these matches; those that can't be restored abort."""
+        for match in list(matches):
+            if not match.moving:
+                self._start(self._restore(match, reason))
+
+    async def _restore(self, match: Open, reason: str) -> None:
+        if not await self._move(match, planned=False):
+            self._abort([match] if match.match in self.open else [], reason)
+
+    async def _move(self, match: Open, *, planned: bool) -> bool:
+        """Another server goes on with a match, under the next epoch; False: nobody does."""
+        request = self.checkpoints.request(match.match)
+        if request is None or match.moving:
+            return False
+        match.moving = True
+        try:
+            server = self.servers.for_match(now_ms(), [], avoid=match.server if planned else "")
+            epoch = match.epoch + 1
+            body = {"players": match.players, "instance": server.instance, "epoch": epoch, "planned": planned}
+            self._log.add("MatchMoved", body, match=match.match, server=server.name)
+            match.server, match.instance, match.epoch = server.name, server.instance, epoch
+            request |= {"epoch": epoch, "planned": planned}
+            reply = (await self._node.request(f"game:{server.name}", request, timeout_s=MOVE_S)).json()
+        except (BusError, TimeoutError, Refused) as error:
+            reply = {"ok": False, "error": str(error)}
+        finally:
+            match.moving = False
+        self.checkpoints.drop(match.match)  # the next ones come from the new server, under the new epoch
+        if not reply.get("ok") or match.match not in self.open:
+            log.warning("match %s can't go on elsewhere: %s", match.match, reply)
+            return False
+        self._emit(match.match, server.name, "moved", len(match.players), "")
+        if not planned:
+            for player in match.players:
+                self._start(self._ready(match.match, server, player, "match_restored"))
+        return True
 
     def _queue(self, values: Mapping[str, Any]) -> dict[str, Any]:
         player, server = _name(values, "player"), _name(values, "server")
@@ -203,9 +292,11 @@ class Manager:
         entries = self._log.entries(match=str(values.get("match", "")), limit=limit)
         return {"ok": True, "open": running[:limit], "entries": entries}
 
-    answers: ClassVar[dict[str, Callable[[Manager, Mapping[str, Any]], dict[str, Any]]]] = {
+    answers: ClassVar[dict[str, Callable[[Manager, Mapping[str, Any]], Any]]] = {
         "token": _token,
         "load": _load,
+        "checkpoint": _checkpoint,
+        "hand_over": _hand_over,
         "queue": _queue,
         "leave": _leave,
         "status": _status,
@@ -220,9 +311,9 @@ class Manager:
             now = now_ms()
             for name in [name for name, until in self._down.items() if until <= now]:
                 del self._down[name]
-                self._abort((m for m in self.open.values() if m.server == name), "game server died")
+                self._take_over([m for m in self.open.values() if m.server == name], "game server died")
             silent = self._silent(now)
-            self._abort((m for m in self.open.values() if m.server in silent), "game server is silent")
+            self._take_over([m for m in self.open.values() if m.server in silent], "game server is silent")
             limit_ms = self.config.match_limit_s * 1_000
             old = (m for m in self.open.values() if now - m.since_ms >= limit_ms)
             self._abort(old, "no result in time")
@@ -312,14 +403,18 @@ class Manager:
             )
             self.queue.put_back([ticket for ticket in tickets if ticket.player not in busy])
 
-    async def _ready(self, match: str, server: Server, player: str) -> None:
+    async def _ready(self, match: str, server: Server, player: str, kind: str = "match_ready") -> None:
         # For a client that has lost its own token; one that has it goes on with its session.
         token = tokens.sign(self._secret, player, tokens.new_session(), self.config.token_s)
-        message = {"type": "match_ready", "match": match, "server": server.to_json(), "token": token}
+        message = {"type": kind, "match": match, "server": server.to_json(), "token": token}
         await self._send(player, message)
 
     def _finished(self, match: str, values: Mapping[str, Any]) -> None:
         body = {"results": values.get("results", []), "reason": str(values.get("reason", ""))}
+        known = self.open.get(match)
+        if known is not None and protocol.u64(values.get("epoch", 1)) < known.epoch:
+            log.warning("match %s: a result of %s, which has lost it", match, values.get("server"))
+            return
         finished = values["type"] == "game_finished"
         if self._end(match, "GameFinished" if finished else "MatchAborted", body) and not finished:
             log.info("match %s aborted: %s", match, body["reason"])
@@ -349,6 +444,7 @@ class Manager:
     def _end(self, match: str, event: str, body: dict[str, Any]) -> bool:
         """Log the end of a match; False if it had ended already."""
         found = self.open.pop(match, None)
+        self.checkpoints.drop(match)
         for player in found.players if found else ():
             if self.playing.get(player) == match:
                 del self.playing[player]
@@ -380,6 +476,13 @@ def _name(values: Mapping[str, Any], key: str) -> str:
     value = values.get(key)
     if not (isinstance(value, str) and tokens.valid_name(value)):
         raise Refused("malformed", f"{key} is a name")
+    return value
+
+
+def _list(values: Mapping[str, Any], key: str) -> list[Any]:
+    value = values.get(key)
+    if not isinstance(value, list):
+        raise Refused("malformed", f"{key} is a list")
     return value
 
 

@@ -66,12 +66,13 @@ class Servers:
         server.placed += 1
         return server
 
-    def for_match(self, now_ms: int, at: list[str]) -> Server:
+    def for_match(self, now_ms: int, at: list[str], avoid: str = "") -> Server:
         """Where a match of players who are now at these servers runs; on a tie, where most of them are."""
         free = [
             server
             for server in self.alive(now_ms)
-            if server.matches + server.placed_matches < server.match_capacity
+            if server.name != avoid
+            and server.matches + server.placed_matches < server.match_capacity
             and server.players + server.placed + len(at) - at.count(server.name) <= server.capacity
         ]
         if not free:

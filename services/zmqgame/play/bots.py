@@ -65,6 +65,7 @@ class Bot:
         self._car = ""
         self._ready_for = ""
         self._driver: Driver | None = None
+        self._driven = ""  # the match of the driver
         self._running_since = 0.0
         self._tick_hz = 50
         self._sent_frame = -1
@@ -110,7 +111,7 @@ class Bot:
     def welcome(self, welcome: dict[str, Any]) -> None:
         """Logged in: a session that is new here is in no match, until an event says otherwise."""
         if not welcome["resumed"]:
-            self.match, self.state, self._driver = "", "", None
+            self.match, self.state = "", ""
             self._start(self._queue(0.0))
 
     def message(self, message_id: RawId, content: int, payload: bytes) -> None:
@@ -126,6 +127,11 @@ class Bot:
             self._start(self._queue(1.0))
         elif event["type"] == "state":
             self._state(event)
+        elif event["type"] == "restored":
+            self.counters["restored"] += 1
+            self.match, self.state = event["match"], "restored"
+            if event["state"] in ("waiting", "ready"):
+                self._state({**event, "type": "state"})
 
     def snapshot(self, snapshot: dict[str, Any]) -> None:
         """Keep the clock."""
@@ -149,7 +155,8 @@ class Bot:
             self._running_since = time.monotonic() - event["frame"] / self._tick_hz
             self._sent_frame = event["frame"] - 1
             self._inputs.clear()
-            self._driver = Driver(self._car, self._random)
+            if self._driver is None or self._driven != self.match:  # else the race was restored: drive on
+                self._driver, self._driven = Driver(self._car, self._random), self.match
         elif self.state in ("finished", "aborted"):
             self._driver = None
             self.counters[self.state] += 1
@@ -158,7 +165,7 @@ class Bot:
 
     def drive(self, now: float) -> None:
         """Send the inputs up to now, and a few ahead."""
-        if self._driver is None or not self.client.online.is_set():
+        if self._driver is None or self.state != "running" or not self.client.online.is_set():
             return
         frame = int((now - self._running_since) * self._tick_hz) + LEAD_FRAMES
         if frame <= self._sent_frame:

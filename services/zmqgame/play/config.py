@@ -78,6 +78,14 @@ class GameConfig:
         reason=HOUR,
         help=f"How long a match waits for a lost player. {AS_RULES_SAY}",
     )
+    checkpoint_ms: int = key(
+        1_000,
+        unit="ms",
+        low=0,
+        high=60_000,
+        reason="what happened since is undone when the server is killed",
+        help="How often the manager gets what another server needs to go on with a match; 0: never.",
+    )
     records_keep: int = key(
         1_000,
         unit="matches",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import orjson
 from zmqgame_bus.errors import binding
@@ -20,9 +22,10 @@ from zmqgame_bus.process import Process, run
 from zmqgame_bus.tables import BusConfig
 from zmqgame_native import Edge
 
-from zmqgame import protocol, tokens
+from zmqgame import limits, protocol, tokens
 from zmqgame.metrics import game_metrics
 from zmqgame.play.config import GameConfig
+from zmqgame.play.handover import Handover, Keeper
 from zmqgame.play.match import ENDED, MatchRun, State
 from zmqgame.play.matches import Matches, load_rules, phases_of
 from zmqgame.play.player import Session
@@ -32,6 +35,8 @@ from zmqgame.play.rules import Refused
 from zmqgame.play.sessions import Door, Sessions
 from zmqgame.play.tick import TickClock, TickReport, run_ticks
 from zmqgame.play.uplink import Uplink
+
+log = logging.getLogger(__name__)
 
 HOUSEKEEP_S = 1.0
 REPORT_TICKS_S = 5.0
@@ -56,7 +61,8 @@ class Game:
         self.late_ticks = 0
         self.addresses: dict[str, str] = {}
         self.uplink = Uplink(name, node, self.load)
-        self.uplink.on_new_manager = self.queue_again
+        self.uplink.on_new_manager = self.new_manager
+        self.keeper = Keeper(name, self.uplink.instance, node, matches)
         self.sessions: Sessions  # made when the edge listens: it tells clients the UDP address
 
     # --- SessionListener
@@ -98,7 +104,13 @@ class Game:
             session.queued_car = None
             self.uplink.leave(session.player)
         else:
-            self.matches.action(session.player, payload)
+            self.matches.action(session, payload)
+
+    def last_action(self, player: str, session: int) -> int:
+        """What a match here remembers of the session's actions."""
+        run = self.matches.by_player.get(player)
+        seat = run.seats.get(player) if run is not None else None
+        return seat.last_action if seat is not None and seat.session == session else 0
 
     def inputs(self, session: Session, frame: int, payload: bytes) -> None:
         """Inputs of a player."""
@@ -121,8 +133,9 @@ class Game:
 
         self.uplink.queue(session.player, car, wanted, done)
 
-    def queue_again(self) -> None:
-        """A manager that has just started has an empty queue."""
+    def new_manager(self) -> None:
+        """A manager that has just started has an empty queue, and nothing of the matches."""
+        self.keeper.begin_anew()
         for session in self.sessions.by_player.values():
             if session.queued_car is not None and session.connection is not None:
                 self._queue(session, session.queued_car)
@@ -156,7 +169,14 @@ class Game:
             )
         kind = "game_finished" if match.state is State.FINISHED else "game_aborted"
         self.uplink.result(
-            {"type": kind, "match": match.id, "server": self.name, "reason": match.reason, "results": results}
+            {
+                "type": kind,
+                "match": match.id,
+                "server": self.name,
+                "epoch": match.epoch,
+                "reason": match.reason,
+                "results": results,
+            }
         )
 
     def tick(self) -> None:
@@ -170,22 +190,55 @@ class Game:
         """The service `game:NAME`."""
         try:
             values = protocol.read_object(request.payload, 1 << 20)
-            if values.get("op") == "create_match":
-                if self.draining:
-                    raise Refused("stopping", "this server stops")
-                match = self.matches.create(values, self.sessions.by_player, now_ms())
-                for player in match.seats:
-                    session = self.sessions.by_player.get(player)
-                    if session is not None:
-                        session.queued_car = None
-                self.sessions.flush()
-                return {"ok": True, "match": match.id}
-            if values.get("op") == "status":
-                return self.status()
-            raise Refused("malformed", f"game knows create_match and status, not {values.get('op')!r}")
-        except (Refused, ValueError, TypeError) as error:
+            answer = self.answers.get(str(values.get("op")))
+            if answer is None:
+                raise Refused("malformed", f"game knows {', '.join(self.answers)}, not {values.get('op')!r}")
+            if self.draining and answer is not Game._status_of:
+                raise Refused("stopping", "this server stops")
+            return answer(self, values)
+        except (Refused, ValueError, TypeError, KeyError) as error:
             kind = error.kind if isinstance(error, Refused) else "malformed"
             return {"ok": False, "error": kind, "text": str(error)}
+
+    def _create_match(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return self._made(self.matches.create(values, self.sessions.by_player, now_ms()))
+
+    def _restore_match(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        bodies = values["bodies"]
+        if not isinstance(bodies, list) or not 0 < len(bodies) <= limits.CHECKPOINT_PARTS:
+            raise Refused("limit", f"a checkpoint has 1 to {limits.CHECKPOINT_PARTS} parts")
+        match = self.matches.restore(
+            str(values["match"]),
+            protocol.u64(values["epoch"]),
+            b64decode(values["head"]),
+            [b64decode(body) for body in bodies],
+            self.sessions.by_player,
+            now_ms(),
+            planned=bool(values.get("planned")),
+        )
+        return self._made(match)
+
+    def _made(self, match: MatchRun) -> dict[str, Any]:
+        for player in match.seats:
+            session = self.sessions.by_player.get(player)
+            if session is not None:
+                session.queued_car = None
+        self.sessions.flush()
+        return {"ok": True, "match": match.id}
+
+    def _adopt_session(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        self.sessions.adopt(values["session"], now_ms())
+        return {"ok": True}
+
+    def _status_of(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return self.status()
+
+    answers: ClassVar[dict[str, Callable[[Game, Mapping[str, Any]], dict[str, Any]]]] = {
+        "create_match": _create_match,
+        "restore_match": _restore_match,
+        "adopt_session": _adopt_session,
+        "status": _status_of,
+    }
 
     def load(self) -> dict[str, Any]:
         """What the manager places by."""
@@ -209,6 +262,15 @@ class Game:
             "counters": self.sessions.counters,
             "edge": {name: count for name, count in self.sessions.edge_counters().items() if count},
         }
+
+    async def keep(self) -> None:
+        """Again and again give the manager what another server would need to go on with the matches."""
+        while self.config.checkpoint_ms:
+            await asyncio.sleep(self.config.checkpoint_ms / 1_000)
+            try:
+                await self.keeper.keep(now_ms())
+            except Exception:  # matches go on without it, and without a restore
+                log.exception("matches could not be kept")
 
     async def housekeep(self, clock: TickClock, process: Process) -> None:
         """Each second what need not be done at each tick."""
@@ -319,6 +381,7 @@ async def serve(process: Process) -> None:
             asyncio.ensure_future(node.ended()),
             asyncio.ensure_future(trace.run()),
         ]
+        keeping = asyncio.ensure_future(game.keep())
         addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp, "metrics": metrics}
         await process.ready(f"tcp {tcp} udp {udp}", addresses)
         stopped = asyncio.ensure_future(process.stop.wait())
@@ -326,17 +389,20 @@ async def serve(process: Process) -> None:
         for task in work:
             if task.done() and not process.stop.is_set():
                 task.result()  # raises what ended it: a game server without ticks must not live on
-        for task in work:
+        for task in (*work, keeping):
             task.cancel()
-        await _drain(game, edge)
         loop.remove_reader(edge.fileno())
+        await _drain(game, node, edge)
     trace.flush()
     emitter.close()
 
 
-async def _drain(game: Game, edge: Edge) -> None:
-    """Tell everyone, end matches with a result, let results reach the manager."""
+async def _drain(game: Game, node: Node, edge: Edge) -> None:
+    """Hand over what other servers take; end the rest, tell everyone, let results reach the manager."""
     game.draining = True
+    handover = Handover(game.name, game.keeper, node, game.matches, game.sessions)
+    await handover.run(game.uplink.instance, now_ms())
+    game.matches.frozen = game.sessions.frozen = False
     game.matches.abort_all(now_ms(), "server stops")
     game.sessions.stop()
     await game.uplink.drain(DRAIN_S)

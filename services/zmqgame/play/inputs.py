@@ -76,5 +76,10 @@ class InputBuffer:
             return self._newest
         return self.neutral
 
+    def start_at(self, frame: int, newest: bytes) -> None:
+        """Go on from a frame, with the input held before it."""
+        self._ahead.clear()
+        self._next_frame, self._newest_frame, self._newest = frame, frame - 1, newest
+
     def __len__(self) -> int:
         return len(self._ahead)

@@ -5,6 +5,9 @@
 
 Each state has a time-out. Who is not there at the end of waiting, not ready at the end of ready, or without
 a result at the end of running did not finish; the others go on as long as they are enough.
+
+A match whose server ended goes on at another one: it plays its record again (`catch_up`), then stands still
+until its players are back, then runs from the frame at which it was kept.
 """
 
 from __future__ import annotations
@@ -13,16 +16,23 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from zmqgame import limits
 from zmqgame.play.inputs import InputBuffer
-from zmqgame.play.record import Record, apply_action
+from zmqgame.play.record import Record, Replay, apply_action
 from zmqgame.play.rules import Match, Phases, Refused, Result
 
+if TYPE_CHECKING:
+    from zmqgame.play.checkpoint import Resumption
+
 log = logging.getLogger(__name__)
+
+
+class NotYet(Exception):
+    """The match still catches up: nothing was done, the client will send the action again."""
 
 
 class State(StrEnum):
@@ -60,6 +70,9 @@ class Seat:
     inputs: InputBuffer | None = None
     recorded: bytes = b""
     held: Any = None  # what `recorded` means: unpacked only when it changes
+    session: int = 0  # of the client whose actions these are
+    last_action: int = 0  # the number of its last one that is in the record, or was refused
+    untold_frame: int | None = None  # the match was restored there, and the client does not know yet
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,7 @@ class MatchRun:
                 "players", f"{rules_class.players_min} to {rules_class.players_max} different players"
             )
         self.id = match_id
+        self.epoch = 1  # grows each time another server takes it over: the manager's fence
         self.state = State.WAITING
         self.phases = phases or rules_class.phases
         self.rules: Match = rules_class(match_id, tuple(players), seed, config)
@@ -145,6 +159,9 @@ class MatchRun:
         self.gone = False  # ended and lingered: nobody needs it any more
         self._entered_at_ms = now_ms
         self._out: list[MatchOut] = []
+        self._catching: tuple[Replay, Resumption] | None = None
+        self._held_until_ms: int | None = None
+        self._waited_ms = 0  # in this state before it was held
         self.seats = {player: self._seat(player) for player in players}
         self._guard(self.rules.start)
 
@@ -162,7 +179,13 @@ class MatchRun:
         """The player's client is here; a fresh one has seen nothing yet and is told where the match is."""
         seat = self.seats[player]
         seat.here, seat.gone_at_ms = True, None
-        if fresh:
+        if not fresh:
+            seat.untold_frame = None  # its session goes on: it has missed nothing
+        elif self._catching is not None:
+            return  # it is told when there is something to tell
+        elif seat.untold_frame is not None:
+            self._tell_restored(now_ms, seat)
+        else:
             self._out.append(ToPlayer(player, self._state_event(now_ms)))
             if self.state is State.RUNNING:
                 self._out.append(self._snapshot(player))
@@ -178,9 +201,14 @@ class MatchRun:
             self.seats[player].here = False
             self._drop(self.seats[player], why)
 
-    def handle_action(self, player: str, payload: Mapping[str, Any]) -> None:
-        """An action of a player; raises `Refused` when it can't be done."""
+    def handle_action(
+        self, player: str, payload: Mapping[str, Any], *, session: int = 0, number: int = 0
+    ) -> None:
+        """An action of a player; raises `Refused` when it can't be done, `NotYet` when not now."""
         seat = self.seats[player]
+        if self._catching is not None:
+            raise NotYet
+        seat.session, seat.last_action = session, number
         if payload.get("match", self.id) != self.id:
             raise Refused("other_match", f"the match here is {self.id}")
         if self.state in ENDED or seat.out:
@@ -206,6 +234,7 @@ class MatchRun:
         """End it now, with a result that says why."""
         if self.state in ENDED:
             return
+        self._catching = self._held_until_ms = None
         for seat in self.active():
             self.rules.drop_player(seat.player, reason)
             seat.out = True
@@ -214,6 +243,8 @@ class MatchRun:
 
     def advance(self, now_ms: int) -> None:
         """One tick."""
+        if self._catching is not None or self._stands_still(now_ms):
+            return
         row = TABLE[self.state]
         waited_ms = now_ms - self._entered_at_ms
         if row.next is None:
@@ -232,6 +263,99 @@ class MatchRun:
             self.abort(now_ms, self.reason)
         elif timed_out or (row.goes_on is not None and row.goes_on(self)):
             self._enter(now_ms, row.next)
+
+    # --- going on at another server
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether its record is being played again."""
+        return self._catching is not None
+
+    def waited_ms(self, now_ms: int) -> int:
+        """How long it has been in its state."""
+        held = self._catching is not None or self._held_until_ms is not None
+        return self._waited_ms if held else now_ms - self._entered_at_ms
+
+    def begin_catch_up(self, to: Resumption, now_ms: int) -> None:
+        """Go on from there, after the steps of `catch_up`."""
+        self.state, self.record, self._waited_ms = to.state, to.record, to.waited_ms
+        self.started_at_ms = now_ms if to.started else None
+        for player, held in to.seats.items():
+            seat = self.seats[player]
+            seat.ready, seat.out, seat.session, seat.last_action = (
+                held.ready,
+                held.out,
+                held.session,
+                held.action,
+            )
+            seat.untold_frame = to.frame
+
+        def begin() -> None:
+            self._catching = Replay(to.record, type(self.rules)), to
+
+        self._guard(begin)
+
+    def catch_up(self, now_ms: int, budget: int) -> int:
+        """Play at most so many frames of the record again; returns how many. A difference ends the match."""
+        assert self._catching is not None
+        replay, to = self._catching
+        used = 0
+        try:
+            while replay.frame < to.frame and used < budget:
+                replay.step()
+                used += 1
+                expected = to.record.hashes.get(replay.frame - 1)
+                if expected is not None and replay.rules.state_hash() != expected:
+                    raise ValueError(f"the state differs after frame {replay.frame - 1}")
+            if replay.frame < to.frame:
+                return used
+            replay.apply()
+        except Exception as error:  # users' code, or other rules: this match ends, with the reason
+            log.exception("match %s: can't be restored", self.id)
+            self.reason = f"not restored: {type(error).__name__}: {error}"[:200]
+            self._catching = None
+            return used
+        self._go_on(now_ms, replay)
+        return used
+
+    def _go_on(self, now_ms: int, replay: Replay) -> None:
+        self._catching = None
+        self.rules, self.frame = replay.rules, replay.frame
+        self._held_until_ms = now_ms + limits.RESTORE_WAIT_MS
+        for seat in self.seats.values():
+            if seat.inputs is not None:
+                seat.recorded = replay.held_bytes.get(seat.player, seat.inputs.neutral)
+                seat.held = replay.held[seat.player]
+                seat.inputs.start_at(self.frame, seat.recorded)
+            if not seat.here:
+                seat.gone_at_ms = now_ms
+            elif seat.untold_frame is not None:
+                self._tell_restored(now_ms, seat)
+
+    def _tell_restored(self, now_ms: int, seat: Seat) -> None:
+        """Never a silent gap: from which frame the match goes on, and up to which action it remembers."""
+        event = {
+            **self._state_event(now_ms),
+            "type": "restored",
+            "frame": seat.untold_frame,
+            "last_action": seat.last_action,
+        }
+        seat.untold_frame = None
+        self._out.append(ToPlayer(seat.player, event))
+        if self.state not in (State.FINISHED, State.ABORTED):
+            self._out.append(self._snapshot(seat.player))
+
+    def _stands_still(self, now_ms: int) -> bool:
+        """Whether a restored match still waits for its players; when it goes on, all are told."""
+        if self._held_until_ms is None:
+            return False
+        if now_ms < self._held_until_ms and not all(seat.here for seat in self.active()):
+            return True
+        self._held_until_ms = None
+        self._entered_at_ms = now_ms - self._waited_ms
+        self._out.append(ToPlayer(None, self._state_event(now_ms)))
+        self._out.append(self._snapshot(None))
+        return False
 
     # --- what goes out
 
@@ -262,7 +386,7 @@ class MatchRun:
         self._out.append(ToPlayer(None, self._state_event(now_ms)))
 
     def _state_event(self, now_ms: int) -> dict[str, Any]:
-        left_ms = getattr(self.phases, TABLE[self.state].timeout) - (now_ms - self._entered_at_ms)
+        left_ms = getattr(self.phases, TABLE[self.state].timeout) - self.waited_ms(now_ms)
         event: dict[str, Any] = {
             "type": "state",
             "state": self.state,
@@ -304,7 +428,10 @@ class MatchRun:
         self.rules.step(self.frame, inputs)
 
     def _snapshot(self, player: str | None) -> Snapshot:
-        payload = orjson.dumps({"match": self.id, "frame": self.frame, "state": self.rules.snapshot()})
+        actions = {seat.player: seat.last_action for seat in self.seats.values() if seat.last_action}
+        payload = orjson.dumps(
+            {"match": self.id, "frame": self.frame, "state": self.rules.snapshot(), "actions": actions}
+        )
         if len(payload) > limits.MAX_EVENT_BYTES:
             self.reason = f"rules error: a snapshot of {len(payload)} bytes is over {limits.MAX_EVENT_BYTES}"
             payload = b"{}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import orjson
 from zmqgame_bus.errors import ConfigError, Problem
 
 from zmqgame import limits, tokens
+from zmqgame.play.checkpoint import restore
 from zmqgame.play.config import GameConfig
 from zmqgame.play.match import ENDED, MatchRun, Snapshot, State
 from zmqgame.play.player import Session
@@ -80,6 +81,7 @@ class Matches:
         self.by_id: dict[str, MatchRun] = {}
         self.by_player: dict[str, MatchRun] = {}
         self.output: Output | None = None
+        self.frozen = False  # the server hands its matches over: nothing may happen in them any more
         self.on_state: Callable[[MatchRun], None] = lambda match: None
         self._rules_class = rules_class
         self._phases = phases
@@ -91,14 +93,10 @@ class Matches:
         match_id, entries = str(request.get("match", "")), request.get("players")
         if match_id in self.by_id:
             return self.by_id[match_id]
-        if not tokens.valid_name(match_id) or not isinstance(entries, list) or "/" in match_id:
+        if not isinstance(entries, list):
             raise Refused("malformed", "create_match needs match and players")
-        if len(self.by_id) >= self._most:
-            raise Refused("full", f"max_matches {self._most}")
         names = [str(entry["player"]) for entry in entries if isinstance(entry, dict) and "player" in entry]
-        busy = [name for name in names if name in self.by_player and self.by_player[name].state not in ENDED]
-        if busy:
-            raise Refused("busy", ",".join(busy))
+        self._check_room(match_id, names)
         config = {
             **(request.get("config") or {}),
             "entries": {str(entry["player"]): entry for entry in entries},
@@ -112,18 +110,76 @@ class Matches:
             now_ms=now_ms,
             phases=self._phases,
         )
-        self.by_id[match_id] = run
-        for name in names:
+        self._seat(run, here, now_ms)
+        return run
+
+    def _check_room(self, match_id: str, names: Iterable[str]) -> None:
+        if not tokens.valid_name(match_id) or "/" in match_id:
+            raise Refused("malformed", "a match needs a name, without a slash")
+        if len(self.by_id) >= self._most:
+            raise Refused("full", f"max_matches {self._most}")
+        busy = [name for name in names if name in self.by_player and self.by_player[name].state not in ENDED]
+        if busy:
+            raise Refused("busy", ",".join(busy))
+
+    def _seat(self, run: MatchRun, here: Mapping[str, Session], now_ms: int) -> None:
+        self.by_id[run.id] = run
+        for name in run.seats:
             self.by_player[name] = run
             if name in here and here[name].connection is not None:
                 run.handle_attached(now_ms, name, fresh=True)
         self._route(run)
+
+    def restore(
+        self,
+        match_id: str,
+        epoch: int,
+        head: bytes,
+        bodies: list[bytes],
+        here: Mapping[str, Session],
+        now_ms: int,
+        *,
+        planned: bool,
+    ) -> MatchRun:
+        """Go on with a match of another server; raises `Refused`. Asked twice, it is made once."""
+        known = self.by_id.get(match_id)
+        if known is not None and known.epoch >= epoch:
+            return known
+        if known is not None:
+            self.abandon(match_id)  # it went elsewhere, and comes back
+        run = restore(
+            self._rules_class,
+            match_id,
+            epoch,
+            head,
+            bodies,
+            now_ms=now_ms,
+            phases=self._phases,
+            planned=planned,
+        )
+        self._check_room(match_id, run.seats)
+        self._seat(run, here, now_ms)
         return run
+
+    def abandon(self, match_id: str) -> None:
+        """Another server goes on with this match: nothing more of it happens here."""
+        run = self.by_id.get(match_id)
+        if run is not None:
+            self._forget(run)
+
+    def open(self) -> list[MatchRun]:
+        """Matches that have not ended."""
+        return [run for run in self.by_id.values() if run.state not in ENDED]
 
     def tick(self, now_ms: int) -> None:
         """One tick of all matches."""
+        if self.frozen:
+            return
+        budget = limits.REPLAY_STEPS_PER_TICK
         for run in list(self.by_id.values()):
             state = run.state
+            if run.catching_up and budget > 0:
+                budget -= run.catch_up(now_ms, budget)
             run.advance(now_ms)
             self._route(run)
             if run.state is not state:
@@ -144,12 +200,13 @@ class Matches:
         if run is not None:
             run.handle_detached(now_ms, player)
 
-    def action(self, player: str, payload: Mapping[str, Any]) -> None:
-        """An action of a player for its match; raises `Refused`."""
-        run = self.by_player.get(player)
+    def action(self, session: Session, payload: Mapping[str, Any]) -> None:
+        """An action of a player for its match; raises `Refused`, or `NotYet`."""
+        run = self.by_player.get(session.player)
         if run is None:
             raise Refused("no_match", "not in a match")
-        run.handle_action(player, payload)
+        number = session.last_action
+        run.handle_action(session.player, payload, session=session.session, number=number)
         self._route(run)
 
     def inputs(self, player: str, frame: int, payload: bytes) -> None:

@@ -6,12 +6,16 @@ time; connections come and go in it.
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
-from zmqgame import limits
-from zmqgame.protocol import RawId
+from zmqgame import limits, protocol
+from zmqgame.play.rules import Refused
+from zmqgame.protocol import RawId, ToClient
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,11 @@ class Session:
         """The kept frames that a client which has seen `number` lacks."""
         return [frame for frame in self._kept if frame.number > number]
 
+    @property
+    def last_frame(self) -> int:
+        """The newest frame number that was given."""
+        return self._next_frame - 1
+
     def oldest_message(self) -> RawId | None:
         """The first bus message that waits for the client's ack."""
         return next((frame.message_id for frame in self._kept if frame.message_id is not None), None)
@@ -130,7 +139,60 @@ class Session:
             return Turn.GAP
         return Turn.HANDLE if self._bucket.take(now_ms) else Turn.OVER_RATE
 
+    # --- to another server
+
+    def export(self) -> dict[str, Any]:
+        """All of it, for another server; raises `Refused` when it is too much for one message."""
+        size = sum(len(frame.payload) for frame in self._kept) * 4 // 3 + 64 * len(self._kept)
+        if size > limits.HANDOVER_BYTES:
+            text = f"{self.player}: {size} bytes of kept frames, {limits.HANDOVER_BYTES} can move"
+            raise Refused("limit", text)
+        return {
+            "player": self.player,
+            "session": str(self.session),
+            "login": str(self.login),
+            "last_action": self.last_action,
+            "queued_car": self.queued_car,
+            "next_frame": self._next_frame,
+            "frames": [
+                [frame.number, frame.kind, b64encode(frame.payload).decode(), _id_text(frame.message_id)]
+                for frame in self._kept
+            ],
+        }
+
+    @classmethod
+    def adopt(cls, values: Mapping[str, Any], now_ms: int) -> Session:
+        """What `export` made at another server; raises `Refused` for anything else."""
+        try:
+            made = cls(
+                str(values["player"]),
+                protocol.u64(values["session"]),
+                protocol.u64(values["login"]),
+                now_ms,
+                gone_at_ms=now_ms,
+                queued_car=values["queued_car"],
+                last_action=protocol.u64(values["last_action"]),
+            )
+            for number, kind, payload, message_id in values["frames"]:
+                if kind != (ToClient.MESSAGE if message_id else ToClient.EVENT):
+                    raise Refused("malformed", f"a frame of kind {kind}")
+                made._next_frame = protocol.u64(number)
+                raw_id = RawId(*map(protocol.u64, message_id)) if message_id else None
+                made.push(kind, b64decode(payload), raw_id)
+            made._next_frame = protocol.u64(values["next_frame"])
+        except (KeyError, ValueError, TypeError, Overfull) as error:
+            raise Refused("malformed", f"session: {type(error).__name__} {error}"[:200]) from error
+        numbers = [frame.number for frame in made._kept] + [made._next_frame]
+        first = made._next_frame - made.kept
+        if first < 1 or numbers != list(range(first, made._next_frame + 1)):
+            raise Refused("malformed", "session: a gap in its frames")
+        return made
+
     @property
     def kept(self) -> int:
         """How many frames wait for the client's ack."""
         return len(self._kept)
+
+
+def _id_text(message_id: RawId | None) -> list[str] | None:
+    return None if message_id is None else [str(number) for number in message_id]

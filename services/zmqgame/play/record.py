@@ -83,27 +83,49 @@ def apply_action(rules: Match, player: str, payload: Mapping[str, Any]) -> None:
     handler(rules, player, action_type.from_json(payload))
 
 
+class Replay:
+    """A record that is played again, frame by frame."""
+
+    def __init__(self, record: Record, rules_class: type[Match]) -> None:
+        self.record = record
+        self.rules = rules_class(record.match, tuple(record.players), record.seed, record.config)
+        self.frame = 0
+        self._input_type = rules_class.input_type
+        neutral = self._input_type.neutral() if self._input_type is not None else None
+        self.held: dict[str, Any] = dict.fromkeys(record.players, neutral) if self._input_type else {}
+        self.held_bytes: dict[str, bytes] = {}
+        self._position = 0
+        self.rules.start()
+
+    def apply(self) -> None:
+        """What happened before the step of this frame."""
+        entries = self.record.entries
+        while self._position < len(entries) and entries[self._position][0] <= self.frame:
+            _, kind, player, data = entries[self._position]
+            self._position += 1
+            if kind == "input" and self._input_type is not None:
+                self.held_bytes[player] = bytes.fromhex(data)
+                self.held[player] = self._input_type.unpack(self.held_bytes[player])
+            elif kind == "action":
+                apply_action(self.rules, player, data)
+            elif kind == "left":
+                self.rules.left(player)
+                self.rules.drop_player(player, data)
+
+    def step(self) -> None:
+        """One frame."""
+        self.apply()
+        self.rules.frame = self.frame
+        self.rules.step(self.frame, self.held)
+        self.rules.outbox.clear()
+        self.frame += 1
+
+
 def replay(
     record: Record, rules_class: type[Match], until_frame: int | None = None
 ) -> Iterator[tuple[int, Match]]:
     """Play a record again: yields (frame, rules) after each step."""
-    rules = rules_class(record.match, tuple(record.players), record.seed, record.config)
-    rules.start()
-    input_type = rules_class.input_type
-    held = {player: input_type.neutral() for player in record.players} if input_type else {}
-    position = 0
+    played = Replay(record, rules_class)
     for frame in range(min(record.frames, until_frame or record.frames)):
-        while position < len(record.entries) and record.entries[position][0] <= frame:
-            _, kind, player, data = record.entries[position]
-            position += 1
-            if kind == "input" and input_type is not None:
-                held[player] = input_type.unpack(bytes.fromhex(data))
-            elif kind == "action":
-                apply_action(rules, player, data)
-            elif kind == "left":
-                rules.left(player)
-                rules.drop_player(player, data)
-        rules.frame = frame
-        rules.step(frame, held)
-        rules.outbox.clear()
-        yield frame, rules
+        played.step()
+        yield frame, played.rules

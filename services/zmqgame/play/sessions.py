@@ -22,6 +22,7 @@ from zmqgame_bus.node import Node
 from zmqgame_native import Edge
 
 from zmqgame import limits, protocol, tokens
+from zmqgame.play.match import NotYet
 from zmqgame.play.player import Frame, Overfull, Session, Turn
 from zmqgame.play.rules import Refused
 from zmqgame.protocol import EDGE_CLOSE, EDGE_OPEN, RawId, ToClient, ToServer
@@ -35,6 +36,7 @@ AGAIN = {
     "left": "no",
     "full": "other",
     "stopping": "other",
+    "moved": "moved",
 }
 PING_MS = 10_000
 
@@ -52,7 +54,10 @@ class SessionListener(Protocol):
         """The player is elsewhere, or gone for good."""
 
     def action(self, session: Session, payload: Mapping[str, Any]) -> None:
-        """An action, once and in order; raises `Refused`."""
+        """An action, once and in order; raises `Refused`, or `NotYet` when it is to come again."""
+
+    def last_action(self, player: str, session: int) -> int:
+        """The number of the session's last action that a match here remembers; 0 for none."""
 
     def inputs(self, session: Session, frame: int, payload: bytes) -> None:
         """Inputs of some frames; raises `Refused`."""
@@ -95,6 +100,7 @@ class Sessions:
         self._writes: list[tuple[int, int, int, bytes]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._now_ms = 0
+        self.frozen = False  # sessions go to other servers: nothing may get a frame number here any more
 
     # --- packets
 
@@ -194,6 +200,10 @@ class Sessions:
                 if turn is Turn.OVER_RATE:
                     raise Refused("limit", f"{limits.ACTIONS_PER_SECOND} actions a second")
                 self._listener.action(session, protocol.read_object(payload, limits.MAX_ACTION_BYTES))
+            except NotYet:
+                session.last_action = number - 1
+                self.counters["action_not_yet"] += 1
+                return
             except Refused as error:
                 self.counters[f"action_{error.kind}"] += 1
                 answer = orjson.dumps({"error": error.kind, "text": error.text})
@@ -214,7 +224,12 @@ class Sessions:
     async def _login(self, connection: int, claims: tokens.Claims, login: protocol.Login) -> None:
         player = claims.player
         known = self.by_player.get(player)
-        same = known is not None and known.session == claims.session and known.login == login.login
+        same = (
+            known is not None
+            and known.session == claims.session
+            and known.login == login.login
+            and login.last_frame <= known.last_frame
+        )
         try:
             attached = await asyncio.wait_for(
                 self._node.attach(
@@ -237,7 +252,7 @@ class Sessions:
             return
         del self._logging_in[player]
         known = self.by_player.get(player)
-        resumed = attached.resumed and known is not None and known.session == claims.session
+        resumed = (attached.resumed or same) and known is not None and known.session == claims.session
         if known is not None and resumed:
             session = self._take_over(known, connection)
             seen = login.last_frame
@@ -245,6 +260,7 @@ class Sessions:
             if known is not None:
                 self._end(known, "taken_over", elsewhere=False)
             session = Session(player, claims.session, attached.login, self._now_ms, connection)
+            session.last_action = max(login.action, self._listener.last_action(player, claims.session))
             self.by_player[player] = session
             seen = 0
         session.login = attached.login
@@ -332,6 +348,8 @@ class Sessions:
 
     def delivered(self, deliveries: Iterable[Delivery]) -> None:
         """Messages for players here, in order."""
+        if self.frozen:
+            return  # not acked: the bus gives them to the next host
         for delivery in deliveries:
             session = self.by_player.get(delivery.player)
             if not delivery.must_deliver:
@@ -396,7 +414,7 @@ class Sessions:
     def event(self, player: str, payload: bytes) -> None:
         """An event for a player who has a session here: kept until it is acked."""
         session = self.by_player.get(player)
-        if session is not None:
+        if session is not None and not self.frozen:
             try:
                 self._push(session, ToClient.EVENT, payload)
             except Overfull as error:
@@ -456,6 +474,32 @@ class Sessions:
         if player not in self.by_player and player not in self._logging_in:
             await self._node.leave_player(player)
 
+    # --- to and from other servers
+
+    def freeze(self) -> None:
+        """From now on the sessions here don't change: they can be handed over."""
+        self.frozen = True
+        logging_in, self._logging_in = self._logging_in, {}
+        for connection in [*logging_in.values(), *self._new]:
+            self._bye(connection, "stopping")
+        self._new.clear()
+
+    def adopt(self, values: Mapping[str, Any], now_ms: int) -> None:
+        """Go on with a session of another server, when its client comes; raises `Refused`."""
+        session = Session.adopt(values, now_ms)
+        if not tokens.valid_name(session.player):
+            raise Refused("malformed", "session: its player is not possible")
+        if session.player in self.by_player or session.player in self._logging_in:
+            raise Refused("taken_over", f"{session.player} is here already")
+        if self.count() >= self._door.max_players:
+            raise Refused("full", f"max_players {self._door.max_players}")
+        self.by_player[session.player] = session
+        self.counters["adopted"] += 1
+
+    def moved(self, session: Session, server: Mapping[str, str]) -> None:
+        """Another server has it: its client is told to go on there."""
+        self._end(session, "moved", elsewhere=False, more={"server": server})
+
     def stop(self) -> None:
         """The server ends in order: clients are told to go to another one."""
         for session in list(self.by_player.values()):
@@ -481,7 +525,9 @@ class Sessions:
             self._end(session, "too_slow", elsewhere=True)
             self._start(self._logout(session.player))
 
-    def _end(self, session: Session, why: str, *, elsewhere: bool) -> None:
+    def _end(
+        self, session: Session, why: str, *, elsewhere: bool, more: Mapping[str, Any] | None = None
+    ) -> None:
         """The session is over; `elsewhere` False: another of the same player follows here at once."""
         if self.by_player.get(session.player) is session:
             del self.by_player[session.player]
@@ -491,7 +537,7 @@ class Sessions:
         if session.connection is not None:
             connection, session.connection = session.connection, None
             self._by_connection.pop(connection, None)
-            self._bye(connection, why)
+            self._bye(connection, why, more=more)
         if elsewhere:
             self._listener.gone(session, why)
 
@@ -500,11 +546,11 @@ class Sessions:
         log.info("connection %d refused: %s", connection, error)
         self._bye(connection, error.kind, error.text)
 
-    def _bye(self, connection: int, reason: str, text: str = "") -> None:
-        again = AGAIN.get(reason, "yes")
-        self._write(
-            connection, ToClient.BYE, 0, orjson.dumps({"reason": reason, "text": text, "again": again})
-        )
+    def _bye(
+        self, connection: int, reason: str, text: str = "", more: Mapping[str, Any] | None = None
+    ) -> None:
+        bye = {"reason": reason, "text": text, "again": AGAIN.get(reason, "yes"), **(more or {})}
+        self._write(connection, ToClient.BYE, 0, orjson.dumps(bye))
         self.flush()
         self._edge.close(connection, reason)
         session = self._by_connection.get(connection)
