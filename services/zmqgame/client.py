@@ -170,7 +170,10 @@ class Client:
         """Do an action; returns when the server has done it, raises `ActionRefused` if it won't."""
         payload = orjson.dumps({"type": kind, **fields})
         async with self._room:
-            number = self._resume.act(payload)
+            try:
+                number = self._resume.act(payload)
+            except Refused as error:
+                raise ActionRefused(error.kind, error.text) from error
             done = self._actions[number] = asyncio.get_running_loop().create_future()
             self._flush()
             await done
@@ -190,6 +193,11 @@ class Client:
     def cursor(self) -> list[tuple[int, int, int]]:
         """The last handled message id of each sender."""
         return self._resume.cursor.marks()
+
+    @property
+    def last_frame(self) -> int:
+        """The number of the last frame that was handled, of this session at this server."""
+        return self._resume.last_frame
 
     def break_connection(self) -> None:
         """For tests: as if the network had gone."""

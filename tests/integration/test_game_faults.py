@@ -9,9 +9,10 @@ from tests.players import QUICK, Player, bots, end_of, handled_ids, node, runnin
 
 
 @pytest.mark.slow
-async def test_a_game_server_that_is_killed(tmp_path):
+async def test_a_game_server_that_is_killed_without_checkpoints(tmp_path):
+    settings = {**QUICK, "game.checkpoint_ms": 0}
     async with (
-        cluster(tmp_path, "game-1", "game-2", **QUICK) as running,
+        cluster(tmp_path, "game-1", "game-2", **settings) as running,
         node(running) as studio,
         bots(studio, tmp_path, 8) as racers,
     ):

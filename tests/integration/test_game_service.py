@@ -67,14 +67,14 @@ async def test_latest_and_droppable_reach_the_client_at_once_and_leave_no_trace(
             async with player.client as client:
                 await asyncio.wait_for(client.online.wait(), 10)
                 assert (await studio.unicast(player.name, "firm 1", timeout_s=10)).outcome == "delivered"
-                cursor, frame = client.cursor, client._held.last_frame
+                cursor, frame = client.cursor, client.last_frame
                 for policy in ("latest", "droppable"):
                     receipt = await studio.unicast(player.name, policy, policy=policy, timeout_s=10)
                     assert receipt.outcome == "sent"
                 await until(lambda player=player: len(player.messages) == 3, "both are there")
                 assert [text for _, text in player.messages] == ["firm 1", "latest", "droppable"]
                 assert [message_id.must_deliver for message_id, _ in player.messages] == [True, False, False]
-                assert (client.cursor, client._held.last_frame) == (cursor, frame)
+                assert (client.cursor, client.last_frame) == (cursor, frame)
                 assert client.counters["loose_messages"] == 2
                 # Nothing of them comes again with a connection that is resumed, and frames go on as before.
                 client.break_connection()
@@ -85,7 +85,7 @@ async def test_latest_and_droppable_reach_the_client_at_once_and_leave_no_trace(
                 ).outcome == "sent"
                 await until(lambda player=player: len(player.messages) == 5, "the last one is there")
                 assert [text for _, text in player.messages][3:] == ["firm 2", "x"]
-                assert client._held.last_frame == frame + 1
+                assert client.last_frame == frame + 1
                 assert client.counters["repeated_frames"] == client.counters["repeated_messages"] == 0
                 # A flood is cut, and what must be delivered passes through it.
                 for _ in range(8):
