@@ -1,7 +1,11 @@
 //! The promises of the bus as checks on what happened: one function a promise, each names the message it failed for.
 
+mod end;
+mod times;
+
 use crate::classes::Classes;
 use std::collections::{BTreeMap, BTreeSet};
+pub use times::Gone;
 use zmqgame_core::bus::message::{MessageId, Outcome};
 
 /// What a run found to be untrue.
@@ -48,6 +52,12 @@ pub struct Checker {
     tokens: BTreeMap<MessageId, u64>,
     /// By token: the id under which it arrived first.
     arrived: BTreeMap<u64, MessageId>,
+    /// By token: unix ms before which it may not arrive.
+    due: BTreeMap<u64, u64>,
+    /// What was in a mailbox until its deadline, or until it was kept for long enough.
+    gone: BTreeSet<(MessageId, String)>,
+    /// When a message was sent, unix ms, where the hub keeps them for a short time only.
+    sent_ms: BTreeMap<MessageId, u64>,
     dead_epochs: BTreeSet<(u64, u64)>,
     logins: BTreeMap<String, u64>,
     hosts: BTreeMap<(String, u64), (usize, u64)>,
@@ -80,62 +90,6 @@ impl Checker {
     /// A sender took a message for one recipient.
     pub fn sent(&mut self, id: MessageId, player: &str) {
         self.sent.entry((id, player.to_owned())).or_insert(None);
-    }
-
-    /// It need not be delivered after a time, unix ms.
-    pub fn has_deadline(&mut self, id: MessageId, deadline_ms: u64) {
-        self.deadlines.insert(id, deadline_ms);
-    }
-
-    /// The hub's wall clock is never wrong, and shows this at the virtual time 0.
-    pub fn clock_is_right(&mut self, wall_ms: u64) {
-        self.clock = Some(wall_ms);
-    }
-
-    /// Whether a message's deadline is, or may be, past.
-    fn is_past(&self, at_ms: u64, id: MessageId) -> bool {
-        let past = |deadline: &u64| self.clock.is_none_or(|wall_ms| wall_ms + at_ms > *deadline);
-        self.deadlines.get(&id).is_some_and(past)
-    }
-
-    /// The hub says that a message is expired for a player [34].
-    pub fn expires(&mut self, id: MessageId, player: &str) {
-        if self.clock.is_some() {
-            self.expired.insert((id, player.to_owned()));
-        }
-    }
-
-    /// The hub writes a delivery: what it has called expired goes out no more [34].
-    pub fn goes_out(&mut self, at_ms: u64, id: MessageId, binding: u64) {
-        if let Some(player) = self.bindings.get(&binding)
-            && self.expired.contains(&(id, player.clone()))
-        {
-            let text = format!("{id:?} goes out to {player}, it was expired");
-            self.fail(at_ms, "A", text);
-        }
-    }
-
-    /// It is to be delivered later, and will arrive under another id: the token says which it is.
-    pub fn deferred(&mut self, token: u64, id: MessageId, player: &str) {
-        self.tokens.insert(id, token);
-        self.deferred.insert(token, (id, player.to_owned()));
-    }
-
-    /// The token of a deferred message.
-    #[must_use]
-    pub fn token(&self, id: MessageId) -> Option<u64> {
-        self.tokens.get(&id).copied()
-    }
-
-    /// A deferred message arrives at a host: once due, it has one id for ever [37].
-    pub fn promoted(&mut self, at_ms: u64, id: MessageId, payload: &[u8]) {
-        let token = payload.try_into().map_or(u64::MAX, u64::from_le_bytes);
-        let first = *self.arrived.entry(token).or_insert(id);
-        if first != id || !self.deferred.contains_key(&token) {
-            let text = format!("deferred message {token} as {id:?}, it was {first:?}");
-            self.fail(at_ms, "C", text);
-        }
-        self.promoted.insert(id, token);
     }
 
     /// A sender took a message for a group: who it goes to is known from the report.
@@ -271,20 +225,6 @@ impl Checker {
         sessions.is_some_and(|all| all.iter().any(later))
     }
 
-    /// Whether the player handled a later one of that sender before a message's deadline, behind which it was in line.
-    fn is_jumped(&self, player: &str, id: MessageId) -> bool {
-        if self.tokens.contains_key(&id) {
-            return false; // It is in line under the id of the deferred list.
-        }
-        let raised = self.raised.get(&(player.to_owned(), id.node_key));
-        let (Some(raised), Some(deadline)) = (raised, self.deadlines.get(&id)) else {
-            return false;
-        };
-        raised
-            .iter()
-            .any(|(other, unix_ms)| *other > id && unix_ms <= deadline)
-    }
-
     /// A sender got a receipt: promise A. `stored`: whether a row holds it.
     pub fn receipt(
         &mut self,
@@ -297,19 +237,19 @@ impl Checker {
         self.receipts[outcome as usize - 1] += 1;
         let key = (id, player.to_owned());
         let handled = self.handled.contains(&key);
+        // The row of a late joiner goes out, and its client's cursor is past it already.
+        let late = self.groups.contains_key(&id) && self.is_beyond(player, id);
         let truth = match outcome {
             Outcome::Delivered => handled,
-            // A row whose deadline is past may be gone when the receipt arrives.
-            Outcome::Stored => stored || handled || self.is_past(at_ms, id),
+            // A row may be gone when the receipt arrives.
+            Outcome::Stored => {
+                stored || handled || late || self.is_past(at_ms, id) || self.gone.contains(&key)
+            }
             Outcome::Expired => self.is_past(at_ms, id),
             Outcome::Passed => self.groups.contains_key(&id),
             _ => true,
         };
-        if outcome == Outcome::Stored
-            && !handled
-            && self.groups.contains_key(&id)
-            && self.is_beyond(player, id)
-        {
+        if outcome == Outcome::Stored && !handled && late {
             self.joined_late.insert(key.clone());
         }
         if !truth {
@@ -320,73 +260,16 @@ impl Checker {
             );
         }
         if let Some(known) = self.sent.get_mut(&key) {
-            *known = Some(outcome);
+            if let Some(first) = known.replace(outcome) {
+                let text = format!("{outcome:?} for {id:?} to {player}, it was {first:?}");
+                self.fail(at_ms, "A", text); // [40]
+            }
         } else {
             self.fail(
                 at_ms,
                 "A",
                 format!("a receipt for {id:?} to {player}, never sent"),
             );
-        }
-    }
-
-    /// The faults are over, every player is online and all is quiet: promises B and G.
-    pub fn end(&mut self, at_ms: u64, waiting: &[(String, MessageId)]) {
-        for (player, id) in waiting {
-            self.fail(
-                at_ms,
-                "G",
-                format!("the mailbox of {player} still holds {id:?}"),
-            );
-        }
-        let mut found = Vec::new();
-        let mut classes = self.classes;
-        for ((id, player), outcome) in &self.sent {
-            let handled = self.handled.contains(&(*id, player.clone()));
-            let dead = self.dead_epochs.contains(&(id.node_key, id.epoch));
-            match outcome {
-                Some(Outcome::Refused) if handled => {
-                    found.push(("A", format!("{id:?} to {player}: refused, yet handled")));
-                }
-                // The row of a late joiner goes out, and its client's cursor is past it already.
-                Some(Outcome::Stored)
-                    if !handled && self.joined_late.contains(&(*id, player.clone())) =>
-                {
-                    classes.passed += 1;
-                }
-                // `stored` promises until the deadline [34].
-                Some(Outcome::Stored)
-                    if !handled
-                        && self.deadlines.contains_key(id)
-                        && !self.is_jumped(player, *id) =>
-                {
-                    classes.answered += 1;
-                }
-                Some(Outcome::Delivered | Outcome::Stored) if !handled => {
-                    found.push((
-                        "B",
-                        format!("{id:?} to {player}: {outcome:?}, never handled"),
-                    ));
-                }
-                Some(Outcome::Delivered | Outcome::Stored) => classes.acked += 1,
-                Some(Outcome::Passed) if handled => classes.acked += 1,
-                Some(Outcome::Passed) => classes.passed += 1,
-                None if !dead => {
-                    classes.lost += 1;
-                    found.push(("G", format!("{id:?} to {player}: no receipt")));
-                }
-                None => classes.unknown += 1,
-                _ => classes.answered += 1,
-            }
-        }
-        self.classes = classes;
-        for (id, reported) in &self.groups {
-            if !reported && !self.dead_epochs.contains(&(id.node_key, id.epoch)) {
-                found.push(("G", format!("{id:?} to a group: no report")));
-            }
-        }
-        for (promise, text) in found {
-            self.fail(at_ms, promise, text);
         }
     }
 

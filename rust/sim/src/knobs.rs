@@ -7,6 +7,8 @@ use zmqgame_core::bus::hub::HubConfig;
 pub const FIRST_WITH_ALL: u64 = 10_000;
 /// Seeds from here on have partitions, slow peers and wall clocks too.
 const FIRST_WITH_WORLD: u64 = 20_000;
+/// Seeds from here on have policies, short mailboxes and hubs that are stopped too.
+pub const FIRST_WITH_POLICIES: u64 = 30_000;
 
 /// The faults and sizes of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +93,22 @@ pub struct Knobs {
     pub quota_messages: u64,
     /// Bytes of payload that it takes; 0: any.
     pub quota_bytes: u64,
+    /// Of a thousand messages, so many are `latest`.
+    pub latest_per_mille: u64,
+    /// They have so many keys.
+    pub latest_keys: u64,
+    /// Of a thousand messages, so many are `droppable`.
+    pub droppable_per_mille: u64,
+    /// Of a thousand of both, so many want no receipt.
+    pub quiet_per_mille: u64,
+    /// The hub's `keep_ms`.
+    pub keep_ms: u64,
+    /// The hub's `expire_every_ms`.
+    pub expire_every_ms: u64,
+    /// The hub's `idle_ms`.
+    pub idle_ms: u64,
+    /// Mean time between, ms: the hub is told to stop, drains, and another one is started.
+    pub hub_stop_ms: u64,
     /// Ms of virtual time with faults; after that all heal and everything must come in.
     pub faults_until_ms: u64,
 }
@@ -141,6 +159,14 @@ impl Knobs {
             defer_ms: 0,
             quota_messages: 0,
             quota_bytes: 0,
+            latest_per_mille: 0,
+            latest_keys: 1,
+            droppable_per_mille: 0,
+            quiet_per_mille: 0,
+            keep_ms: limits.keep_ms,
+            expire_every_ms: limits.expire_every_ms,
+            idle_ms: limits.idle_ms,
+            hub_stop_ms: 0,
             faults_until_ms: 0,
         }
     }
@@ -182,7 +208,42 @@ impl Knobs {
         if seed < FIRST_WITH_WORLD {
             return knobs;
         }
-        knobs.with_world(prng)
+        let knobs = knobs.with_world(prng);
+        if seed < FIRST_WITH_POLICIES {
+            return knobs;
+        }
+        knobs.with_policies(prng)
+    }
+
+    /// `latest` and `droppable`, mailboxes that keep for seconds, records that are soon forgotten, hubs that are told to
+    /// stop, and mailboxes of a few messages.
+    fn with_policies(mut self, prng: &mut Prng) -> Self {
+        if prng.chance(600) {
+            self.latest_per_mille = prng.between(20, 400);
+            self.latest_keys = prng.between(1, 100);
+        }
+        if prng.chance(600) {
+            self.droppable_per_mille = prng.between(20, 400);
+        }
+        if prng.chance(500) {
+            self.quiet_per_mille = prng.between(100, 900);
+        }
+        if prng.chance(400) {
+            self.keep_ms = prng.between(500, 20_000);
+        }
+        if prng.chance(500) {
+            self.expire_every_ms = prng.between(1, 3_000);
+        }
+        if prng.chance(500) {
+            self.idle_ms = prng.between(1, 4_000);
+        }
+        if prng.chance(500) {
+            self.hub_stop_ms = prng.between(500, 8_000);
+        }
+        if prng.chance(300) {
+            self.quota_messages = prng.between(1, 10);
+        }
+        self
     }
 
     /// Partitions, slow peers, wall clocks, deadlines, deferred sends, a full store and full mailboxes.
@@ -212,6 +273,18 @@ impl Knobs {
             self.quota_bytes = prng.between(20, 300);
         }
         self
+    }
+
+    /// Whether messages of `latest` or `droppable` are sent.
+    #[must_use]
+    pub const fn has_policies(&self) -> bool {
+        self.latest_per_mille + self.droppable_per_mille > 0
+    }
+
+    /// Whether mailboxes keep for seconds, not for days.
+    #[must_use]
+    pub fn keeps_short(&self) -> bool {
+        self.keep_ms < HubConfig::default().keep_ms
     }
 
     /// The faults and bounds that came later; each is absent in about half of the runs.

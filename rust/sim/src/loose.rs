@@ -29,8 +29,8 @@ struct One {
     player: Option<String>,
     latest: bool,
     quiet: bool,
-    /// Must-deliver messages below this seq were sent before it.
-    behind: u64,
+    /// Counts what the hub reads; 0: it did not.
+    read: u64,
     handled: BTreeSet<String>,
     end: Option<End>,
 }
@@ -41,8 +41,12 @@ pub struct Loose {
     all: BTreeMap<MessageId, One>,
     /// By player and sender: the last one handled.
     last: BTreeMap<(String, u64), MessageId>,
-    /// By player, sender and epoch: must-deliver messages below this seq may not be handled for the first time any more.
+    /// By player, sender and epoch: must-deliver messages that the hub read before may not be handled for the first time
+    /// any more.
     passed: BTreeMap<(String, u64, u64), u64>,
+    /// Must-deliver messages that the hub has read: on which connection, and when first.
+    must: BTreeMap<MessageId, (u64, u64)>,
+    reads: u64,
     /// Must-deliver messages that may be overtaken: they were `busy`, are deferred, or go to a group.
     late: BTreeSet<MessageId>,
     found: Vec<(&'static str, String)>,
@@ -58,17 +62,30 @@ impl Loose {
         std::mem::take(&mut self.found)
     }
 
-    /// A sender took one; must-deliver messages below `behind` were sent before it.
-    pub fn sent(&mut self, id: MessageId, player: Option<&str>, wish: &Wish<'_>, behind: u64) {
+    /// A sender took one.
+    pub fn sent(&mut self, id: MessageId, player: Option<&str>, wish: &Wish<'_>) {
         let one = One {
             player: player.map(str::to_owned),
             latest: !wish.key.is_empty(),
             quiet: wish.quiet,
-            behind,
+            read: 0,
             handled: BTreeSet::new(),
             end: None,
         };
         self.all.insert(id, one);
+    }
+
+    /// The hub reads a send of any policy: behind what it has read before.
+    pub fn read(&mut self, conn: u64, id: MessageId) {
+        self.reads += 1;
+        if let Some(one) = self.all.get_mut(&id) {
+            one.read = self.reads;
+            return;
+        }
+        let first = self.must.entry(id).or_insert((conn, self.reads));
+        if first.0 != conn {
+            *first = (conn, self.reads); // What was read before was lost with its connection.
+        }
     }
 
     /// A must-deliver message may be overtaken: it did not enter its line when it came.
@@ -87,11 +104,11 @@ impl Loose {
             one.end,
             Some(End::Receipt(Outcome::Dropped | Outcome::Expired))
         );
-        let behind = one.behind;
+        let read = one.read;
         let last = self.last.insert((player.to_owned(), id.node_key), id);
         let passed = (player.to_owned(), id.node_key, id.epoch);
         let passed = self.passed.entry(passed).or_default();
-        *passed = behind.max(*passed);
+        *passed = read.max(*passed);
         if stray {
             self.fail("never sent", format!("{player} handled {id:?}"));
         }
@@ -111,7 +128,8 @@ impl Loose {
             return;
         }
         let passed = self.passed.get(&(player.to_owned(), id.node_key, id.epoch));
-        if passed.is_some_and(|passed| id.seq < *passed) && !self.late.contains(&id) {
+        let read = self.must.get(&id).map_or(u64::MAX, |read| read.1);
+        if passed.is_some_and(|passed| read < *passed) && !self.late.contains(&id) {
             self.fail("D", format!("{player} handled {id:?}, overtaken"));
         }
     }

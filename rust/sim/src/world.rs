@@ -9,13 +9,15 @@ mod faults;
 mod hub;
 mod links;
 mod nodes;
+mod rows;
 pub mod script;
+mod stop;
 mod what;
 mod workload;
 
 use crate::agenda::Agenda;
 use crate::checker::Checker;
-use crate::client::Client;
+use crate::client::{Client, Place};
 use crate::knobs::Knobs;
 use crate::loose::Loose;
 use crate::prng::Prng;
@@ -55,6 +57,8 @@ pub struct World {
     hub_incarnation: u64,
     hub_timer_at: u64,
     store: MemoryStore,
+    /// A batch is under way.
+    store_busy: bool,
     store_fails: bool,
     store_away_until: u64,
     /// What the hub's wall clock shows at the virtual time 0.
@@ -162,7 +166,6 @@ impl World {
                 conn: None,
                 timer_at: u64::MAX,
                 cut_off_until_ms: 0,
-                next_seq: 1,
             })
             .collect();
         let clients = (0..knobs.players)
@@ -180,6 +183,7 @@ impl World {
             hub_incarnation: 0,
             hub_timer_at: u64::MAX,
             store: MemoryStore::default(),
+            store_busy: false,
             store_fails: false,
             store_away_until: 0,
             wall_ms: WALL_MS,
@@ -268,7 +272,10 @@ impl World {
     }
 
     fn settled(&self) -> bool {
+        // Who stays away gets no newest value, and its sender no receipt.
+        let online = |client: &Client| client.place != Place::Away;
         self.messages_left == 0
+            && (self.knobs.latest_per_mille == 0 || self.clients.iter().all(online))
             && waiting(&self.store).is_empty()
             && self.nodes.iter().all(|node| {
                 node.core
@@ -332,6 +339,7 @@ impl World {
             What::Fault(fault) => self.fault(fault),
             What::HubReads(conn) => self.hub_reads(conn),
             What::Writable(conn) => self.writable(conn, true),
+            What::HubDrains(incarnation, until_ms) => self.hub_drains(incarnation, until_ms),
         }
     }
 }

@@ -63,6 +63,9 @@ impl World {
             return self.come_back_after(client, 20, 400);
         };
         self.clients[client].arrive(now_ms, node, incarnation);
+        if self.knobs.has_policies() {
+            self.busy_at = now_ms; // What was kept for it comes now.
+        }
         if let Attached::Resumed(pending) = attached {
             for delivery in pending {
                 if delivery.id.node_key == DEFERRED_KEY {

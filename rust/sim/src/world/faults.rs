@@ -23,6 +23,7 @@ impl World {
             Fault::Partition => knobs.partition_ms,
             Fault::SlowNode => knobs.slow_node_ms,
             Fault::WallJump => knobs.wall_jump_ms,
+            Fault::HubStop => knobs.hub_stop_ms,
         }
     }
 
@@ -87,6 +88,7 @@ impl World {
             Fault::Partition => self.partition(),
             Fault::SlowNode => self.slow_node(),
             Fault::WallJump => self.wall_jump(),
+            Fault::HubStop => self.hub_stop(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::what::What;
 use zmqgame_core::bus::codec::decode;
 use zmqgame_core::bus::hub::{Conn, Hub, HubConfig, HubOut};
 use zmqgame_core::bus::message::{Message, Outcome};
-use zmqgame_core::bus::store::{StoreBatch, StoreDone, StoreError};
+use zmqgame_core::bus::store::{StoreBatch, StoreDone, StoreError, StoreOp};
 
 impl World {
     pub(super) fn hub_start(&mut self) {
@@ -25,11 +25,15 @@ impl World {
             store_bytes: self.knobs.store_bytes,
             first_reads: 2,
             window_messages: self.knobs.window,
+            keep_ms: self.knobs.keep_ms,
+            expire_every_ms: self.knobs.expire_every_ms,
+            idle_ms: self.knobs.idle_ms,
             ..HubConfig::default()
         };
         let mut hub = Hub::new(config, self.now_ms);
         self.variant.change_hub(&mut hub);
         self.hub = Some(hub);
+        self.store_busy = false;
         self.checker.hub_begins();
         self.hub_timer_at = u64::MAX;
         self.drain_hub();
@@ -64,7 +68,16 @@ impl World {
         if link.severed || !link.at_hub || link.hub_incarnation != self.hub_incarnation {
             return;
         }
+        let (node, current) = (link.node, link.node_incarnation);
         self.note(3, frame.len() as u64);
+        let watched = self.knobs.has_policies() || self.script.is_some();
+        if watched && self.nodes[node].incarnation == current {
+            for message in decode(frame).flatten() {
+                if let Message::Send(send) = message {
+                    self.loose.read(conn, self.id(node, send.seq));
+                }
+            }
+        }
         if let Some(hub) = self.hub.as_mut() {
             hub.handle_frame(self.now_ms, conn, frame);
             self.drain_hub();
@@ -137,11 +150,14 @@ impl World {
                     }
                 }
                 Message::Receipt { receipts } => {
-                    let expired = receipts.iter();
-                    for receipt in expired.filter(|one| one.outcome == Outcome::Expired) {
+                    for receipt in receipts.iter() {
                         let id = self.id(host.0, receipt.seq);
-                        for player in self.checker.one_recipient(id) {
-                            self.checker.expires(id, &player);
+                        if receipt.outcome == Outcome::Busy {
+                            self.loose.may_be_late(id);
+                        } else if receipt.outcome == Outcome::Expired {
+                            for player in self.checker.one_recipient(id) {
+                                self.checker.expires(id, &player);
+                            }
                         }
                     }
                 }
@@ -190,6 +206,7 @@ impl World {
             }
         }
         if let Some(batch) = hub.poll_store(64) {
+            self.store_busy = true;
             let delay = self.prng.between(1, self.knobs.store_ms);
             let away = self.now_ms < self.store_away_until;
             let fails = std::mem::take(&mut self.store_fails) || away;
@@ -217,7 +234,7 @@ impl World {
         gates.kill_in = gates.kill_in.and_then(|others| others.checked_sub(1));
         if due {
             if gates.late_commit {
-                self.store.commit(batch);
+                self.commit(batch);
             }
             self.hub_kill();
         }
@@ -258,12 +275,16 @@ impl World {
         };
         let mut result: Option<Vec<StoreDone>> = None;
         if committed {
-            result = Some(self.store.commit(batch));
-            self.busy_at = self.now_ms;
+            result = Some(self.commit(batch));
+            let looks = |op: &StoreOp| matches!(op, StoreOp::Expire { .. });
+            if !batch.ops.iter().all(looks) {
+                self.busy_at = self.now_ms;
+            }
         }
         let Some(hub) = self.hub.as_mut().filter(|_| alive) else {
             return;
         };
+        self.store_busy = false;
         let answer = match result {
             Some(done) if !fails => Ok(done),
             _ => Err(StoreError {

@@ -20,8 +20,6 @@ pub(super) struct NodeProcess {
     pub(super) timer_at: u64,
     /// It can't reach the hub before.
     pub(super) cut_off_until_ms: u64,
-    /// Must-deliver messages that it took in this epoch have a seq below.
-    pub(super) next_seq: u64,
 }
 
 /// Whether a committed row holds this message, or the list of deferred ones does.
@@ -57,7 +55,6 @@ impl World {
     fn node_begin(&mut self, node: usize, epoch: u64, clock_ms: u64) {
         let process = &mut self.nodes[node];
         process.epoch = epoch;
-        process.next_seq = 1;
         process.incarnation += 1;
         process.timer_at = u64::MAX;
         let config = NodeConfig {
@@ -295,12 +292,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    /// A sender took a must-deliver message.
-    pub(super) fn took(&mut self, node: usize, seq: u64) -> MessageId {
-        self.nodes[node].next_seq = seq + 1;
-        self.id(node, seq)
     }
 
     pub(super) fn id(&self, node: usize, seq: u64) -> MessageId {

@@ -39,6 +39,8 @@ pub enum What {
     HubReads(Conn),
     /// A node reads again.
     Writable(Conn),
+    /// Whether a hub that stops has drained: (hub incarnation, until when it may).
+    HubDrains(u64, u64),
 }
 
 /// From a client to its host.
@@ -98,10 +100,12 @@ pub enum Fault {
     SlowNode,
     /// The hub's wall clock jumps.
     WallJump,
+    /// The hub is told to stop.
+    HubStop,
 }
 
 /// All of them.
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 15] = [
     Fault::HubKill,
     Fault::NodeKill,
     Fault::SenderKill,
@@ -116,4 +120,5 @@ pub const FAULTS: [Fault; 14] = [
     Fault::Partition,
     Fault::SlowNode,
     Fault::WallJump,
+    Fault::HubStop,
 ];

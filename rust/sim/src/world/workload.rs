@@ -40,6 +40,9 @@ impl World {
         };
         let to_one = matches!(recipient, Recipient::Player(_));
         let times = self.times(to_one);
+        if let Some(key) = self.loose_key() {
+            return self.send_one_loose(node, recipient, key.as_deref(), times.deadline_ms);
+        }
         let token = self.tokens.to_le_bytes();
         let payload: &[u8] = if times.deliver_at_ms > 0 {
             &token
@@ -59,7 +62,10 @@ impl World {
             && let Ok(seq) = core.send_with(recipient, Content::Bytes, payload, &options)
         {
             self.messages_left -= 1;
-            let id = self.took(node, seq);
+            let id = self.id(node, seq);
+            if self.knobs.keeps_short() {
+                self.checker.kept_from(id, WALL_MS + self.now_ms);
+            }
             if to_one {
                 self.checker.sent(id, &player);
             } else {
@@ -70,10 +76,33 @@ impl World {
                 self.checker.has_deadline(id, times.deadline_ms);
             }
             if times.deliver_at_ms > 0 {
-                self.checker.deferred(self.tokens, id, &player);
+                self.checker
+                    .deferred(self.tokens, id, &player, times.deliver_at_ms);
                 self.loose.may_be_late(id);
                 self.tokens += 1;
             }
+        }
+    }
+
+    /// Whether the next message has a policy of its own, and the key of a `latest`.
+    fn loose_key(&mut self) -> Option<Option<String>> {
+        let (latest, droppable) = (self.knobs.latest_per_mille, self.knobs.droppable_per_mille);
+        if latest > 0 && self.prng.chance(latest) {
+            let key = self.prng.below(self.knobs.latest_keys);
+            return Some(Some(format!("key-{key}")));
+        }
+        (droppable > 0 && self.prng.chance(droppable)).then_some(None)
+    }
+
+    fn send_one_loose(&mut self, node: usize, to: Recipient, key: Option<&str>, deadline_ms: u64) {
+        let quiet = self.knobs.quiet_per_mille;
+        let wish = Wish {
+            key: key.unwrap_or_default(),
+            quiet: quiet > 0 && self.prng.chance(quiet),
+            deadline_ms,
+        };
+        if self.messages_left > 0 && self.push_loose(node, to, &wish).is_some() {
+            self.messages_left -= 1;
         }
     }
 
@@ -103,8 +132,8 @@ impl World {
         let seq = core
             .send_with(to, Content::Bytes, b"value", &options)
             .ok()?;
-        let (id, behind) = (self.id(node, seq), self.nodes[node].next_seq);
-        self.loose.sent(id, player.as_deref(), wish, behind);
+        let id = self.id(node, seq);
+        self.loose.sent(id, player.as_deref(), wish);
         Some(id)
     }
 

@@ -43,6 +43,8 @@ pub struct HubConfig {
     pub player_bytes: u64,
     /// How often the store is asked to delete what is past its deadline: rows that nobody reads cost disk only.
     pub expire_every_ms: u64,
+    /// A record of whom nothing is left is kept so long: who comes back within it finds no read of the store in its way.
+    pub idle_ms: u64,
     /// For the hash of names: random in production, so that no user can choose names that collide.
     pub hash_seed: u64,
     /// Something goes out on each link at least this often: a tenth of what a person notices, three to a loss.
@@ -105,6 +107,7 @@ impl Default for HubConfig {
             player_messages: 1_000,
             player_bytes: 4 << 20,
             expire_every_ms: 10_000,
+            idle_ms: 600_000,
             hash_seed: 0,
             heartbeat_ms: 1_000,
             dead_ms: 3_000,

@@ -15,9 +15,7 @@ use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use std::collections::VecDeque;
 
-/// How long a record is kept of whom nothing is left: who comes back within it finds no read of the store in its way.
-const IDLE_MS: u64 = 600_000;
-/// The same for a player whose host was replaced: longer than any partition that nobody repairs.
+/// As `HubConfig::idle_ms`, for a player whose host was replaced: longer than any partition that nobody repairs.
 const REPLACED_MS: u64 = 86_400_000;
 /// Records looked at in one tick.
 const AT_A_TIME: usize = 4_096;
@@ -64,7 +62,7 @@ impl Hub {
                 let front = list.front();
                 front.is_some_and(|(since, _)| self.now >= since + ms)
             };
-            if due(&self.idle.soon, IDLE_MS) {
+            if due(&self.idle.soon, self.config.idle_ms) {
                 let Some((since, at)) = self.idle.soon.pop_front() else {
                     return;
                 };

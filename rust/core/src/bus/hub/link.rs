@@ -295,6 +295,7 @@ impl Hub {
     pub(super) fn link_lost(&mut self, session: u32) {
         self.fail_calls_of(session);
         self.subscribers.remove(&session);
+        self.drop_behind_held(session);
         let entry = self.sessions.get_mut(session);
         entry.clear_link();
         entry.grace_until = Some(self.now + self.config.node_grace_ms);

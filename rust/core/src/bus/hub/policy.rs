@@ -246,7 +246,12 @@ impl Hub {
         if self.is_past(send.deadline_ms) {
             return Offered::Done(Outcome::Expired, Detail::None);
         }
-        let way = self.policy_way(at);
+        // What waits for the end of the hold is ahead of it.
+        let behind = !self.sessions.get(session).held.is_empty();
+        let way = match self.policy_way(at) {
+            Ok(_) if behind => Err(Detail::Starting),
+            way => way,
+        };
         if let Ok(link) = way
             && !self.kept.has(at)
         {
@@ -328,6 +333,10 @@ impl Hub {
             else {
                 return self.forget_kept(at);
             };
+            let sender = self.sessions.find(all[0].id.node_key);
+            if sender.is_some_and(|sender| !self.sessions.get(sender).held.is_empty()) {
+                return; // Its turn comes at the end of the hold.
+            }
             let kept = all.remove(0);
             self.kept.bytes -= kept.cost();
             self.forget_kept(at);
@@ -348,6 +357,33 @@ impl Hub {
             self.put_payload(link, &Message::Deliver(deliver));
             self.end_kept(at, &kept, Outcome::Sent, Detail::None);
         }
+    }
+
+    /// The hold is over: what was kept behind held sends may go on.
+    pub(super) fn send_all_kept(&mut self) {
+        let all: Vec<u32> = self.kept.by_player.keys().copied().collect();
+        for at in all {
+            self.send_kept(at);
+        }
+    }
+
+    /// Held sends are lost with their link, and come again: what is kept behind them would pass them. Its sender knows
+    /// that it is lost, as all without receipt.
+    pub(super) fn drop_behind_held(&mut self, session: u32) {
+        let sender = self.sessions.get(session);
+        if sender.held.is_empty() {
+            return;
+        }
+        let node_key = sender.node_key;
+        let mut freed = 0;
+        self.kept.by_player.retain(|_, all| {
+            for kept in all.extract_if(.., |kept| kept.id.node_key == node_key) {
+                freed += kept.cost();
+                self.counters.dropped += 1;
+            }
+            !all.is_empty()
+        });
+        self.kept.bytes -= freed;
     }
 
     /// What was kept too long, or is past its deadline.

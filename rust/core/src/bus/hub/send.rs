@@ -89,6 +89,7 @@ impl Hub {
             for session in 0..self.sessions.len() {
                 self.send_held(session);
             }
+            self.send_all_kept();
         }
     }
 

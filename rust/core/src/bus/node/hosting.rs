@@ -132,6 +132,15 @@ impl Player {
         }
     }
 
+    /// Whether a later one of its sender was shown, and this one was not: the client will not see it, and the ack of
+    /// the later one covers it. (What was shown in an earlier binding can't be told apart from it.)
+    fn is_jumped(&self, id: MessageId) -> bool {
+        let same = |pending: &Pending| pending.delivery.id == id;
+        self.shown.covers(id)
+            && !self.shown.marks().any(|mark| mark == id)
+            && !self.pending.iter().any(same)
+    }
+
     fn mark_handled(&mut self) {
         for pending in &mut self.pending {
             pending.handled |= self.cursor.covers(pending.delivery.id);
@@ -464,12 +473,13 @@ impl Hosting {
                 continue;
             }
             let handled = covered || self.broken.lacks(Rule::AckAfterHandling);
+            let jumped = !covered && player.is_jumped(delivery.id);
             player.pending.push_back(Pending {
                 number: target.number,
                 handled,
                 delivery: delivery.clone(),
             });
-            if covered {
+            if covered || jumped {
                 out.seen(target);
             }
             if handled {

@@ -26,8 +26,9 @@ impl Script {
         let player = self.world.clients[client].player.clone();
         let token = self.world.tokens;
         self.world.tokens += 1;
+        let deliver_at_ms = super::super::WALL_MS + self.world.now_ms + delay_ms;
         let options = SendOptions {
-            deliver_at_ms: super::super::WALL_MS + self.world.now_ms + delay_ms,
+            deliver_at_ms,
             ..SendOptions::default()
         };
         let core = self.world.nodes[sender].core.as_mut();
@@ -40,9 +41,11 @@ impl Script {
                 &options,
             )
             .expect("the window has room");
-        let id = self.world.took(sender, seq);
+        let id = self.world.id(sender, seq);
         self.world.checker.sent(id, &player);
-        self.world.checker.deferred(token, id, &player);
+        self.world
+            .checker
+            .deferred(token, id, &player, deliver_at_ms);
         self.world.loose.may_be_late(id);
         self.world.drain_node(sender);
         id
@@ -65,7 +68,7 @@ impl Script {
         let seq = core
             .send(recipient, Content::Bytes, b"payload", None)
             .expect("the window has room");
-        self.world.took(sender, seq)
+        self.world.id(sender, seq)
     }
 
     /// A message to a player of any name.
@@ -115,7 +118,7 @@ impl Script {
             .expect("the sender lives")
             .send_with(to, Content::Bytes, b"payload", &options)
             .expect("the window has room");
-        let id = self.world.took(sender, seq);
+        let id = self.world.id(sender, seq);
         self.world.checker.sent(id, &player);
         self.world.checker.has_deadline(id, deadline_ms);
         self.world.drain_node(sender);

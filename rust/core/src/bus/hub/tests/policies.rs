@@ -1,7 +1,7 @@
 //! `latest` and `droppable` (BUS.md rule 33), outcome `passed`, and the stop of a hub.
 
 use super::*;
-use crate::bus::message::{POLICY_SEQ, features};
+use crate::bus::message::{POLICY_SEQ, Scope, features};
 
 struct Policied<'a> {
     seq: u64,
@@ -139,6 +139,39 @@ fn nothing_overtakes_a_queue() {
     assert_eq!(world.take(&host).seqs(), [1, 2, 3, 4], "the window is four");
     world.ack(&host, binding, 4);
     assert_eq!(numbers(&world.take(&host)), [(5, 5), (0, 1)]);
+}
+
+/// A group send waits for the end of the hold, and with it all that its sender sends later.
+fn held() -> (World, Node, Node) {
+    let (mut world, _, host) = known();
+    world.node("away", 1);
+    let (login, _) = world.login(&host, "p");
+    let mut world = world.restart();
+    let (sender, host) = (world.hello("sender", 1), world.node("host", 1));
+    world.register(&host, "p", login, true);
+    world.take(&host);
+    world.send_as(&sender, 1, Target::Broadcast(Scope::Players), false);
+    latest(&mut world, &sender, 2, "k");
+    droppable(&mut world, &sender, 3);
+    assert!(world.take(&host).seqs().is_empty(), "p is live, yet behind");
+    assert_eq!(outcomes(&world.take(&sender)), [(3, Outcome::Dropped)]);
+    (world, sender, host)
+}
+
+#[test]
+fn nothing_overtakes_what_waits_for_the_end_of_the_hold() {
+    let (mut world, sender, host) = held();
+    world.pass_with(&[&sender, &host], 4_000);
+    assert_eq!(numbers(&world.take(&host)), [(1, 1), (0, 2)]);
+}
+
+#[test]
+fn what_is_kept_behind_held_sends_is_lost_with_their_link() {
+    let (mut world, sender, host) = held();
+    world.drop_link(&sender);
+    world.pass_with(&[&host], 4_000);
+    assert!(world.take(&host).delivered.is_empty());
+    assert!(!world.hub.kept.has(world.hub.players.find("p").unwrap()));
 }
 
 #[test]

@@ -292,6 +292,19 @@ fn a_delivery_without_number_is_shown_at_once_and_moves_nothing() {
     assert!(script.shown().is_empty());
 }
 
+/// A group send that comes again to a player who joined late, behind a later one that the client has and did not handle yet.
+#[test]
+fn seen_names_what_a_later_one_has_jumped() {
+    let mut script = Script::up();
+    script.host("p", 11, 21, &[]);
+    script.deliver(21, 1, id(1, 2));
+    script.deliver(21, 2, id(1, 1));
+    script.deliver(21, 3, id(1, 2)); // In the mailbox too: it was shown, and is not seen.
+    assert_eq!(script.shown(), [("p".into(), 2)]);
+    script.node.handled("p", id(1, 2));
+    assert_eq!(script.written(), ["seen 21:2", "ack 21:3"]);
+}
+
 #[test]
 fn seen_goes_out_before_the_ack_that_covers_it() {
     let mut script = Script::up();
