@@ -26,7 +26,7 @@ from typing import Any, Literal, Protocol, Self
 import orjson
 
 from zmqgame import limits, protocol, resume
-from zmqgame.links import Datagrams, Link, open_link
+from zmqgame.links import Datagrams, Direct, Link, Network
 from zmqgame.play.rules import Refused
 from zmqgame.protocol import RawId, ToServer
 from zmqgame.resume import Resume
@@ -111,6 +111,7 @@ class Client:
         *,
         transport: Literal["ws", "tcp"] = "ws",
         udp: bool = True,
+        network: Network | None = None,
         seed: int | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -120,6 +121,7 @@ class Client:
         self._handler = handler
         self._transport = transport
         self._use_udp = udp
+        self._network = network or Direct()
         self._random = random.Random(seed)
         self._resume = Resume()
         self._ping_s = 10.0
@@ -242,7 +244,7 @@ class Client:
 
     async def _serve_one(self, ticket: Ticket) -> None:
         """One connection, from its login to its end."""
-        link = await open_link(self._transport, ticket.tcp, ticket.ws)
+        link = await self._network.open_link(self._transport, ticket.tcp, ticket.ws)
         self._link = link
         link.send(self._resume.login(ticket.token))
         async with asyncio.timeout(LOGIN_TIMEOUT_S):
@@ -325,7 +327,7 @@ class Client:
         self.online.set()
         self._flush()
         if self._use_udp and welcome["connect_token"]:
-            self._datagrams = Datagrams(b64decode(welcome["connect_token"]), welcome["udp"])
+            self._datagrams = self._network.datagrams(b64decode(welcome["connect_token"]), welcome["udp"])
             self._datagrams.start()
         self.counters["resumes" if welcome["resumed"] else "logins"] += 1
         self._handler.welcome(welcome)

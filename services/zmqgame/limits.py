@@ -55,3 +55,4 @@ RESTORE_WAIT_MS = 5_000  # a restored match stands still until its players are b
 HANDOVER_BYTES = 900_000  # kept frames of one session in one bus payload; over it the session is not moved
 HANDOVERS_AT_ONCE = 32  # sessions under way to other servers: what both ends hold twice; the rest waits
 HANDOVER_S = 2.5  # a server that stops moves what it can in this time; the rest is told to log in elsewhere
+FAULT_PACKETS = 16_384  # under way in a simulated network: over it a stream breaks and datagrams are lost

@@ -44,6 +44,28 @@ async def open_link(transport: Literal["ws", "tcp"], tcp: str, ws: str) -> Link:
         return await WebSocketLink.open(ws) if transport == "ws" else await TcpLink.open(tcp)
 
 
+class Network(Protocol):
+    """How a client reaches servers: directly, or in tests through `faults.BadNetwork`."""
+
+    async def open_link(self, transport: Literal["ws", "tcp"], tcp: str, ws: str) -> Link:
+        """Connect a stream."""
+
+    def datagrams(self, connect_token: bytes, address: str) -> Datagrams:
+        """A netcode client, not started yet."""
+
+
+class Direct:
+    """The network as it is."""
+
+    async def open_link(self, transport: Literal["ws", "tcp"], tcp: str, ws: str) -> Link:
+        """Connect a stream."""
+        return await open_link(transport, tcp, ws)
+
+    def datagrams(self, connect_token: bytes, address: str) -> Datagrams:
+        """A netcode client, not started yet."""
+        return Datagrams(connect_token, address)
+
+
 class TcpLink:
     """Packets with their length before them."""
 
@@ -180,9 +202,12 @@ class Datagrams(asyncio.DatagramProtocol):
         self._flush()
 
     def _flush(self) -> None:
+        for datagram in self._netcode.poll(_now_ms()):
+            self._put(datagram)
+
+    def _put(self, datagram: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            for datagram in self._netcode.poll(_now_ms()):
-                self._transport.sendto(datagram)
+            self._transport.sendto(datagram)
 
     def close(self) -> None:
         """Stop."""

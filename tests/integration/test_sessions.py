@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
+from zmqgame.faults import BadNetwork, Faults
 
 from tests.cluster import cluster, until
-from tests.players import QUICK, bots, end_of, handled_ids, node, running_on
+from tests.players import QUICK, Player, bots, end_of, handled_ids, node, running_on
 
 
 @pytest.mark.slow
@@ -56,3 +57,75 @@ def racing_on(racers):
     if all(bot.state == "running" for bot in racers):
         return racers[0].client.server
     return None
+
+
+BAD = Faults(latency_ms=20, jitter_ms=15, loss=0.05, reorder=0.1, repeat=0.05, disconnect=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("transport", "seed"), [("ws", 7), ("tcp", 8)])
+async def test_a_bad_network_loses_nothing(tmp_path, transport, seed):
+    """Connections that break, a server that is killed, one that stops: all is there, once, in order."""
+    async with cluster(tmp_path, "game-1", "game-2", **QUICK) as running, node(running) as studio:
+        networks = [BadNetwork(BAD, seed=seed * 10 + number) for number in range(3)]
+        players = [
+            Player(studio, f"p{number}", transport=transport, network=network, seed=seed)
+            for number, network in enumerate(networks)
+        ]
+        for player in players:
+            player.client.start()
+        try:
+            await asyncio.gather(*(asyncio.wait_for(each.client.online.wait(), 20) for each in players))
+            receipts = []
+            for number in range(60):
+                for player in players:
+                    receipts.append(
+                        asyncio.ensure_future(studio.unicast(player.name, {"n": number}, timeout_s=60))
+                    )
+                await asyncio.sleep(0.05)
+                if number == 20:
+                    running.kill("game-1")
+                if number == 30:
+                    networks[0].down = True
+                    await running.start("game", "game-1")
+                    networks[0].down = False
+                if number == 45:
+                    await asyncio.to_thread(running.running.pop("game-2").stop)
+            for receipt in await asyncio.gather(*receipts):
+                assert receipt.acked, receipt
+            await until(lambda: all(len(told(each)) >= 60 for each in players), "all is there", 30)
+            assert [told(each) for each in players] == [list(range(60))] * 3
+            assert sum(network.counters["broken"] for network in networks) > 0
+        finally:
+            for player in players:
+                await player.client.close()
+
+
+def told(player):
+    return [payload["n"] for _, payload in player.messages if isinstance(payload, dict) and "n" in payload]
+
+
+async def test_a_second_login_takes_over(tmp_path):
+    async with cluster(tmp_path, "game-1", "game-2", **QUICK) as running, node(running) as studio:
+        first, second = Player(studio, "ann"), Player(studio, "ann", transport="tcp")
+        async with first.client:
+            await asyncio.wait_for(first.client.online.wait(), 10)
+            async with second.client:
+                assert await asyncio.wait_for(first.client.ended(), 10) == "taken_over"
+                await asyncio.wait_for(second.client.online.wait(), 10)
+                assert (await studio.unicast("ann", "to the second", timeout_s=10)).outcome == "delivered"
+        assert [payload for _, payload in second.messages] == ["to the second"]
+        assert first.messages == []
+
+
+async def test_tokens_are_renewed_before_they_are_old(tmp_path):
+    settings = {**QUICK, "game.token_s": 5}
+    async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
+        player = Player(studio, "ann", udp=False)
+        async with player.client as client:
+            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.sleep(6)
+            player.ticket = None  # no manager for it any more: only its renewed token lets it in
+            client.break_connection()
+            await until(lambda: len(player.welcomes) == 2, "it is back")
+            assert player.welcomes[1]["resumed"]

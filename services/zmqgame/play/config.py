@@ -78,6 +78,14 @@ class GameConfig:
         reason=HOUR,
         help=f"How long a match waits for a lost player. {AS_RULES_SAY}",
     )
+    token_s: int = key(
+        300,
+        unit="s",
+        low=5,
+        high=86_400,
+        reason="a stolen token must grow old",
+        help="How long the token of a welcome may be used to come back; it is renewed at half of that.",
+    )
     checkpoint_ms: int = key(
         1_000,
         unit="ms",

@@ -362,6 +362,7 @@ async def serve(process: Process) -> None:
         netcode_key,
         config.max_players,
         int(config.grace_s * 1_000),
+        config.token_s,
     )
     game.sessions = Sessions(door, edge, node, game)
     trace = game.sessions.trace = HostTrace(emitter, process.name)
