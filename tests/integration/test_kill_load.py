@@ -1,0 +1,9 @@
+"""A slice of `python -m tests.load kill`: what is promised holds; how long it took is not asked here."""
+
+from tests.load.kill import broken, kill
+
+
+async def test_a_killed_server_costs_its_clients_no_message(tmp_path):
+    result = await kill(tmp_path, clients=80, processes=2, quiet_s=1.0)
+    assert result["messages"] >= 80 * 8
+    assert not broken(result), result

@@ -1,0 +1,210 @@
+"""`python -m tests.load kill [--clients 1000]`: a game server with all the clients is killed with -9.
+
+Real processes: hub, manager, two game servers, lean clients in two processes, a sender that writes to all
+of them all the time. For each client two times count from the kill: until another server has welcomed it,
+and until it has handled a message that was sent after the kill. What counts more: each message was handled,
+once and in order, and has its receipt. The last line is JSON; exit code 1 when a promise was broken.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from zmqgame_bus.node import Node
+
+from tests.cluster import Cluster, until
+
+DOOMED, OTHER = "game-1", "game-2"
+ROUND_S = 0.25
+
+
+class CrowdProcess:
+    """One process of clients."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.names: list[str] = []
+
+    @classmethod
+    async def start(cls, running: Cluster, name: str, count: int) -> "CrowdProcess":
+        command = ["-m", "tests.load._crowd", "--name", name, "--count", str(count)]
+        command += ["--hub", running.hub_endpoint, "--state", str(running.folder)]
+        made = cls(
+            await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=64 << 20,
+            )
+        )
+        made.names = (await made._answer())["ready"]
+        return made
+
+    async def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = await self.process.stdout.readline()
+        if not line:
+            raise AssertionError("a process of clients has ended")
+        return json.loads(line)
+
+    async def tell(self, do: str, **more: object) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": do, **more}).encode() + b"\n")
+        return await self._answer()
+
+
+class Sender:
+    """Writes a number to every player, again and again; remembers what got a receipt."""
+
+    def __init__(self, node: Node, players: list[str]) -> None:
+        self.node, self.players = node, players
+        self.rounds = 0
+        self.sent_at: list[float] = []
+        self.unacked = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self.sent_at.append(time.monotonic())
+            number, self.rounds = self.rounds, self.rounds + 1
+            self._tasks.add(asyncio.create_task(self._round(number)))
+            await asyncio.sleep(ROUND_S)
+        await asyncio.gather(*self._tasks)
+
+    async def _round(self, number: int) -> None:
+        receipts = await self.node.unicast_many(
+            [(player, {"n": number}) for player in self.players], timeout_s=60
+        )
+        self.unacked += sum(not receipt.acked for receipt in receipts)
+
+
+async def kill(folder: Path, clients: int, processes: int, quiet_s: float) -> dict[str, Any]:
+    """One run."""
+    room = clients * 2 + 100
+    running = Cluster(folder, **{"game.max_players": room, "game.checkpoint_ms": 0})
+    crowds: list[CrowdProcess] = []
+    try:
+        await running.start("hub")
+        await running.start("manager")
+        await running.start("game", DOOMED)
+        for number in range(processes):
+            crowds.append(await CrowdProcess.start(running, f"crowd-{number}", clients // processes))
+        began = time.monotonic()
+        await asyncio.gather(*(crowd.tell("login", spread_s=clients / 1_000) for crowd in crowds))
+        await until(lambda: online(crowds, clients), "all are online", 120)
+        login_s = time.monotonic() - began
+        await running.start("game", OTHER)
+        async with Node("studio", running.hub_endpoint, state_dir=folder / "studio") as studio:
+            names = [name for crowd in crowds for name in crowd.names]
+            stop, sender = asyncio.Event(), Sender(studio, names)
+            sending = asyncio.create_task(sender.run(stop))
+            await asyncio.sleep(quiet_s)
+            before = cpu_s(running, crowds)
+            killed = time.monotonic()
+            running.kill(DOOMED)
+            await until(lambda: online(crowds, clients), "all are served again", 60)
+            after = cpu_s(running, crowds)
+            cost = {name: round(after[name] - before[name], 2) for name in after}
+            await asyncio.sleep(quiet_s)
+            stop.set()
+            await sending
+            await until(lambda: handled(crowds, clients * sender.rounds), "all has been handled", 60)
+            reports: dict[str, Any] = {}
+            for crowd in crowds:
+                reports |= await crowd.tell("report")
+        return judge(reports, sender, killed) | {
+            "clients": clients,
+            "login_storm_s": round(login_s, 3),
+            "cpu_s_until_served": cost,
+            "load_average": round(os.getloadavg()[0], 1),
+        }
+    except BaseException:
+        print(running.logs(), file=sys.stderr)
+        raise
+    finally:
+        for crowd in crowds:
+            with contextlib.suppress(AssertionError, OSError, TimeoutError):
+                await asyncio.wait_for(crowd.tell("stop"), 5)
+            with contextlib.suppress(ProcessLookupError):
+                crowd.process.kill()
+            await crowd.process.wait()
+        await asyncio.to_thread(running.close)
+
+
+def cpu_s(running: Cluster, crowds: list[CrowdProcess]) -> dict[str, float]:
+    """Processor time of each process: on a loaded machine it says more than the clock."""
+    pids = {name: each.process.pid for name, each in running.running.items() if name != DOOMED}
+    pids |= {f"crowd-{number}": crowd.process.pid for number, crowd in enumerate(crowds)}
+    found = {}
+    for name, pid in pids.items():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        found[name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+async def online(crowds: list[CrowdProcess], clients: int) -> bool:
+    return sum([(await crowd.tell("status"))["online"] for crowd in crowds]) == clients
+
+
+async def handled(crowds: list[CrowdProcess], count: int) -> bool:
+    return sum([(await crowd.tell("status"))["handled"] for crowd in crowds]) >= count
+
+
+def judge(reports: dict[str, Any], sender: Sender, killed: float) -> dict[str, Any]:
+    """What became of the promises, and how long it took."""
+    welcomed, first, lost, twice, disordered = [], [], 0, 0, 0
+    after = next(number for number, at in enumerate(sender.sent_at) if at > killed)
+    for report in reports.values():
+        numbers = report["handled"]
+        lost += len(set(range(sender.rounds)) - set(numbers))
+        twice += len(numbers) - len(set(numbers))
+        disordered += numbers != sorted(numbers)
+        again = [at for at, server, _ in report["welcomes"] if server == OTHER]
+        welcomed.append(min(again) - killed if again else float("inf"))
+        since = [at for number, at in zip(numbers, report["handled_at"], strict=True) if number >= after]
+        first.append(min(since) - killed if since else float("inf"))
+    return {
+        "messages": len(reports) * sender.rounds,
+        "without_receipt": sender.unacked,
+        "lost": lost,
+        "twice": twice,
+        "out_of_order": disordered,
+        "repeats_dropped_by_clients": sum(report["repeated"] for report in reports.values()),
+        "welcomed_s": spread(welcomed),
+        "first_message_s": spread(first),
+    }
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    return {
+        "p50": round(ordered[len(ordered) // 2], 3),
+        "p99": round(ordered[len(ordered) * 99 // 100], 3),
+        "max": round(ordered[-1], 3),
+    }
+
+
+def broken(result: dict[str, Any]) -> bool:
+    """Whether a promise was broken, how fast it ever was."""
+    return any(result[name] for name in ("lost", "twice", "out_of_order", "without_receipt"))
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load kill", description=__doc__)
+    parser.add_argument("--clients", type=int, default=1_000)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quiet-s", type=float, default=3.0, help="traffic before the kill, and after")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="zmqgame-kill-") as folder:
+        result = asyncio.run(kill(Path(folder), options.clients, options.processes, options.quiet_s))
+    print(json.dumps(result))
+    return int(broken(result))
