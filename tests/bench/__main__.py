@@ -1,6 +1,6 @@
 """`python -m tests.bench [NAME ...] [--quick]`: each benchmark is a module here with `measure(*, quick)`.
 
-`--only ROW` measures some rows of `bus` alone: `measure(*, quick, only)` there.
+`--only ROW` measures some rows of `bus` or `edge` alone: `measure(*, quick, only)` there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def main() -> None:
         "--only",
         action="append",
         metavar="ROW",
-        help="of bus, rows whose name begins so: stored, rtt, curve ...",
+        help="of bus or edge, rows whose name begins so: stored, rtt, curve; WebSocket, TCP ...",
     )
     options = parser.parse_args()
-    if options.only and options.names != ["bus"]:
-        parser.error("--only is for bus: write `bus --only stored`")
+    if options.only and options.names not in (["bus"], ["edge"]):
+        parser.error("--only is for bus or edge: write `bus --only stored`")
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}: there are {', '.join(NAMES)}")

@@ -9,7 +9,19 @@ from typing import Any
 Row = dict[str, Any]
 """name, ours, peer, peer_name, unit, ratio, goal, better ("higher" or "lower"); or name and reason."""
 
-KEYS = ("name", "ours", "peer", "peer_name", "unit", "ratio", "goal", "better", "reason")
+KEYS = (
+    "name",
+    "ours",
+    "peer",
+    "peer_name",
+    "unit",
+    "ratio",
+    "goal",
+    "better",
+    "reason",
+    "cpu_us",
+    "cpu_ratio",
+)
 
 
 def met(row: Row) -> bool:

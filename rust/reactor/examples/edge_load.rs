@@ -1,7 +1,8 @@
 //! The load generator of the edge's benchmark: one thread, many connections, `depth` messages under way
 //! on each; every echo is answered by the next message.
 //!
-//! `edge_load ADDRESS CONNECTIONS DEPTH raw|framed SECONDS` prints one JSON object.
+//! `edge_load ADDRESS CONNECTIONS DEPTH raw|framed|websocket SECONDS` prints one JSON object.
+//! With 0 seconds it only connects, says so with a line, and holds the connections until its input ends.
 
 use std::error::Error;
 use std::io::{ErrorKind, Read, Write};
@@ -17,6 +18,9 @@ const MESSAGE_BYTES: usize = 64;
 /// Not measured: connections settle, caches fill.
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// How long a server may take to answer the request for a WebSocket.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 struct Peer {
     stream: Stream,
     /// Bytes that came of the echo that is not whole.
@@ -30,32 +34,28 @@ struct Peer {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, connections, depth, framing, seconds] = arguments.as_slice() else {
-        return Err("usage: edge_load ADDRESS CONNECTIONS DEPTH raw|framed SECONDS".into());
+        let usage = "usage: edge_load ADDRESS CONNECTIONS DEPTH raw|framed|websocket SECONDS";
+        return Err(usage.into());
     };
-    let mut message = Vec::new();
-    if framing == "framed" {
-        let payload = [b'x'; MESSAGE_BYTES - 12];
-        write_packet(
-            &mut message,
-            Header {
-                kind: 1,
-                sequence: 7,
-            },
-            &payload,
-        );
-    } else {
-        message.resize(MESSAGE_BYTES, b'x');
-    }
+    let (message, echo_bytes) = message_of(framing);
     let mut load = Load {
         reactor: Reactor::new()?,
         peers: Vec::new(),
-        message_bytes: message.len(),
+        echo_bytes,
+        websocket: framing == "websocket",
         burst: message.repeat(depth.parse()?),
         depth: depth.parse()?,
         echoes: 0,
+        all: 0,
         rounds_us: Vec::new(),
     };
-    load.connect(address, connections.parse()?)?;
+    let hold = seconds == "0";
+    load.connect(address, connections.parse()?, hold)?;
+    if hold {
+        println!("connected");
+        std::io::stdin().read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
     let duration = Duration::from_secs_f64(seconds.parse()?);
     load.run(WARM_UP)?;
     (load.echoes, load.rounds_us) = (0, Vec::new());
@@ -65,23 +65,88 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// One message, and the bytes of its echo: a server's WebSocket frame has no mask.
+fn message_of(framing: &str) -> (Vec<u8>, usize) {
+    let header = Header {
+        kind: 1,
+        sequence: 7,
+    };
+    let payload = [b'x'; MESSAGE_BYTES - 12];
+    let mut message = Vec::new();
+    match framing {
+        "framed" => write_packet(&mut message, header, &payload),
+        "websocket" => {
+            header.write(&mut message);
+            message.extend(payload);
+            let mask = [0x37, 0xfa, 0x21, 0x3d];
+            let mut frame = vec![0x82, 0x80 | MESSAGE_BYTES as u8];
+            frame.extend(mask);
+            frame.extend(
+                message
+                    .iter()
+                    .zip(mask.iter().cycle())
+                    .map(|(byte, mask)| byte ^ mask),
+            );
+            return (frame, 2 + MESSAGE_BYTES);
+        }
+        _ => message.resize(MESSAGE_BYTES, b'x'),
+    }
+    let bytes = message.len();
+    (message, bytes)
+}
+
+/// Asks for a WebSocket and waits for the answer's head; what a server sends before it is asked is lost.
+fn upgrade(stream: &mut Stream, address: &str) -> Result<(), Box<dyn Error>> {
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let (mut answer, mut buffer, start) = (Vec::new(), [0; 1024], Instant::now());
+    while !answer.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err("the server has closed a connection".into()),
+            Ok(count) => answer.extend(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(error) => return Err(error.into()),
+        }
+        if start.elapsed() > ANSWER_WITHIN {
+            return Err("no answer to the request for a WebSocket".into());
+        }
+    }
+    Ok(())
+}
+
 struct Load {
     reactor: Reactor,
     peers: Vec<Peer>,
-    message_bytes: usize,
+    echo_bytes: usize,
+    websocket: bool,
     burst: Vec<u8>,
     depth: usize,
     echoes: u64,
+    /// Echoes of the warm-up too.
+    all: u64,
     rounds_us: Vec<u64>,
 }
 
 impl Load {
-    fn connect(&mut self, address: &str, connections: usize) -> Result<(), Box<dyn Error>> {
+    fn connect(
+        &mut self,
+        address: &str,
+        connections: usize,
+        hold: bool,
+    ) -> Result<(), Box<dyn Error>> {
         for index in 0..connections {
             let mut stream = connect_tcp(address)?;
+            if self.websocket {
+                upgrade(&mut stream, address)?;
+            }
             self.reactor
                 .register(&stream, Token(index as u64), Interest::READ)?;
-            stream.write_all(&self.burst)?;
+            if !hold {
+                stream.write_all(&self.burst)?;
+            }
             let (since, waiting) = (Instant::now(), self.depth);
             self.peers.push(Peer {
                 stream,
@@ -112,10 +177,11 @@ impl Load {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let whole = (peer.partial + count) / self.message_bytes;
-        peer.partial = (peer.partial + count) % self.message_bytes;
+        let whole = (peer.partial + count) / self.echo_bytes;
+        peer.partial = (peer.partial + count) % self.echo_bytes;
         peer.waiting -= whole;
         self.echoes += whole as u64;
+        self.all += whole as u64;
         if peer.waiting == 0 {
             self.rounds_us.push(peer.since.elapsed().as_micros() as u64);
             peer.since = Instant::now();
@@ -136,7 +202,8 @@ impl Load {
         };
         let rate = self.echoes as f64 / duration.as_secs_f64();
         println!(
-            "{{\"messages_s\":{rate:.0},\"p50_us\":{},\"p99_us\":{}}}",
+            "{{\"messages_s\":{rate:.0},\"messages\":{},\"p50_us\":{},\"p99_us\":{}}}",
+            self.all,
             at(50),
             at(99)
         );

@@ -1,0 +1,44 @@
+//! An echo with a native handler: for the benchmark, and as the smallest server without Python.
+//!
+//! `edge_echo raw|packets` prints its address and serves until it is killed.
+
+use std::error::Error;
+
+use zmqgame_core::stream::packet::{Batch, FIRST_OWN_KIND};
+use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
+use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+
+struct Echo;
+
+impl Handler for Echo {
+    fn handle(&mut self, batch: &Batch, edge: &Shared) {
+        edge.send(
+            (0..batch.len())
+                .filter(|&row| batch.kind[row] < FIRST_OWN_KIND)
+                .map(|row| Write {
+                    connection: batch.connection[row],
+                    kind: batch.kind[row],
+                    sequence: batch.sequence[row],
+                    payload: batch.payload(row),
+                }),
+        );
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let framing = match std::env::args().nth(1).as_deref() {
+        Some("raw") => Framing::Raw,
+        Some("packets") => Framing::Packets,
+        _ => return Err("usage: edge_echo raw|packets".into()),
+    };
+    let config = EdgeConfig {
+        idle_ms: 0,
+        handshake_ms: 0,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start_with(config, |_| Some(Box::new(Echo)))?;
+    println!("{}", edge.listen_tcp("127.0.0.1:0", framing)?);
+    loop {
+        std::thread::park();
+    }
+}
