@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any, Final
 
 import orjson
-from zmqgame_native import Hub
+from zmqgame_native import Hub, SqliteStore, StoreFailed
 
 from zmqgame_bus.buckets import Buckets
 from zmqgame_bus.epoch import keep_highest, read
@@ -27,6 +27,7 @@ from zmqgame_bus.linklog import LinkLog, refused
 from zmqgame_bus.mailbox import Mailbox, Operation, open_configured
 from zmqgame_bus.plain import PlainNotLoopback, refuse_plain
 from zmqgame_bus.process import Process, run
+from zmqgame_bus.sqlite import SqliteMailbox
 from zmqgame_bus.tables import HubConfig, MailboxConfig
 
 __all__ = ["main"]
@@ -258,15 +259,41 @@ class StoreKeeper:
         self._thread.join()
 
     def _run(self) -> None:
+        native = self._mailbox.native if isinstance(self._mailbox, SqliteMailbox) else None
         try:
             while self._hub.wait(0) is None:
-                batch = self._hub.next_store_batch(_BATCH_WAIT_MS)
-                if batch is not None:
-                    self._do(batch.number, batch.ops)
-                elif time.monotonic() >= self._sizes_at:
+                busy = self._take() if native is None else self._run_native(native)
+                if not busy and time.monotonic() >= self._sizes_at:
                     self._look()
         except BaseException as error:
             self.error = error
+
+    def _take(self) -> bool:
+        """Run the next batch here, if there is one."""
+        batch = self._hub.next_store_batch(_BATCH_WAIT_MS)
+        if batch is not None:
+            self._do(batch.number, batch.ops)
+        return batch is not None
+
+    def _run_native(self, native: SqliteStore) -> bool:
+        """Let batches run without Python, for a while."""
+        assert isinstance(self._mailbox, SqliteMailbox)
+        try:
+            times, purges, failed = self._hub.run_store(native, _BATCH_WAIT_MS)
+        except StoreFailed as error:
+            raise self._mailbox.failure(error) from error
+        for took in times:
+            self.latency.add(took)
+        for question, answer in purges:
+            self._log_purge(question, answer)
+        if failed is not None:
+            self._failed(str(self._mailbox.failure(StoreFailed("unavailable", failed, ""))))
+        elif times:
+            self._works()
+        else:
+            with contextlib.suppress(StoreUnavailable):  # told by the next batch
+                self._mailbox.idle()
+        return bool(times) or failed is not None
 
     def _look(self) -> None:
         """Ask the mailbox how much it holds, while nothing waits for it."""
@@ -283,19 +310,28 @@ class StoreKeeper:
         try:
             results = self._mailbox.run(operations)
         except StoreUnavailable as error:
-            if not self.trouble:
-                self._log.error("nothing is confirmed as stored: %s", error)
-            self.trouble = str(error)
+            self._failed(str(error))
             self._hub.fail(number, str(error))
             return
         for operation, result in zip(operations, results, strict=True):
             if operation[0] == "admin" and "purge" in operation[1]:
-                self._log.warning("mailbox purged by an operator: %s: %s", operation[1], result[1])
+                self._log_purge(operation[1], result[1])
+        self._works()
+        self.latency.add(time.perf_counter() - began)
+        self._hub.complete(number, results)
+
+    def _log_purge(self, question: str, answer: str) -> None:
+        self._log.warning("mailbox purged by an operator: %s: %s", question, answer)
+
+    def _failed(self, reason: str) -> None:
+        if not self.trouble:
+            self._log.error("nothing is confirmed as stored: %s", reason)
+        self.trouble = reason
+
+    def _works(self) -> None:
         if self.trouble:
             self._log.info("the mailbox works again")
             self.trouble = ""
-        self.latency.add(time.perf_counter() - began)
-        self._hub.complete(number, results)
 
 
 if __name__ == "__main__":

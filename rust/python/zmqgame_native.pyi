@@ -286,6 +286,33 @@ def node_key(name: str) -> int:
 def sqlite_log_end(data: bytes) -> tuple[int, int]:
     """Where the readable part of a `-wal` file ends, and how many transactions of it stand behind."""
 
+class StoreFailed(Exception):
+    """Kind (`unavailable`, `replaced`, `damaged`), reason, hint."""
+
+class SqliteStore:
+    """The mailbox in SQLite; operations and results as zmqgame_bus.mailbox has them. The caller holds the lock.
+
+    `on_step` is called with each statement and step of the log; what it raises is an error of the disk.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        power_loss: bool,
+        max_bytes: int,
+        player_messages: int,
+        player_bytes: int,
+        on_step: Callable[[str], object] | None = None,
+    ) -> None: ...
+    def highest_epoch(self) -> int: ...
+    def run(self, operations: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]: ...
+    def idle(self) -> None:
+        """Move the log into the database, while nobody waits."""
+
+    def let_go(self) -> None:
+        """Move the log into the database and close both, until the next call."""
+
 class MessageId:
     """Unique for ever: the hash of the sender's name, the sender's epoch, its sequence number."""
 
@@ -488,6 +515,12 @@ class Hub:
     @property
     def endpoints(self) -> list[str]: ...
     def next_store_batch(self, timeout_ms: int) -> StoreBatch | None: ...
+    def run_store(
+        self, store: SqliteStore, timeout_ms: int
+    ) -> tuple[list[float], list[tuple[str, str]], str | None]:
+        """Run batches without the GIL, at most so long: their times, purges with their answers, and why the
+        last one failed. Returns early when there is something to tell. StoreFailed: the store is another's."""
+
     def complete(self, number: int, results: Sequence[tuple[Any, ...]]) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...
     def counters(self) -> dict[str, int]: ...

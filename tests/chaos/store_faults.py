@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 
-from tests.chaos import wal
+from tests.chaos import batches, wal
 from tests.chaos.faults import fault, only
 from tests.chaos.stage import Stage
 from tests.support.proxy import DOWN, UP
@@ -72,10 +72,13 @@ async def store_is_held(stage: Stage, chance: random.Random) -> None:
 
 @fault(weight=3, stores=SQLITE)
 async def torn_tail(stage: Stage, chance: random.Random) -> None:
-    """The hub is killed; the log ends with a transaction that was being written."""
+    """The hub is killed; its logs end with a transaction and a batch that were being written."""
     async with only(stage.hub):
         await stage.hub.kill(hold=True)
-        wal.tear(stage.hub_folder / "mailbox.db-wal", chance)
+        if chance.random() < 0.8:
+            batches.tear(stage.hub_folder / "mailbox.db", chance)
+        if chance.random() < 0.5:
+            wal.tear(stage.hub_folder / "mailbox.db-wal", chance)
         stage.hub.release()
         await stage.hub.started()
 
@@ -85,9 +88,10 @@ async def bit_turned(stage: Stage, chance: random.Random) -> None:
     """The hub is killed, and the disk turns a bit of what was synced: the next hub must refuse it."""
     async with only(stage.hub):
         await stage.hub.kill(hold=True)
-        path = stage.hub_folder / "mailbox.db-wal"
+        in_batches = chance.random() < 0.7
+        path = stage.hub_folder / ("mailbox.db-batches" if in_batches else "mailbox.db-wal")
         kept = path.read_bytes() if path.exists() else b""
-        if wal.turn(path, chance):
+        if batches.turn(stage.hub_folder / "mailbox.db", chance) if in_batches else wal.turn(path, chance):
             code, said = await _rival(stage)
             if code == 0 or ("its log is damaged at byte" not in said and not stage.store_was_away):
                 stage.notes.append(f"a hub took a damaged log: {code}, {said[-300:]}")

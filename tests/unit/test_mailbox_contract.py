@@ -2,7 +2,10 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -13,8 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zmqgame_bus.errors import AlreadyRunning, Replaced, StoreUnavailable
+from zmqgame_bus.errors import AlreadyRunning, Replaced, StoreDamaged, StoreUnavailable
 from zmqgame_bus.mailbox import DEFERRED_KEY, Mailbox, open_mailbox
+from zmqgame_bus.sqlite import SqliteMailbox
 
 KEY = (1 << 64) - 5  # a node key with its highest bit set
 Opener = Callable[..., Mailbox]
@@ -336,10 +340,7 @@ def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path) -> None:  
 
 def test_a_replaced_hub_writes_nothing(sqlite_store: Mailbox, tmp_path: Path) -> None:  # [23]
     store = sqlite_store
-    import sqlite3
-
-    store._database.close()  # type: ignore[attr-defined]
-    store._database = None  # type: ignore[attr-defined]
+    store.native.let_go()  # type: ignore[attr-defined]
     with sqlite3.connect(tmp_path / "mailbox.db") as other:
         other.execute("update meta set value = 8 where name = 'hub_epoch'")
     other.close()
@@ -347,12 +348,99 @@ def test_a_replaced_hub_writes_nothing(sqlite_store: Mailbox, tmp_path: Path) ->
         store.run([append("alice", 1)])
 
 
-def test_a_failed_batch_leaves_nothing_and_the_next_one_works(sqlite_store: Mailbox) -> None:
-    store = sqlite_store
-    with pytest.raises(StoreUnavailable):
-        store.run([append("alice", 1), ("append", "alice", KEY, 1, 2, 0, None, b"")])  # violates not null
-    assert ids(store, "alice") == []
-    assert store.run([append("alice", 1)]) == [("appended",)]
+@pytest.mark.parametrize("step", ["select 1 from players", "log grows", "log write", "log half", "log sync"])
+def test_a_failed_batch_is_not_confirmed_and_the_next_one_works(tmp_path: Path, step: str) -> None:
+    broken = False
+
+    def on_step(reached: str) -> None:
+        if broken and reached.startswith(step):
+            raise OSError("the disk is gone")
+
+    store = SqliteMailbox(tmp_path / "mailbox.db", on_step=on_step)
+    store.run([("open", 7, 0), ("know", "alice")])
+    broken = True
+    with pytest.raises(StoreUnavailable, match=r"mailbox\.db.*the disk is gone"):
+        store.run([append("alice", 1), append("alice", 2)])
+    broken = False
+    # Written but not synced: it is there, and known as a repeat when the hub issues it again.
+    assert ids(store, "alice") == ([(KEY, 1, 1), (KEY, 1, 2)] if step == "log sync" else [])
+    assert store.run([append("alice", 1), append("alice", 2)]) == [("appended",)] * 2
+    assert ids(store, "alice") == [(KEY, 1, 1), (KEY, 1, 2)]
+    store.close()
+
+
+@pytest.mark.parametrize("step", ["update meta set value", "commit"])
+def test_a_commit_that_fails_takes_nothing_that_was_confirmed(tmp_path: Path, step: str) -> None:
+    broken = False
+
+    def on_step(reached: str) -> None:
+        if broken and reached.startswith(step):
+            raise OSError("the disk is gone")
+
+    store = SqliteMailbox(tmp_path / "mailbox.db", on_step=on_step)
+    store.run([("open", 7, 0), ("know", "alice"), ("know", "bob")])
+    store.run([append("alice", 1)])
+    first = rows(store, "alice")
+    broken = True
+    with pytest.raises(StoreUnavailable, match="the disk is gone"):
+        store.idle()
+    with pytest.raises(StoreUnavailable, match="the disk is gone"):
+        store.run([append("bob", 1)])
+    broken = False
+    assert rows(store, "alice") == first, "the row's number stays"
+    assert ids(store, "bob") == []
+    store.close()
+
+
+def test_the_log_moves_into_the_database_when_it_is_long(tmp_path: Path) -> None:
+    steps: list[str] = []
+    store = SqliteMailbox(tmp_path / "mailbox.db", on_step=steps.append, player_bytes=1 << 40)
+    store.run([("open", 7, 0), ("know", "alice")])
+    del steps[:]
+    for seq in range(1, 40):
+        store.run([append("alice", seq, payload=bytes(1_000_000))])
+    assert 1 <= steps.count("commit") <= 3
+    assert steps.count("log sync") + steps.count("commit") == 39
+    found = 0
+    while page := rows(store, "alice", found):
+        found = page[-1][0]
+    assert found == 39
+    store.close()
+
+
+def test_a_missing_log_is_told(tmp_path: Path) -> None:
+    store = SqliteMailbox(tmp_path / "mailbox.db")
+    store.run([("open", 7, 0), ("know", "alice"), append("alice", 1)])
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{tmp_path}/mailbox.db{suffix}", f"{folder}/mailbox.db{suffix}")
+    with pytest.raises(StoreDamaged, match="mailbox.db-batches is missing"):
+        SqliteMailbox(folder / "mailbox.db")
+    store.close()
+    shutil.copy(tmp_path / "mailbox.db", folder / "other.db")  # closed: the database alone is all
+    store = SqliteMailbox(folder / "other.db")
+    assert ids(store, "alice") == [(KEY, 1, 1)]
+    store.close()
+
+
+def test_a_database_of_the_first_format_opens_and_one_of_a_newer_does_not(tmp_path: Path) -> None:
+    store = SqliteMailbox(tmp_path / "mailbox.db")
+    store.run([("open", 7, 0), ("know", "alice"), append("alice", 1)])
+    store.close()
+    with sqlite3.connect(tmp_path / "mailbox.db") as other:  # as the first version left it
+        other.execute("delete from meta where name = 'log'")
+        other.execute("update meta set value = 1 where name = 'format'")
+    other.close()
+    (tmp_path / "mailbox.db-batches").unlink()
+    store = SqliteMailbox(tmp_path / "mailbox.db")
+    assert ids(store, "alice") == [(KEY, 1, 1)]
+    store.close()
+    with sqlite3.connect(tmp_path / "mailbox.db") as other:
+        other.execute("update meta set value = 3 where name = 'format'")
+    other.close()
+    with pytest.raises(StoreUnavailable, match="format is 3, this version knows up to 2"):
+        SqliteMailbox(tmp_path / "mailbox.db")
 
 
 def test_an_unwritable_place_is_a_clear_error(tmp_path: Path) -> None:
@@ -369,12 +457,14 @@ def test_what_is_not_a_database_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_refuses_to_confirm_and_recovers(sqlite_store: Mailbox) -> None:
     store = sqlite_store
-    database = store._database  # type: ignore[attr-defined]
-    pages = database.execute("pragma page_count").fetchone()[0]
-    database.execute(f"pragma max_page_count = {pages + 4}")
-    with pytest.raises(StoreUnavailable, match="full"):
-        store.run([append("alice", seq, payload=bytes(100_000)) for seq in range(1, 10)])
-    assert ids(store, "alice") == []  # the reopened file has no such bound: the disk has room again
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(StoreUnavailable, match="File too large"):
+            store.run([append("alice", seq, payload=bytes(300_000)) for seq in range(1, 10)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ids(store, "alice") == []
     assert store.run([append("alice", 1)]) == [("appended",)]
 
 

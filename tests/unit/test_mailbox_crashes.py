@@ -1,6 +1,7 @@
 """A process that is killed at each step of a store: what was confirmed is there, the rest whole or not.
 
-A step is a statement for SQLite, a command for the document store. There a batch may take several commits, so
+A step is a statement of SQLite, a step of its log of batches (half of a record's write is one), or a command for the
+document store. There a batch may take several commits, so
 a first part of one that was not confirmed may be in; for SQLite all of it or nothing.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import pymongo.monitoring
 import pytest
 from zmqgame_bus.mailbox import DEFERRED_KEY, Mailbox, open_mailbox
+from zmqgame_bus.sqlite import SqliteMailbox
 
 KEY = (1 << 64) - 9
 STEPS_MOST = 400
@@ -88,15 +90,37 @@ def run_and_die(url: str, step: int, writable: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     watched = watch_commands(at_a_step)
-    store = open_mailbox(url, durability="process-crash")
     if url.startswith("sqlite:"):
-        store._database.set_trace_callback(at_a_step)
+        store: Mailbox = SqliteMailbox(
+            url.removeprefix("sqlite:"), durability="process-crash", on_step=at_a_step
+        )
+    else:
+        store = open_mailbox(url, durability="process-crash")
     store.run([("open", 1, 0)])
-    for batch in BATCHES:
+    for number, batch in enumerate(BATCHES):
         carry_out(store, batch)
         os.write(writable, b".")
+        if number == 4 and isinstance(store, SqliteMailbox):
+            store.idle()  # the log goes into the database
     assert watched
     os._exit(0)
+
+
+def killed_in_a_start(path: str, step: int) -> None:
+    """A start that runs the log again, killed at a step of that."""
+    child = os.fork()
+    if child == 0:
+        steps = iter(range(1, STEPS_MOST))
+
+        def at_a_step(_: str) -> None:
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            SqliteMailbox(path, durability="process-crash", on_step=at_a_step)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
 def watch_commands(at_a_step: Callable[..., None]) -> object:
@@ -147,6 +171,8 @@ def test_a_crash_between_any_two_steps(
         if died < 0:
             assert confirmed == len(BATCHES)
             return
+        if kind == "sqlite":
+            killed_in_a_start(url.removeprefix("sqlite:"), 1 + step * 7 % 40)
         store = open_mailbox(url, durability="process-crash")
         found = state(store, 2)
         under_way = states[confirmed + 1] if confirmed < len(BATCHES) else []

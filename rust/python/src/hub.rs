@@ -17,6 +17,7 @@ use zmqgame_core::zmtp::{Config, Role, SecretKey, Security};
 use zmqgame_reactor::bus::hub::HubRunner;
 use zmqgame_reactor::bus::store::Mismatch;
 
+use crate::store::{Purges, SqliteStore, failed, run_batches};
 use crate::zmtp::key;
 
 /// Adds this file's names to the module.
@@ -134,6 +135,17 @@ impl Hub {
     fn next_store_batch(&self, py: Python<'_>, timeout_ms: u64) -> Option<StoreBatch> {
         let batch = py.detach(|| self.runner.store().next(Duration::from_millis(timeout_ms)))?;
         Some(StoreBatch(batch))
+    }
+
+    /// Runs batches in `store` until something is to be told, at most so long, without the GIL.
+    fn run_store(
+        &self,
+        py: Python<'_>,
+        store: &SqliteStore,
+        timeout_ms: u64,
+    ) -> PyResult<(Vec<f64>, Purges, Option<String>)> {
+        let ran = py.detach(|| run_batches(self.runner.store(), store, timeout_ms));
+        ran.map_err(failed)
     }
 
     fn complete(&self, number: u64, results: Vec<Bound<'_, PyTuple>>) -> PyResult<()> {

@@ -14,6 +14,7 @@ mod ring;
 mod serve;
 mod sqlite_log;
 mod write;
+mod store;
 mod zmtp;
 
 use pyo3::prelude::*;
@@ -36,5 +37,6 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     netcode::register(module)?;
     race::register(module)?;
     sqlite_log::register(module)?;
+    store::register(module)?;
     Ok(())
 }
