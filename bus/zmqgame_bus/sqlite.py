@@ -1,13 +1,14 @@
-"""The mailbox in SQLite: its lock, its start and its errors; the work is native (rust/store; BUS.md 5 and 11).
+"""The mailbox in SQLite: its lock, start and errors; the work is native (rust/store; BUS.md sections 5, 11).
 
 Two things keep a second hub out: an flock on `PATH.lock` for the life of the process, whose text says
-who holds it, and the epoch row, which is looked at whenever the file is opened [23]. What is assumed of SQLite:
-in WAL mode with synchronous FULL a commit survives power loss, with NORMAL it survives the process;
+who holds it, and the epoch row, which is looked at whenever the file is opened [23]. What is assumed of
+SQLite: in WAL mode with synchronous FULL a commit survives power loss, with NORMAL it survives the process;
 AUTOINCREMENT never gives a row number twice [22].
 
-There are two logs: `PATH-batches`, whose records confirm batches, and SQLite's own, into which they go together
-later. A crash tears what was being written last and no more: so one with more behind what can't be read is
-refused at start. Not told are damage to the very last record or transactions, and to pages of the database.
+There are two logs: `PATH-batches`, whose records confirm batches, and SQLite's own, into which they go
+later, many together. A crash tears what was being written last and no more: so one with more behind what
+can't be read is refused at start. Not told are damage to the very last record or transactions, and to pages
+of the database.
 """
 
 from __future__ import annotations

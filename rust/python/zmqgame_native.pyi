@@ -290,9 +290,10 @@ class StoreFailed(Exception):
     """Kind (`unavailable`, `replaced`, `damaged`), reason, hint."""
 
 class SqliteStore:
-    """The mailbox in SQLite; operations and results as zmqgame_bus.mailbox has them. The caller holds the lock.
+    """The mailbox in SQLite; operations and results as zmqgame_bus.mailbox has them.
 
-    `on_step` is called with each statement and step of the log; what it raises is an error of the disk.
+    The caller holds the lock. `on_step` is called with each statement and step of the log; what it raises is
+    an error of the disk.
     """
 
     def __init__(
@@ -518,8 +519,8 @@ class Hub:
     def run_store(
         self, store: SqliteStore, timeout_ms: int
     ) -> tuple[list[float], list[tuple[str, str]], str | None]:
-        """Run batches without the GIL, at most so long: their times, purges with their answers, and why the
-        last one failed. Returns early when there is something to tell. StoreFailed: the store is another's."""
+        """Run batches without the GIL, at most so long: their times, purges with their answers, and why
+        the last one failed. Returns early when there is something to tell. StoreFailed: it is another's."""
 
     def complete(self, number: int, results: Sequence[tuple[Any, ...]]) -> None: ...
     def fail(self, number: int, reason: str) -> None: ...

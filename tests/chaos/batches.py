@@ -1,9 +1,10 @@
 """The store's log of batches (rust/store/src/journal.rs), as a crash or a broken disk may leave it.
 
-A record begins at a multiple of 512 bytes: magic, length, salt, number, time, whether it was synced, checksum;
-then the body. It counts if its salt is the one that the database names. Of what was synced a crash takes nothing;
-behind it there may be a record that was being written: that is `tear`. `turn` is the broken disk: one bit of a
-record that others follow, so that what they confirmed is out of reach. The promise then is a refusal to start.
+A record begins at a multiple of 512 bytes: magic, length, salt, number, time, whether it was synced,
+checksum; then the body. It counts if its salt is the one that the database names. Of what was synced a crash
+takes nothing; behind it there may be a record that was being written: that is `tear`. `turn` is the broken
+disk: one bit of a record that others follow, so that what they confirmed is out of reach. The promise then is
+a refusal to start.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""What chaos makes of the log of batches: a torn end takes nothing and adds nothing, a turned bit is refused."""
+"""What chaos makes of the log of batches: a torn end takes and adds nothing, a turned bit is refused."""
 
 import random
 import shutil

@@ -415,7 +415,7 @@ def test_a_missing_log_is_told(tmp_path: Path) -> None:
     folder.mkdir()
     for suffix in ("", "-wal"):
         shutil.copy(f"{tmp_path}/mailbox.db{suffix}", f"{folder}/mailbox.db{suffix}")
-    with pytest.raises(StoreDamaged, match="mailbox.db-batches is missing"):
+    with pytest.raises(StoreDamaged, match=r"mailbox\.db-batches is missing"):
         SqliteMailbox(folder / "mailbox.db")
     store.close()
     shutil.copy(tmp_path / "mailbox.db", folder / "other.db")  # closed: the database alone is all

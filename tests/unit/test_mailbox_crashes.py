@@ -1,8 +1,8 @@
 """A process that is killed at each step of a store: what was confirmed is there, the rest whole or not.
 
-A step is a statement of SQLite, a step of its log of batches (half of a record's write is one), or a command for the
-document store. There a batch may take several commits, so
-a first part of one that was not confirmed may be in; for SQLite all of it or nothing.
+A step is a statement of SQLite, one of its log of batches (half of a record's write is one), or a command for
+the document store. There a batch may take several commits, so a first part of one that was not confirmed may
+be in; for SQLite all of it or nothing.
 """
 
 import os

@@ -13,8 +13,8 @@ mod race;
 mod ring;
 mod serve;
 mod sqlite_log;
-mod write;
 mod store;
+mod write;
 mod zmtp;
 
 use pyo3::prelude::*;
