@@ -275,6 +275,26 @@ class Edge:
     def stop(self, drain_ms: int = 1_000) -> None:
         """Take nothing in any more, send what is queued, close everything; wait at most `drain_ms`."""
 
+# load.rs
+
+def echo_load(
+    address: str,
+    *,
+    wire: str = "packets",
+    connections: int = 1_000,
+    depth: int = 1,
+    message_bytes: int = 64,
+    warm_up_s: float = 0.3,
+    duration_s: float = 5.0,
+) -> dict[str, Any]:
+    """Load an echo server from one native thread, without the GIL; return what was measured.
+
+    Each connection has `depth` messages under way (a round); when all are back the next ones go out. `wire`
+    is `raw`, `packets` or `websocket` (packets as binary messages). The result has `messages`, `seconds`,
+    `messages_in_all` (warm-up too), `rounds`, and of the rounds `p50_us`, `p90_us`, `p99_us`, `p99.9_us`,
+    `max_us`. Raise OSError when a connection breaks.
+    """
+
 # node.rs
 
 _Id = tuple[int, int, int]

@@ -2,6 +2,7 @@
 
 mod edge;
 mod hub;
+mod load;
 mod netcode;
 mod node;
 mod node_driver;
@@ -32,6 +33,7 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     write::register(module)?;
     ring::register(module)?;
     edge::register(module)?;
+    load::register(module)?;
     hub::register(module)?;
     zmtp::register(module)?;
     netcode::register(module)?;

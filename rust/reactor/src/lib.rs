@@ -9,6 +9,7 @@
 pub mod bus;
 pub mod edge;
 pub mod listener;
+pub mod load;
 pub mod reactor;
 pub mod stream;
 pub mod sys;

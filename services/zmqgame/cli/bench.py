@@ -1,9 +1,8 @@
-"""`bench bus`: how fast is this hub, from here, for a Python program?"""
+"""`bench`: how fast is this hub (`bus`), or the edge (`edge`), from here, for a Python program?"""
 
 from __future__ import annotations
 
 import asyncio
-import csv
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from zmqgame_bus.errors import BusError
 
-from zmqgame.cli.context import EXIT_CODES, FAILED, Context, finish, print_json, run
+from zmqgame.cli.bench_edge import edge
+from zmqgame.cli.context import EXIT_CODES, FAILED, Context, finish, print_csv, print_json, run
 from zmqgame.cli.hdr import Histogram
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ class Outcome:
 Tick = Callable[[int], None]
 
 
-@click.group(epilog=EPILOG)
+@click.group(epilog=EXIT_CODES)
 def bench() -> None:
-    """Measure, against what runs."""
+    """Measure, on this machine, against what runs."""
 
 
 @bench.command(epilog=EPILOG)
@@ -149,7 +149,7 @@ def bus(
     if style == "json":
         print_json(rows)
     elif style == "csv":
-        _print_csv(rows)
+        print_csv([{name: row[name] for name in row if name != "outcomes"} for row in rows])
     else:
         _print(outcomes)
     bad = any(set(outcome.outcomes) - GOOD for outcome in outcomes)
@@ -364,8 +364,4 @@ def _print(outcomes: list[Outcome]) -> None:
             print(f"{'':<10} not done: " + ", ".join(f"{name} {count:,}" for name, count in bad.items()))
 
 
-def _print_csv(rows: list[dict[str, Any]]) -> None:
-    names = [name for name in rows[0] if name != "outcomes"]
-    writer = csv.writer(sys.stdout)
-    writer.writerow(names)
-    writer.writerows([row[name] for name in names] for row in rows)
+bench.add_command(edge)

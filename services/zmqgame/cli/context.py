@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -164,6 +165,13 @@ def print_json(value: object) -> None:
     """One JSON document on one line."""
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
     sys.stdout.flush()
+
+
+def print_csv(rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows with the same keys, and a head."""
+    writer = csv.writer(sys.stdout)
+    writer.writerow(rows[0])
+    writer.writerows(row.values() for row in rows)
 
 
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
