@@ -6,7 +6,7 @@
 //! | step | file |
 //! |---|---|
 //! | bytes of a link become messages; hello, heartbeats, bye | `link`, `session` |
-//! | a send enters the line of each recipient | `send` |
+//! | a send enters the line of each recipient | `send`, `fan` |
 //! | `latest` and `droppable` | `policy` |
 //! | the line: queue, sent, rows of the mailbox; live or not | `line`, `flow`, `reading`, `cursor` |
 //! | login, register, logout, takeover; who stays away | `login`, `idle` |
@@ -23,6 +23,7 @@ mod config;
 mod counters;
 mod cursor;
 mod directory;
+mod fan;
 mod flow;
 mod group;
 mod histogram;
@@ -59,6 +60,7 @@ use crate::limits::MAX_FRAME_BYTES;
 use call::Calls;
 use clock::Clock;
 use directory::{Directory, Groups, NONE};
+use fan::Fan;
 use idle::Idle;
 use mailbox::{Mailbox, Purpose};
 use observe::Observed;
@@ -101,6 +103,7 @@ pub struct Hub {
     clock: Clock,
     kept: KeptLatest,
     idle: Idle,
+    fan: Fan,
     /// It ends soon: nothing new is taken.
     stopping: bool,
     exited: bool,
@@ -143,6 +146,7 @@ impl Hub {
             clock: Clock::new(now_ms, config.unix_ms, config.expire_every_ms),
             kept: KeptLatest::default(),
             idle: Idle::default(),
+            fan: Fan::default(),
             stopping: false,
             exited: false,
             broken: Broken::NONE,

@@ -75,6 +75,7 @@ impl Hub {
             id,
             from,
             grouped,
+            place,
             flush,
             again,
             deferred,
@@ -86,6 +87,7 @@ impl Hub {
             from,
             id,
             grouped,
+            place,
             player,
         };
         let fate = Fate {
@@ -243,6 +245,7 @@ impl Hub {
                 id,
                 from,
                 grouped,
+                place,
                 ..
             } = purpose
             else {
@@ -255,6 +258,7 @@ impl Hub {
                 from,
                 id,
                 grouped,
+                place,
                 player,
             };
             self.answer_busy(to, Detail::BehindRefused);

@@ -297,6 +297,8 @@ pub struct Groups {
 struct Group {
     name: Arc<str>,
     members: BTreeMap<u32, Membership>,
+    /// The same without how; made by the first send, until they change.
+    listed: Option<Arc<[u32]>>,
 }
 
 impl Groups {
@@ -311,8 +313,12 @@ impl Groups {
     }
 
     /// The members in order.
-    pub fn members(&self, group: u32) -> impl Iterator<Item = u32> + '_ {
-        self.groups[group as usize].members.keys().copied()
+    pub fn members(&mut self, group: u32) -> Arc<[u32]> {
+        let Group {
+            members, listed, ..
+        } = &mut self.groups[group as usize];
+        let listed = listed.get_or_insert_with(|| members.keys().copied().collect());
+        Arc::clone(listed)
     }
 
     /// The group of that name, made if there is none and room.
@@ -327,6 +333,7 @@ impl Groups {
         let group = Group {
             name: name.clone(),
             members: BTreeMap::new(),
+            listed: None,
         };
         let at = match self.free.pop_first() {
             Some(at) => {
@@ -353,7 +360,10 @@ impl Groups {
 
     /// Sets how a player is in a group; a group without members ends.
     pub fn set(&mut self, group: u32, player: u32, membership: Membership) {
-        let members = &mut self.groups[group as usize].members;
+        let Group {
+            members, listed, ..
+        } = &mut self.groups[group as usize];
+        *listed = None;
         if membership == Membership::default() {
             members.remove(&player);
         } else {
@@ -419,6 +429,7 @@ mod tests {
                 durable: false,
             },
         );
+        assert_eq!(*groups.members(team), [3]);
         groups.set(team, 3, Membership::default());
         assert_eq!((groups.find("team"), groups.len()), (None, 0));
         assert_eq!(groups.intern("other", 1), Some(team));

@@ -3,12 +3,14 @@
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
-use crate::bus::hub::line::{Entry, Line, Sent};
+use crate::bus::hub::line::{Accepted, Entry, Line, Sent};
 use crate::bus::hub::mailbox::{MAX_BACKLOG, Purpose};
-use crate::bus::hub::receipts::{Detail, Recipient};
+use crate::bus::hub::receipts::Detail;
 use crate::bus::hub::trace::HopKind;
 use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
 use crate::bus::store::StoreOp;
+use crate::bus::wire::List;
+use std::sync::Arc;
 
 /// What became of a message that entered a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,15 @@ pub(super) enum Blocked {
 /// Whether messages go from memory to the host in this phase [15].
 fn flows(phase: Phase, broken: Broken) -> bool {
     phase == Phase::Live || (phase == Phase::Drain && broken.lacks(Rule::MailboxFirst))
+}
+
+/// What an ack means for a message that has no row, or got one after it went out.
+const fn acked(passed: bool) -> Outcome {
+    if passed {
+        Outcome::Passed
+    } else {
+        Outcome::Delivered
+    }
 }
 
 impl Hub {
@@ -202,7 +213,7 @@ impl Hub {
     }
 
     /// Writes one message to one link for the recipients there.
-    pub(super) fn write_deliver(&mut self, link: u32, entry: &Entry, targets: &[Number]) {
+    pub(super) fn write_deliver(&mut self, link: u32, entry: &Accepted, targets: List<'_, Number>) {
         // What came out of the mailbox is traced to its end, as what somebody asked for.
         let traced = entry.from == NONE || self.is_flagged(entry.id);
         let Some(found) = self.links.get_mut(link) else {
@@ -217,7 +228,7 @@ impl Hub {
             policy: Policy::MustDeliver,
             trace: (traced || entry.trace) && found.version >= 2,
             content,
-            targets: targets.into(),
+            targets,
             payload,
         };
         found.out.payload(&Message::Deliver(deliver));
@@ -262,7 +273,7 @@ impl Hub {
             }
             let kept = entry.clone();
             if let Entered::Live(link, number) = self.send_live(at, entry) {
-                self.write_deliver(link, &kept, &[number]);
+                self.write_deliver(link, &kept, (&[number]).into());
             }
         }
     }
@@ -327,7 +338,7 @@ impl Hub {
         let place = seen.number.checked_sub(next - line.sent.len() as u32);
         match place.and_then(|place| line.sent.get_mut(place as usize)) {
             Some(Sent::Memory(entry)) => entry.passed = entry.is_again(),
-            Some(Sent::Spilled { again, passed, .. }) => *passed = *again,
+            Some(Sent::Spilled(spilled)) => spilled.passed = spilled.again,
             _ => {}
         }
     }
@@ -350,37 +361,16 @@ impl Hub {
                 break;
             };
             match sent {
-                Sent::Row { row, settles, id } => {
-                    self.players.get_mut(at).line().settle_wanted = settles;
-                    self.note_hop(HopKind::Acked, id, at, row, "");
-                    self.note_taken(id, session);
+                Sent::Row(row) => {
+                    self.players.get_mut(at).line().settle_wanted = row.settles;
+                    self.note_hop(HopKind::Acked, row.id, at, row.row, "");
+                    self.note_taken(row.id, session);
                 }
-                Sent::Memory(Entry {
-                    id,
-                    from,
-                    grouped,
-                    passed,
-                    ..
-                })
-                | Sent::Spilled {
-                    id,
-                    from,
-                    grouped,
-                    passed,
-                    ..
-                } => {
-                    let to = Recipient {
-                        from,
-                        id,
-                        grouped,
-                        player: at,
-                    };
-                    let outcome = if passed {
-                        Outcome::Passed
-                    } else {
-                        Outcome::Delivered
-                    };
-                    self.outcome(to, outcome, Detail::None);
+                Sent::Memory(entry) => {
+                    self.outcome(entry.recipient(at), acked(entry.passed), Detail::None);
+                }
+                Sent::Spilled(spilled) => {
+                    self.outcome(spilled.to, acked(spilled.passed), Detail::None);
                 }
             }
         }
@@ -392,11 +382,13 @@ impl Hub {
     /// Deletes acked rows, one operation at a time [21].
     pub(super) fn settle(&mut self, at: u32) {
         let player = self.players.get_mut(at);
-        let name = player.name.clone();
-        let line = player.line();
+        let Some(line) = &mut player.line else {
+            return;
+        };
         if !line.settling && line.settle_wanted > line.settled {
             (line.settling, line.ops) = (true, line.ops + 1);
             let up_to = line.settle_wanted;
+            let name = player.name.clone();
             self.mailbox.push(
                 StoreOp::Settle {
                     player: name,
@@ -422,16 +414,17 @@ impl Hub {
         line.behind_marks = true;
         line.at_end = false;
         let again = entry.is_again();
-        let Entry {
+        let Accepted {
             id,
             from,
             grouped,
             resend,
             deadline_ms,
             content,
-            payload,
+            ref payload,
             ..
-        } = entry;
+        } = *entry;
+        let payload = Arc::clone(payload);
         let deadline_ms = match deadline_ms {
             0 => self.clock.unix_ms(self.now) + self.config.keep_ms,
             of_sender => of_sender,
@@ -441,6 +434,7 @@ impl Hub {
             id,
             from,
             grouped,
+            place: entry.place,
             flush,
             again,
             deferred: 0,
@@ -463,7 +457,7 @@ impl Hub {
         let Some(line) = &mut self.players.get_mut(at).line else {
             return;
         };
-        for entry in line.take_memory() {
+        for entry in line.take_memory(at) {
             self.append(at, entry, true);
         }
     }

@@ -7,11 +7,12 @@ use crate::bus::hub::receipts::Recipient;
 use crate::bus::message::{Content, Mark, MessageId, Outcome};
 use crate::bus::store::DEFERRED_KEY;
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// An accepted message that has no row yet.
-#[derive(Debug, Clone)]
-pub struct Entry {
+/// A message as it was accepted, one for all its recipients.
+#[derive(Debug)]
+pub struct Accepted {
     /// The message.
     pub id: MessageId,
     /// The session that waits for the outcome.
@@ -20,26 +21,62 @@ pub struct Entry {
     pub grouped: bool,
     /// It came as a resend.
     pub resend: bool,
-    /// Its node has dropped it as a duplicate, and it is a group send that was sent again.
-    pub passed: bool,
     /// Unix ms after which it is not delivered; 0 none.
     pub deadline_ms: u64,
     /// Every hop of it is recorded.
     pub trace: bool,
     /// How to read the payload.
     pub content: Content,
-    /// The payload, shared by the recipients of a group.
+    /// The payload; the store's operations share it.
     pub payload: Arc<[u8]>,
 }
 
+/// An accepted message in the line of one recipient, that has no row yet. There are as many as a group has members:
+/// so it is small.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    message: Arc<Accepted>,
+    /// The recipient's place in the group report.
+    pub place: u32,
+    /// Its node has dropped it as a duplicate, and it is a group send that was sent again.
+    pub passed: bool,
+}
+
+impl Deref for Entry {
+    type Target = Accepted;
+
+    fn deref(&self) -> &Accepted {
+        &self.message
+    }
+}
+
+impl From<Accepted> for Entry {
+    fn from(message: Accepted) -> Self {
+        Self {
+            message: Arc::new(message),
+            place: 0,
+            passed: false,
+        }
+    }
+}
+
 impl Entry {
+    /// The same for another recipient.
+    pub fn at_place(&self, place: usize) -> Self {
+        Self {
+            message: Arc::clone(&self.message),
+            place: place as u32,
+            passed: false,
+        }
+    }
+
     /// A group send that was sent again: some recipients may not have been members when it was first sent.
-    pub const fn is_again(&self) -> bool {
+    pub fn is_again(&self) -> bool {
         self.grouped && self.resend
     }
 
     /// What it is answered when a mark is past it, which for a recipient of its own would be `otherwise`.
-    pub const fn marked_as(&self, otherwise: Outcome) -> Outcome {
+    pub fn marked_as(&self, otherwise: Outcome) -> Outcome {
         if self.is_again() {
             Outcome::Passed
         } else {
@@ -53,6 +90,7 @@ impl Entry {
             from: self.from,
             id: self.id,
             grouped: self.grouped,
+            place: self.place,
             player,
         }
     }
@@ -72,27 +110,31 @@ pub enum Sent {
     /// `delivered`.
     Memory(Entry),
     /// `delivered`; its row comes again under another number.
-    Spilled {
-        /// The message.
-        id: MessageId,
-        /// The session that waits for the outcome.
-        from: u32,
-        /// Its outcome goes into a group report.
-        grouped: bool,
-        /// It is a group send that was sent again.
-        again: bool,
-        /// And its node has dropped it as a duplicate.
-        passed: bool,
-    },
-    /// A row to settle. Its sender, whose mark the cursor keeps.
-    Row {
-        /// The row.
-        row: u64,
-        /// Rows up to here are settled with it: those behind it are past their deadline.
-        settles: u64,
-        /// The message, for its trace.
-        id: MessageId,
-    },
+    Spilled(Box<Spilled>),
+    /// A row to settle.
+    Row(Box<SentRow>),
+}
+
+/// A message that went out, and is a row by now. Its payload is not held.
+#[derive(Debug, Clone)]
+pub struct Spilled {
+    /// Whose outcome.
+    pub to: Recipient,
+    /// It is a group send that was sent again.
+    pub again: bool,
+    /// And its node has dropped it as a duplicate.
+    pub passed: bool,
+}
+
+/// A row that went out.
+#[derive(Debug, Clone)]
+pub struct SentRow {
+    /// The row.
+    pub row: u64,
+    /// Rows up to here are settled with it: those behind it are past their deadline.
+    pub settles: u64,
+    /// The message, for its trace.
+    pub id: MessageId,
 }
 
 /// What a session's cursor may hold of one sender.
@@ -193,18 +235,17 @@ impl Line {
     }
 
     /// Takes all of memory, in order, for the mailbox. What is in flight keeps its number.
-    pub fn take_memory(&mut self) -> Vec<Entry> {
+    pub fn take_memory(&mut self, player: u32) -> Vec<Entry> {
         let mut all = Vec::with_capacity(self.queue.len() + self.sent.len());
         for sent in &mut self.sent {
             if let Sent::Memory(entry) = sent {
-                let spilled = Sent::Spilled {
-                    id: entry.id,
-                    from: entry.from,
-                    grouped: entry.grouped,
+                let spilled = Spilled {
+                    to: entry.recipient(player),
                     again: entry.is_again(),
                     passed: entry.passed,
                 };
-                if let Sent::Memory(entry) = std::mem::replace(sent, spilled) {
+                if let Sent::Memory(entry) = std::mem::replace(sent, Sent::Spilled(spilled.into()))
+                {
                     all.push(entry);
                 }
             }
@@ -247,7 +288,7 @@ impl Line {
         }
         let sent = self.sent.iter_mut().rev();
         let before = sent.filter_map(|sent| match sent {
-            Sent::Row { settles, .. } => Some(settles),
+            Sent::Row(row) => Some(&mut row.settles),
             _ => None,
         });
         match before.into_iter().next() {
@@ -345,17 +386,16 @@ mod tests {
             epoch: 1,
             seq,
         };
-        Entry {
+        Entry::from(Accepted {
             id,
             from: 0,
             grouped: false,
             resend: false,
-            passed: false,
             deadline_ms: 0,
             trace: false,
             content: Content::Bytes,
             payload: vec![0; seq as usize % 7].into(),
-        }
+        })
     }
 
     fn ids(entries: &[Entry]) -> Vec<u64> {
@@ -377,7 +417,7 @@ mod tests {
                 }
                 prop_assert_eq!(line.queue_bytes, line.queue.iter().map(|e| e.payload.len()).sum::<usize>());
             }
-            prop_assert_eq!(ids(&line.take_memory()), (acked + 1..=pushed).collect::<Vec<_>>());
+            prop_assert_eq!(ids(&line.take_memory(0)), (acked + 1..=pushed).collect::<Vec<_>>());
             prop_assert_eq!(line.queue_bytes, 0);
         }
     }
@@ -387,9 +427,14 @@ mod tests {
         let mut line = Line::default();
         line.sent.push_back(Sent::Memory(entry(1)));
         line.push(entry(2));
-        assert_eq!(ids(&line.take_memory()), vec![1, 2]);
+        assert_eq!(ids(&line.take_memory(0)), vec![1, 2]);
         line.unsend();
         assert!(line.queue.is_empty() && line.sent.is_empty());
+    }
+
+    #[test]
+    fn what_each_member_of_a_group_has_is_small() {
+        assert_eq!((size_of::<Entry>(), size_of::<Sent>()), (16, 16));
     }
 
     #[test]

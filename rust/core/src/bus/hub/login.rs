@@ -274,7 +274,7 @@ impl Hub {
         self.counters.hosts_lost += 1;
         self.unhost(at);
         if self.broken.lacks(Rule::AppendOfLost) {
-            self.players.get_mut(at).line().take_memory();
+            self.players.get_mut(at).line().take_memory(at);
         }
         self.flush(at);
         self.slim(at);

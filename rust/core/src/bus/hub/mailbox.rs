@@ -23,6 +23,8 @@ pub enum Purpose {
         from: u32,
         /// Its outcome goes into a group report.
         grouped: bool,
+        /// Its place there.
+        place: u32,
         /// It was accepted into memory before: a full store may not refuse it for good [35].
         flush: bool,
         /// It is a group send that was sent again: a mark may be past it for more than one reason.

@@ -283,8 +283,8 @@ impl Hub {
         self.note_sum(session, id, outcome, host);
     }
 
-    /// What became of a message for a recipient: the hop, and if it has a receipt of its own, that.
-    pub(super) fn note_outcome(&mut self, to: Recipient, outcome: Outcome, detail: Detail) {
+    /// What becomes of a message for a recipient, also if its sender was told before.
+    pub(super) fn note_end(&mut self, to: Recipient, outcome: Outcome, detail: Detail) {
         let kind = match outcome {
             Outcome::Delivered => HopKind::Acked,
             Outcome::Stored => HopKind::Stored,
@@ -296,6 +296,10 @@ impl Hub {
             Outcome::Dropped => HopKind::Dropped,
         };
         self.note_hop(kind, to.id, to.player, 0, detail.name());
+    }
+
+    /// Its sender is told, or its place in the report is filled.
+    pub(super) fn note_outcome(&mut self, to: Recipient, outcome: Outcome) {
         let host = match outcome {
             Outcome::Delivered => self
                 .players
@@ -303,13 +307,10 @@ impl Hub {
                 .map_or(NONE, |player| player.host),
             _ => NONE,
         };
-        if !to.grouped {
-            self.note_receipt(to.from, to.id.seq, outcome, host);
-            return;
-        }
-        let report = self.sessions.get(to.from).reports.get(&to.id.seq);
-        if report.is_some_and(|report| report.is_open(to.player)) {
+        if to.grouped {
             self.note_sum(to.from, to.id, outcome, host);
+        } else {
+            self.note_receipt(to.from, to.id.seq, outcome, host);
         }
     }
 

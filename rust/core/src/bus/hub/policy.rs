@@ -15,7 +15,7 @@ use crate::bus::message::{
     Content, Deliver, GroupReport, Message, MessageId, Number, Outcome, POLICY_SEQ, Policy, Send,
     Target, features,
 };
-use crate::limits::MAX_LIST_ITEMS;
+use crate::bus::wire::List;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -101,7 +101,13 @@ impl Hub {
                         self.slim(at);
                     }
                     Offered::Sent(to, number) => {
-                        self.write_policy(to, self.policy_id(session, send), send, &[number]);
+                        let targets = [number];
+                        self.write_policy(
+                            to,
+                            self.policy_id(session, send),
+                            send,
+                            (&targets).into(),
+                        );
                         self.policy_outcome(session, send, at, Outcome::Sent, Detail::None);
                     }
                 }
@@ -109,21 +115,21 @@ impl Hub {
             }
             Target::Group(name) => {
                 let group = self.groups.find(name);
-                let members = group.map(|group| self.groups.members(group).collect::<Vec<u32>>());
+                let members = group.map(|group| self.groups.members(group));
                 members.unwrap_or_default()
             }
-            Target::Broadcast(scope) => self.online(scope),
+            Target::Broadcast(scope) => self.online(scope).into(),
         };
         self.policy_many(session, send, &payload, &all);
     }
 
     fn policy_many(&mut self, session: u32, send: &Send<'_>, payload: &Arc<[u8]>, all: &[u32]) {
         let mut counts = [0u32; 8];
-        let mut live: Vec<(u32, Number)> = Vec::new();
+        let mut fan = std::mem::take(&mut self.fan);
         for at in all {
             let (outcome, why) = match self.offer(session, *at, send, payload, false) {
                 Offered::Sent(link, number) => {
-                    live.push((link, number));
+                    fan.push(link, number);
                     (Outcome::Sent, Some(Detail::None))
                 }
                 Offered::Done(outcome, why) => (outcome, Some(why)),
@@ -135,14 +141,12 @@ impl Hub {
             }
             counts[outcome as usize - 1] += 1;
         }
-        live.sort_by_key(|(link, _)| *link);
         let id = self.policy_id(session, send);
-        for of_link in live.chunk_by(|a, b| a.0 == b.0) {
-            let numbers: Vec<Number> = of_link.iter().map(|(_, number)| *number).collect();
-            for targets in numbers.chunks(MAX_LIST_ITEMS) {
-                self.write_policy(of_link[0].0, id, send, targets);
-            }
+        for (to, targets) in fan.lists() {
+            self.write_policy(to, id, send, targets);
         }
+        fan.clear();
+        self.fan = fan;
         if !send.quiet {
             self.note_report(session, send.seq, &counts);
             let report = GroupReport {
@@ -202,6 +206,7 @@ impl Hub {
             from: session,
             id,
             grouped: false,
+            place: 0,
             player,
         };
         self.outcome(to, outcome, detail);
@@ -312,6 +317,7 @@ impl Hub {
             from,
             id,
             grouped: false,
+            place: 0,
             player,
         };
         self.outcome(to, outcome, detail);
@@ -407,13 +413,19 @@ impl Hub {
         }
     }
 
-    fn write_policy(&mut self, link: u32, id: MessageId, send: &Send<'_>, targets: &[Number]) {
+    fn write_policy(
+        &mut self,
+        link: u32,
+        id: MessageId,
+        send: &Send<'_>,
+        targets: List<'_, Number>,
+    ) {
         let deliver = Deliver {
             id,
             policy: send.policy,
             trace: send.trace,
             content: send.content,
-            targets: targets.into(),
+            targets,
             payload: send.payload,
         };
         self.put_payload(link, &Message::Deliver(deliver));

@@ -4,7 +4,7 @@ use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::flow::Blocked;
-use crate::bus::hub::line::{Entry, Sent, at_or_below};
+use crate::bus::hub::line::{Accepted, Sent, SentRow, at_or_below};
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::trace::HopKind;
 use crate::bus::message::Outcome;
@@ -126,26 +126,24 @@ impl Hub {
             let (link, number) = self.number(at, |line| {
                 line.mark(row.id);
                 line.last_row = row.row;
-                line.sent.push_back(Sent::Row {
+                line.sent.push_back(Sent::Row(Box::new(SentRow {
                     row: row.row,
                     settles: row.row,
                     id: row.id,
-                });
+                })));
             });
             self.note_hop(HopKind::Sent, row.id, at, row.row, "");
-            let grouped = false;
-            let entry = Entry {
+            let message = Accepted {
                 id: row.id,
                 from: NONE,
-                grouped,
+                grouped: false,
                 resend: false,
-                passed: false,
                 deadline_ms: row.deadline_ms,
                 trace: false,
                 content: row.content,
                 payload: row.payload,
             };
-            self.write_deliver(link, &entry, &[number]);
+            self.write_deliver(link, &message, (&[number]).into());
         }
         self.settle(at);
         let line = self.players.get_mut(at).line();

@@ -6,6 +6,8 @@ use crate::bus::hub::line::Entry;
 use crate::bus::message::{GroupReport, Message, MessageId, Outcome, POLICY_SEQ, ReportEntry};
 use crate::limits::MAX_REPORT_ENTRIES;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Why, in one byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,54 +109,110 @@ fn grouped(number: u64) -> String {
 /// The report of a group send under way.
 #[derive(Debug)]
 pub struct Report {
-    /// By player's index. `None`: still open.
-    recipients: Vec<(u32, Option<Outcome>, Detail)>,
+    /// In order; shared by the reports of a group.
+    players: Arc<[u32]>,
+    /// By place; none: still open.
+    outcomes: Vec<Option<Outcome>>,
+    counts: [u32; 8],
+    /// Of few: by place.
+    details: BTreeMap<u32, Detail>,
     open: usize,
     /// Names only those that are neither delivered nor stored.
     brief: bool,
 }
 
+/// What a report has of one more outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Filled {
+    /// Its recipient has one already, or is none of its.
+    No,
+    /// Others are open.
+    One,
+    /// All are there.
+    Last,
+}
+
 impl Report {
     /// About recipients that are in order and all open.
-    pub fn new(recipients: impl Iterator<Item = u32>, brief: bool) -> Self {
-        let recipients: Vec<_> = recipients
-            .map(|player| (player, None, Detail::None))
-            .collect();
-        debug_assert!(recipients.is_sorted_by_key(|entry| entry.0));
+    pub fn new(players: Arc<[u32]>, brief: bool) -> Self {
+        debug_assert!(players.is_sorted());
         Self {
-            open: recipients.len(),
-            recipients,
+            outcomes: vec![None; players.len()],
+            counts: [0; 8],
+            details: BTreeMap::new(),
+            open: players.len(),
+            players,
             brief,
         }
     }
 
-    /// Whether a recipient has no outcome yet.
-    pub fn is_open(&self, player: u32) -> bool {
-        let at = self
-            .recipients
-            .binary_search_by_key(&player, |entry| entry.0);
-        at.is_ok_and(|at| self.recipients[at].1.is_none())
-    }
-
     /// Whether a player is among its recipients.
     pub fn names(&self, player: u32) -> bool {
-        let found = self
-            .recipients
-            .binary_search_by_key(&player, |entry| entry.0);
-        found.is_ok()
+        self.players.binary_search(&player).is_ok()
     }
 
-    /// The first outcome counts. True: all are there.
-    fn set(&mut self, player: u32, outcome: Outcome, detail: Detail) -> bool {
-        if let Ok(at) = self
-            .recipients
-            .binary_search_by_key(&player, |entry| entry.0)
-            && self.recipients[at].1.is_none()
-        {
-            self.recipients[at] = (player, Some(outcome), detail);
-            self.open -= 1;
+    /// The first outcome counts. `place`: where its recipient stands, if it was sent with this report.
+    fn set(&mut self, place: u32, player: u32, outcome: Outcome, detail: Detail) -> Filled {
+        let here = self.players.get(place as usize) == Some(&player);
+        let place = if here {
+            Some(place as usize)
+        } else {
+            self.players.binary_search(&player).ok()
+        };
+        let Some(place) = place.filter(|place| self.outcomes[*place].is_none()) else {
+            return Filled::No;
+        };
+        self.outcomes[place] = Some(outcome);
+        self.counts[outcome as usize - 1] += 1;
+        if detail != Detail::None {
+            self.details.insert(place as u32, detail);
         }
-        self.open == 0
+        self.open -= 1;
+        if self.open == 0 {
+            Filled::Last
+        } else {
+            Filled::One
+        }
+    }
+
+    /// In the words of version 1, `passed` is `stored`: a mark.
+    fn narrow(&mut self) {
+        for outcome in &mut self.outcomes {
+            if *outcome == Some(Outcome::Passed) {
+                *outcome = Some(Outcome::Stored);
+            }
+        }
+        let passed = std::mem::take(&mut self.counts[Outcome::Passed as usize - 1]);
+        self.counts[Outcome::Stored as usize - 1] += passed;
+    }
+
+    /// Delivered or stored.
+    fn is_good(&self, place: usize) -> bool {
+        matches!(
+            self.outcomes[place],
+            Some(Outcome::Delivered | Outcome::Stored)
+        )
+    }
+
+    /// The places of those that it names, as many as a message may; the good ones last if not all have room.
+    fn named(&self) -> Vec<usize> {
+        let all = 0..self.players.len();
+        let mut named: Vec<usize> = all
+            .filter(|place| !self.brief || !self.is_good(*place))
+            .collect();
+        if named.len() > MAX_REPORT_ENTRIES {
+            named.sort_by_key(|place| (self.is_good(*place), *place));
+            named.truncate(MAX_REPORT_ENTRIES);
+        }
+        named
+    }
+
+    fn entry<'a>(&self, place: usize, player: &'a str, detail: &'a str) -> Option<ReportEntry<'a>> {
+        Some(ReportEntry {
+            player,
+            outcome: self.outcomes[place]?,
+            detail,
+        })
     }
 }
 
@@ -179,7 +237,7 @@ impl Hub {
         if session.epoch != to.id.epoch {
             return;
         }
-        self.note_outcome(to, outcome, detail);
+        self.note_end(to, outcome, detail);
         let session = self.sessions.get_mut(to.from);
         if outcome == Outcome::Expired && to.id.seq & POLICY_SEQ == 0 && session.low <= to.id.seq {
             let name = self.players.get(to.player).name.clone();
@@ -187,10 +245,17 @@ impl Hub {
         }
         if !to.grouped {
             let link = session.link;
-            self.receipt(link, to.id.seq, outcome, detail);
-        } else if let Some(report) = session.reports.get_mut(&to.id.seq)
-            && report.set(to.player, outcome, detail)
-        {
+            self.note_outcome(to, outcome);
+            return self.receipt(link, to.id.seq, outcome, detail);
+        }
+        let Some(report) = session.reports.get_mut(&to.id.seq) else {
+            return;
+        };
+        let filled = report.set(to.place, to.player, outcome, detail);
+        if filled != Filled::No {
+            self.note_outcome(to, outcome);
+        }
+        if filled == Filled::Last {
             self.finish_report(to.from, to.id.seq);
         }
     }
@@ -225,57 +290,37 @@ impl Hub {
         };
         let link = self.sessions.get(session).link;
         let wide = self.links.get(link).is_some_and(|link| link.version >= 2);
-        let mut counts = [0u32; 8];
-        for (_, outcome, _) in &mut report.recipients {
-            if !wide && *outcome == Some(Outcome::Passed) {
-                *outcome = Some(Outcome::Stored); // A mark, in the words of version 1.
-            }
-            if let Some(outcome) = outcome {
-                counts[*outcome as usize - 1] += 1;
-            }
+        if !wide {
+            report.narrow();
         }
-        self.note_report(session, seq, &counts);
-        let good = |outcome: Outcome| matches!(outcome, Outcome::Delivered | Outcome::Stored);
-        let mut named: Vec<_> = report
-            .recipients
-            .iter()
-            .filter(|entry| !report.brief || !entry.1.is_some_and(good))
-            .collect();
-        let omitted = report
-            .recipients
-            .len()
-            .saturating_sub(named.len().min(MAX_REPORT_ENTRIES));
-        if named.len() > MAX_REPORT_ENTRIES {
-            named.sort_by_key(|entry| (entry.1.is_some_and(good), entry.0));
-            named.truncate(MAX_REPORT_ENTRIES);
+        self.note_report(session, seq, &report.counts);
+        let Some(found) = self.links.get_mut(link) else {
+            return;
+        };
+        if found.closing.is_some() {
+            return;
         }
-        let names: Vec<_> = named
+        let named = report.named();
+        let texts: BTreeMap<u32, Cow<'static, str>> = report
+            .details
             .iter()
-            .map(|entry| {
-                let name = self.players.at(entry.0).map(|player| player.name.clone());
-                (name, entry.2.text())
-            })
+            .map(|(place, detail)| (*place, detail.text()))
             .collect();
-        let entries: Vec<_> = named
-            .iter()
-            .zip(&names)
-            .filter_map(|(entry, (name, detail))| {
-                Some(ReportEntry {
-                    player: name.as_deref()?,
-                    outcome: entry.1?,
-                    detail,
-                })
-            })
-            .collect();
-        let message = Message::GroupReport(GroupReport {
+        let entry = |place: &usize| {
+            let text = texts.get(&(*place as u32)).map_or("", |text| text);
+            let player = self.players.at(report.players[*place])?;
+            report.entry(*place, &player.name, text)
+        };
+        let entries: Vec<_> = named.iter().filter_map(entry).collect();
+        found.out.control(&Message::GroupReport(GroupReport {
             seq,
             last: true,
             wide,
-            counts,
-            omitted: omitted as u32,
+            counts: report.counts,
+            omitted: (report.players.len() - named.len()) as u32,
             entries: (&entries).into(),
-        });
-        self.control(link, &message);
+        }));
+        self.make_ready(link);
     }
 }
 
@@ -288,6 +333,8 @@ pub struct Recipient {
     pub id: MessageId,
     /// It goes into a group report.
     pub grouped: bool,
+    /// Where the recipient stands there, if that is known.
+    pub place: u32,
     /// The recipient.
     pub player: u32,
 }

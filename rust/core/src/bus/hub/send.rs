@@ -5,11 +5,11 @@ use crate::bus::codec::decode;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::NONE;
 use crate::bus::hub::flow::Entered;
-use crate::bus::hub::line::Entry;
+use crate::bus::hub::line::{Accepted, Entry};
 use crate::bus::hub::mailbox::Purpose;
-use crate::bus::hub::receipts::{Detail, Recipient, Report};
+use crate::bus::hub::receipts::{Detail, Report};
 use crate::bus::hub::session::HeldSend;
-use crate::bus::message::{Message, MessageId, Number, Outcome, Policy, Scope, Send, Target};
+use crate::bus::message::{Message, MessageId, Outcome, Policy, Scope, Send, Target};
 use crate::bus::store::StoreOp;
 use std::sync::Arc;
 
@@ -118,11 +118,11 @@ impl Hub {
                         Detail::UnknownGroup,
                     );
                 };
-                let members: Vec<u32> = self.groups.members(group).collect();
+                let members = self.groups.members(group);
                 self.send_many(session, send, &members, false);
             }
             Target::Broadcast(scope) => {
-                let online = self.online(scope);
+                let online = self.online(scope).into();
                 self.send_many(session, send, &online, true);
             }
         }
@@ -148,17 +148,16 @@ impl Hub {
             epoch: sender.epoch,
             seq: send.seq,
         };
-        Entry {
+        Entry::from(Accepted {
             id,
             from: session,
             grouped,
             resend: send.resend,
-            passed: false,
             deadline_ms: send.deadline_ms,
             trace: send.trace,
             content: send.content,
             payload: Arc::from(send.payload),
-        }
+        })
     }
 
     fn send_player(&mut self, session: u32, send: &Send<'_>, name: &str) {
@@ -179,19 +178,13 @@ impl Hub {
         let name = &self.players.get(at).name;
         self.sessions.get_mut(session).busy.remove(name, send.seq);
         let entry = self.entry(session, send, false);
-        let to = Recipient {
-            from: session,
-            id: entry.id,
-            grouped: false,
-            player: at,
-        };
         if send.deliver_at_ms != 0 {
             return self.defer(at, entry, send.deliver_at_ms);
         }
         match self.enter(at, entry.clone()) {
             Entered::Open => {}
-            Entered::Done(outcome, detail) => self.outcome(to, outcome, detail),
-            Entered::Live(link, number) => self.write_deliver(link, &entry, &[number]),
+            Entered::Done(outcome, detail) => self.outcome(entry.recipient(at), outcome, detail),
+            Entered::Live(link, number) => self.write_deliver(link, &entry, (&[number]).into()),
         }
     }
 
@@ -217,7 +210,7 @@ impl Hub {
                 of_sender => of_sender,
             },
             content: entry.content,
-            payload: entry.payload,
+            payload: Arc::clone(&entry.payload),
             first: !entry.resend,
         };
         let purpose = Purpose::Append {
@@ -225,6 +218,7 @@ impl Hub {
             id: entry.id,
             from: entry.from,
             grouped: false,
+            place: 0,
             flush: false,
             again: false,
             deferred: deliver_at_ms,
@@ -251,7 +245,7 @@ impl Hub {
     }
 
     /// Each recipient's line is entered in the same step; one frame goes to each node [39].
-    fn send_many(&mut self, session: u32, send: &Send<'_>, recipients: &[u32], brief: bool) {
+    fn send_many(&mut self, session: u32, send: &Send<'_>, recipients: &Arc<[u32]>, brief: bool) {
         let blocked = recipients
             .iter()
             .find_map(|at| self.may_enter(session, *at, send).err());
@@ -261,39 +255,34 @@ impl Hub {
             return self.answer_send(session, send.seq, Outcome::Busy, detail);
         }
         let entry = self.entry(session, send, true);
-        let report = Report::new(recipients.iter().copied(), brief);
+        let report = Report::new(Arc::clone(recipients), brief);
         self.sessions
             .get_mut(session)
             .reports
             .insert(send.seq, report);
         let busy = &mut self.sessions.get_mut(session).busy;
         busy.remove_group(send.seq);
-        let names = recipients.iter().map(|at| &self.players.get(*at).name);
-        names.for_each(|name| busy.remove(name, send.seq));
-        let mut live: Vec<(u32, Number)> = Vec::new();
-        for at in recipients {
-            let to = Recipient {
-                from: session,
-                id: entry.id,
-                grouped: true,
-                player: *at,
-            };
-            match self.enter(*at, entry.clone()) {
+        if busy.names_players() {
+            let names = recipients.iter().map(|at| &self.players.get(*at).name);
+            names.for_each(|name| busy.remove(name, send.seq));
+        }
+        let mut fan = std::mem::take(&mut self.fan);
+        for (place, at) in recipients.iter().enumerate() {
+            let own = entry.at_place(place);
+            let to = own.recipient(*at);
+            match self.enter(*at, own) {
                 Entered::Open => {}
                 Entered::Done(outcome, detail) => self.outcome(to, outcome, detail),
-                Entered::Live(link, number) => live.push((link, number)),
+                Entered::Live(link, number) => fan.push(link, number),
             }
         }
-        live.sort_by_key(|(link, _)| *link);
-        for of_link in live.chunk_by(|a, b| a.0 == b.0) {
-            let numbers: Vec<Number> = of_link.iter().map(|(_, number)| *number).collect();
-            for targets in numbers.chunks(crate::limits::MAX_LIST_ITEMS) {
-                self.write_deliver(of_link[0].0, &entry, targets);
-            }
+        for (link, targets) in fan.lists() {
+            self.write_deliver(link, &entry, targets);
         }
+        fan.clear();
+        self.fan = fan;
         if recipients.is_empty() {
             self.finish_report(session, send.seq);
         }
-        debug_assert!(live.iter().all(|(link, _)| *link != NONE));
     }
 }

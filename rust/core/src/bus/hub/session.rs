@@ -148,7 +148,7 @@ pub struct Session {
     /// Players that it hosts.
     pub players: Vec<u32>,
     /// Reports of its group sends; cleared with the link.
-    pub reports: BTreeMap<u64, Report>,
+    pub reports: FixedMap<u64, Report>,
     /// What was answered `busy` and has not come again [36]; cleared with the link.
     pub busy: BusySends,
     /// What was refused by player and seq, until the sender's low says that it knows; ends with the epoch.
@@ -219,6 +219,11 @@ impl BusySends {
         if !self.players.is_empty() {
             self.players.remove(&(Arc::clone(player), seq));
         }
+    }
+
+    /// Whether any of it was for a player of its own.
+    pub fn names_players(&self) -> bool {
+        !self.players.is_empty()
     }
 
     /// It came again and is accepted.
@@ -323,7 +328,7 @@ impl Sessions {
             grace_until: None,
             linked: false,
             players: Vec::new(),
-            reports: BTreeMap::new(),
+            reports: FixedMap::default(),
             busy: BusySends::default(),
             refused: BTreeMap::new(),
             expired: ExpiredSends::default(),
