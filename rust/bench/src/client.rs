@@ -97,7 +97,7 @@ impl Client {
     /// # Errors
     /// The link is lost, or the hub refuses the node.
     pub fn event(&mut self) -> io::Result<Option<NodeEvent>> {
-        match self.node.poll_event() {
+        match self.node.poll_events() {
             Some(NodeEvent::Down { why } | NodeEvent::Close { why }) => Err(io::Error::other(why)),
             Some(NodeEvent::Refused { text, .. }) => Err(io::Error::other(text)),
             Some(NodeEvent::Connect) => Ok(None),

@@ -19,6 +19,7 @@ const LOGINS: usize = 1_000;
 pub fn obey(node: &mut Node, event: NodeEvent) {
     match event {
         NodeEvent::Message { player, id, .. } => node.handled(&player, id),
+        NodeEvent::Messages { to, delivery } => node.handled_by(&to, delivery.id),
         NodeEvent::Call { call, payload, .. } => {
             // Nobody may wait for it any more.
             let _ = node.reply(call, true, Content::Bytes, &payload);

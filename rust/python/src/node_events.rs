@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 use zmqgame_core::bus::message::Content;
 use zmqgame_core::bus::node::event::NodeEvent;
-use zmqgame_core::bus::node::sender::Report;
+use zmqgame_core::bus::node::report::Report;
 
 use crate::node_driver::Driver;
 use crate::node_receipts::{Batch, Receipts, Taken};
@@ -157,9 +157,9 @@ fn batch_of<'py>(py: Python<'py>, first: u64, batch: &Batch) -> PyResult<Bound<'
 }
 
 fn report_of(py: Python<'_>, seq: u64, report: Report) -> PyResult<Bound<'_, PyTuple>> {
-    let players = report.players.into_iter();
-    let entries: Vec<(String, u8, String)> = players
-        .map(|(name, (outcome, detail))| (name, outcome as u8, detail))
+    let players = report.players.iter();
+    let entries: Vec<(&str, u8, &str)> = players
+        .map(|entry| (entry.player, entry.outcome as u8, entry.detail))
         .collect();
     event!(py, "report", seq, report.counts, entries, report.omitted)
 }
@@ -215,9 +215,10 @@ fn tuple_of(py: Python<'_>, event: NodeEvent) -> PyResult<Bound<'_, PyTuple>> {
             ok,
             detail,
         } => event!(py, "joined", request, ok, detail),
-        // Taken as lists above.
-        NodeEvent::Message { .. } | NodeEvent::Receipt { .. } | NodeEvent::Unknown { .. } => {
-            Ok(PyTuple::empty(py))
-        }
+        // Taken as lists above, or never told so: the driver polls one by one.
+        NodeEvent::Message { .. }
+        | NodeEvent::Messages { .. }
+        | NodeEvent::Receipt { .. }
+        | NodeEvent::Unknown { .. } => Ok(PyTuple::empty(py)),
     }
 }

@@ -23,6 +23,8 @@ pub mod members;
 pub mod output;
 /// Hosted players by name and slot.
 mod players;
+/// Outcomes of group sends.
+pub mod report;
 /// Requests and calls.
 pub mod requests;
 /// The window of unreceipted messages.
@@ -44,14 +46,16 @@ use crate::limits::{MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, MAX_ROLES};
 pub use config::{Counters, NodeConfig, NodeError};
 use cursor::Cursor;
 use event::NodeEvent;
-use hosting::{Attached, Hosting};
+use hosting::{Attached, Delivery, Hosting};
 use limits::{REQUEST_MS, WRITE_BYTES};
 use link::{Link, State};
 use loose::LooseEnd;
 use members::Members;
 use output::Output;
+pub use players::Place;
 use requests::Requests;
 use sender::{Final, Recipient, SendError, SendOptions, Sender};
+use std::sync::Arc;
 
 /// The state machine.
 #[derive(Debug)]
@@ -70,6 +74,37 @@ pub struct Node {
     /// The version of the last hub, and what it knows of it.
     hub: (u16, u64),
     counters: Counters,
+    shown: Shown,
+}
+
+/// A message for several players on its way to the owner, one by one.
+#[derive(Debug, Default)]
+struct Shown {
+    to: std::vec::IntoIter<Place>,
+    delivery: Option<Arc<Delivery>>,
+}
+
+impl Shown {
+    fn new(to: Vec<Place>, delivery: Arc<Delivery>) -> Self {
+        Self {
+            to: to.into_iter(),
+            delivery: Some(delivery),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.to.len() == 0
+    }
+
+    fn next(&mut self, hosting: &Hosting) -> Option<NodeEvent> {
+        let delivery = self.delivery.as_ref()?;
+        let mut here = self.to.by_ref().filter_map(|place| hosting.name_at(place));
+        let one = here.next().map(|player| delivery.event(player));
+        if one.is_none() {
+            self.delivery = None;
+        }
+        one
+    }
 }
 
 impl Node {
@@ -102,6 +137,7 @@ impl Node {
             max_payload: MAX_PAYLOAD_BYTES,
             hub: (0, 0),
             counters: Counters::default(),
+            shown: Shown::default(),
             config,
         })
     }
@@ -127,7 +163,7 @@ impl Node {
     /// Whether something has to be told.
     #[must_use]
     pub fn has_events(&self) -> bool {
-        !self.out.events.is_empty()
+        !self.out.events.is_empty() || !self.shown.is_empty()
     }
 
     /// Messages without final receipt.
@@ -151,9 +187,29 @@ impl Node {
 
     // --- out -----------------------------------------------------------------------------------------------------
 
-    /// The next event, in order.
+    /// The next event, in order; a message for several players comes as one for each of them.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
+        loop {
+            match self.shown.next(&self.hosting) {
+                None => {}
+                one => return one,
+            }
+            match self.poll_events()? {
+                NodeEvent::Messages { to, delivery } => self.shown = Shown::new(to, delivery),
+                other => return Some(other),
+            }
+        }
+    }
+
+    /// The same, with `Messages` as they are. An owner asks in one way or in the other.
+    pub fn poll_events(&mut self) -> Option<NodeEvent> {
         self.out.events.pop_front()
+    }
+
+    /// The player of a place, if it is still hosted.
+    #[must_use]
+    pub fn player_at(&self, place: Place) -> Option<&Arc<str>> {
+        self.hosting.name_at(place)
     }
 
     /// The next frame to write; everything that waits, up to a size that keeps acks quick.
@@ -751,6 +807,13 @@ impl Node {
     /// The player's client has handled all of that sender up to `id`.
     pub fn handled(&mut self, player: &str, id: MessageId) {
         self.hosting.handled(player, id, &mut self.out);
+    }
+
+    /// The clients of these players have, as with `handled`.
+    pub fn handled_by(&mut self, places: &[Place], id: MessageId) {
+        for place in places {
+            self.hosting.handled_at(*place, id, &mut self.out);
+        }
     }
 
     /// The player's client is gone; logged out after the grace time.

@@ -251,11 +251,12 @@ impl World {
             }
             NodeEvent::Report { seq, report } => {
                 let id = self.id(node, seq);
-                for (player, (outcome, _)) in report.players {
-                    self.checker.sent(id, &player);
-                    let stored = holds(&self.store, &player, id, self.checker.token(id));
+                for entry in report.players.iter() {
+                    let (player, outcome) = (entry.player, entry.outcome);
+                    self.checker.sent(id, player);
+                    let stored = holds(&self.store, player, id, self.checker.token(id));
                     self.checker
-                        .receipt(self.now_ms, id, &player, outcome, stored);
+                        .receipt(self.now_ms, id, player, outcome, stored);
                 }
                 self.checker.reported(id);
                 self.busy_at = self.now_ms;

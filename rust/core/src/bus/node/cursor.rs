@@ -1,27 +1,32 @@
 //! What a session has handled: the last id of each sender (BUS.md rules 26, 27, 32).
 
 use crate::bus::message::{Mark, MessageId, POLICY_SEQ};
-use std::collections::BTreeMap;
 
 /// One mark a sender. Ids at or below it are handled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor {
-    marks: BTreeMap<u64, (u64, u64)>,
+    /// By sender. There are few: a hub lets no cursor have more than 64.
+    marks: Vec<Mark>,
 }
 
 impl Cursor {
+    fn find(&self, node_key: u64) -> Result<usize, usize> {
+        self.marks
+            .binary_search_by_key(&node_key, |mark| mark.node_key)
+    }
+
     /// Whether `id` was handled.
     #[must_use]
     pub fn covers(&self, id: MessageId) -> bool {
-        self.marks
-            .get(&id.node_key)
-            .is_some_and(|&mark| (id.epoch, id.seq) <= mark)
+        self.find(id.node_key).is_ok_and(|at| id <= self.marks[at])
     }
 
     /// Moves the sender's mark to `id`, never back.
     pub fn raise(&mut self, id: MessageId) {
-        let mark = self.marks.entry(id.node_key).or_insert((id.epoch, id.seq));
-        *mark = (*mark).max((id.epoch, id.seq));
+        match self.find(id.node_key) {
+            Ok(at) => self.marks[at] = self.marks[at].max(id),
+            Err(at) => self.marks.insert(at, id),
+        }
     }
 
     /// The greater of both, sender by sender [27].
@@ -33,24 +38,16 @@ impl Cursor {
 
     /// Removes the sender's mark if it is at or below `up_to` [32].
     pub fn forget(&mut self, up_to: Mark) {
-        if self
-            .marks
-            .get(&up_to.node_key)
-            .is_some_and(|&mark| mark <= (up_to.epoch, up_to.seq))
+        if let Ok(at) = self.find(up_to.node_key)
+            && self.marks[at] <= up_to
         {
-            self.marks.remove(&up_to.node_key);
+            self.marks.remove(at);
         }
     }
 
     /// All marks, by sender.
     pub fn marks(&self) -> impl Iterator<Item = Mark> + '_ {
-        self.marks
-            .iter()
-            .map(|(&node_key, &(epoch, seq))| MessageId {
-                node_key,
-                epoch,
-                seq,
-            })
+        self.marks.iter().copied()
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the node tells its owner, owned: the frame that it came from is gone by then.
 
-use super::sender::Report;
+use super::hosting::Delivery;
+use super::players::Place;
+use super::report::Report;
 use crate::bus::message::{AnswerStatus, Content, MessageId, Outcome, PresenceKind};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -69,6 +71,13 @@ pub enum NodeEvent {
         traced: bool,
         /// The payload, shared by all its recipients here.
         payload: Arc<[u8]>,
+    },
+    /// The same message for several hosted players. `Node::poll_event` gives one `Message` for each of them instead.
+    Messages {
+        /// Who, in the order of their numbers; each at most once.
+        to: Vec<Place>,
+        /// The message.
+        delivery: Arc<Delivery>,
     },
     /// The player is hosted here now, by a login that this node asked for.
     Bound {

@@ -17,10 +17,10 @@ use super::cursor::Cursor;
 use super::event::NodeEvent;
 use super::limits::{CLIENT_GRACE_MS, MAX_PENDING, MAX_PLAYERS};
 use super::output::Output;
-use super::players::Players;
+use super::players::{Place, Players};
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{
-    Bound, Claim, Content, Deliver, Mark, Message, MessageId, POLICY_SEQ, Policy,
+    Ack, Bound, Claim, Content, Deliver, Mark, Message, MessageId, POLICY_SEQ, Policy,
 };
 use crate::bus::wire::List;
 use crate::limits::MAX_LIST_ITEMS;
@@ -49,11 +49,25 @@ pub struct Delivery {
     pub payload: Arc<[u8]>,
 }
 
+impl Delivery {
+    /// For one player.
+    pub(super) fn event(&self, player: &Arc<str>) -> NodeEvent {
+        NodeEvent::Message {
+            player: Arc::clone(player),
+            id: self.id,
+            content: self.content,
+            traced: self.traced,
+            payload: Arc::clone(&self.payload),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Pending {
     number: u32,
     handled: bool,
-    delivery: Delivery,
+    /// Shared with the others to whom it was delivered here.
+    delivery: Arc<Delivery>,
 }
 
 #[derive(Debug)]
@@ -69,6 +83,8 @@ struct Player {
     shown: Cursor,
     pending: VecDeque<Pending>,
     last_number: u32,
+    /// Where its ack waits.
+    ack_at: u32,
     gone_at_ms: Option<u64>,
     leave_when_bound: bool,
     /// An attach that waits for the logout.
@@ -114,6 +130,7 @@ impl Player {
             cursor,
             pending: VecDeque::new(),
             last_number: 0,
+            ack_at: 0,
             gone_at_ms: None,
             leave_when_bound: false,
             next: None,
@@ -128,7 +145,8 @@ impl Player {
             self.pending.pop_front();
         }
         if let Some(up_to) = up_to.filter(|_| self.binding != 0) {
-            out.ack(self.binding, up_to);
+            let binding = self.binding;
+            out.ack(Ack { binding, up_to }, &mut self.ack_at);
         }
     }
 
@@ -157,6 +175,19 @@ impl Player {
                 return;
             }
         }
+    }
+
+    /// The client has handled the message, and all before it of that sender [25, 26].
+    fn handled(&mut self, id: MessageId, out: &mut Output) {
+        if self.phase == Phase::LogoutPending {
+            return; // [30] no ack after it, and its cursor is on the way
+        }
+        if id.seq & POLICY_SEQ != 0 {
+            return; // [33] no number, no cursor entry
+        }
+        self.cursor.raise(id);
+        self.mark_up_to(id);
+        self.ack(out);
     }
 
     fn unbind(&mut self, by_binding: &mut Bindings, out: &mut Output) {
@@ -242,7 +273,7 @@ impl Hosting {
         player.ack(out);
         player.shown = player.cursor.clone();
         let open = player.pending.iter().filter(|pending| !pending.handled);
-        let open: Vec<Delivery> = open.map(|pending| pending.delivery.clone()).collect();
+        let open: Vec<Delivery> = open.map(|pending| (*pending.delivery).clone()).collect();
         for delivery in &open {
             player.shown.raise(delivery.id);
         }
@@ -272,18 +303,22 @@ impl Hosting {
 
     /// The client (or the owner's handler) has handled the message, and all before it of that sender [25, 26].
     pub fn handled(&mut self, name: &str, id: MessageId, out: &mut Output) {
-        let Some(player) = self.players.get_mut(name) else {
-            return;
-        };
-        if player.phase == Phase::LogoutPending {
-            return; // [30] no ack after it, and its cursor is on the way
+        if let Some(player) = self.players.get_mut(name) {
+            player.handled(id, out);
         }
-        if id.seq & POLICY_SEQ != 0 {
-            return; // [33] no number, no cursor entry
+    }
+
+    /// The same for a place; who is gone has handled nothing.
+    pub fn handled_at(&mut self, place: Place, id: MessageId, out: &mut Output) {
+        if let Some((_, player)) = self.players.find_mut(place) {
+            player.handled(id, out);
         }
-        player.cursor.raise(id);
-        player.mark_up_to(id);
-        player.ack(out);
+    }
+
+    /// The player of a place, if it is still hosted.
+    #[must_use]
+    pub fn name_at(&self, place: Place) -> Option<&Arc<str>> {
+        self.players.name(place)
     }
 
     /// The client is gone: its player stays for the grace time.
@@ -433,17 +468,33 @@ impl Hosting {
     /// # Errors
     /// When the hub breaks its numbering or its bound: the link has to be made anew.
     pub fn deliver(&mut self, deliver: &Deliver<'_>, out: &mut Output) -> Result<(), Violation> {
-        let payload: Arc<[u8]> = deliver.payload.into();
-        let delivery = Delivery {
+        let delivery = Arc::new(Delivery {
             id: deliver.id,
             content: deliver.content,
             traced: deliver.trace,
-            payload,
-        };
+            payload: deliver.payload.into(),
+        });
+        let mut to = Vec::with_capacity(deliver.targets.len());
+        let kept = self.keep(deliver, &delivery, &mut to, out);
+        self.show(to, delivery, out);
+        kept
+    }
+
+    /// Notes a message as pending for each target; who is to be shown it.
+    fn keep(
+        &mut self,
+        deliver: &Deliver<'_>,
+        delivery: &Arc<Delivery>,
+        to: &mut Vec<Place>,
+        out: &mut Output,
+    ) -> Result<(), Violation> {
         for target in deliver.targets {
             // A binding that was replaced or logged out meanwhile [14].
-            let slot = self.by_binding.get(&target.binding);
-            let Some((name, player)) = slot.and_then(|slot| self.players.at_mut(*slot)) else {
+            let Some(&slot) = self.by_binding.get(&target.binding) else {
+                continue;
+            };
+            let place = self.players.place(slot);
+            let Some((_, player)) = self.players.at_mut(slot) else {
                 continue;
             };
             if deliver.policy != Policy::MustDeliver {
@@ -451,7 +502,7 @@ impl Hosting {
                     player.cursor.raise(delivery.id);
                 }
                 if player.gone_at_ms.is_none() {
-                    Self::show(name, &delivery, out); // [33] no number, no cursor, no ack
+                    to.push(place); // [33] no number, no cursor, no ack
                 }
                 continue;
             }
@@ -477,7 +528,7 @@ impl Hosting {
             player.pending.push_back(Pending {
                 number: target.number,
                 handled,
-                delivery: delivery.clone(),
+                delivery: Arc::clone(delivery),
             });
             if covered || jumped {
                 out.seen(target);
@@ -488,26 +539,22 @@ impl Hosting {
             let shown = covered || (player.shown.covers(delivery.id) && !forgetful);
             if player.gone_at_ms.is_none() && !shown {
                 player.shown.raise(delivery.id);
-                Self::show(name, &delivery, out);
+                to.push(place);
             }
         }
         Ok(())
     }
 
-    fn show(name: &Arc<str>, delivery: &Delivery, out: &mut Output) {
-        let Delivery {
-            id,
-            content,
-            traced,
-            payload,
-        } = delivery.clone();
-        out.events.push_back(NodeEvent::Message {
-            player: name.clone(),
-            id,
-            content,
-            traced,
-            payload,
-        });
+    fn show(&self, to: Vec<Place>, delivery: Arc<Delivery>, out: &mut Output) {
+        match *to {
+            [] => {}
+            [one] => {
+                if let Some(player) = self.players.name(one) {
+                    out.events.push_back(delivery.event(player));
+                }
+            }
+            _ => out.events.push_back(NodeEvent::Messages { to, delivery }),
+        }
     }
 
     /// The hub has done the logout. True: the player is gone from here.

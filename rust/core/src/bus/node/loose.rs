@@ -8,7 +8,8 @@
 //! | link lost | not written: `dropped`; written: nobody knows |
 
 use super::limits::{LOOSE_BYTES, LOOSE_MESSAGES};
-use super::sender::{Final, Recipient, Report};
+use super::report::Report;
+use super::sender::{Final, Recipient};
 use crate::bus::message::{Content, GroupReport, Message, Outcome, POLICY_SEQ, Policy, Send};
 use crate::error::WireError;
 use std::collections::{BTreeSet, VecDeque};
@@ -176,14 +177,10 @@ impl LooseMessages {
         if !part.last || !self.unreceipted.remove(&part.seq) {
             return None;
         }
-        let players = part.entries.iter().map(|entry| {
-            let outcome = (entry.outcome, entry.detail.to_owned());
-            (entry.player.to_owned(), outcome)
-        });
         Some(Final::Many(Report {
             counts: part.counts,
             omitted: part.omitted,
-            players: players.collect(),
+            players: part.entries.into(),
         }))
     }
 

@@ -18,8 +18,8 @@ pub struct Output {
     /// Whether this hub wants to hear of what was dropped as handled before.
     pub seen_wanted: bool,
     seen: Vec<Number>,
-    /// Bindings and numbers as they came; the last of a binding counts.
-    acks: Vec<(u64, u32)>,
+    /// One a binding; with the binding 0 those that are void.
+    acks: Vec<Ack>,
     control: VecDeque<Vec<u8>>,
     control_bytes: usize,
 }
@@ -60,14 +60,17 @@ impl Output {
         }
     }
 
-    /// Acks all numbers of the binding up to this one.
-    pub fn ack(&mut self, binding: u64, up_to: u32) {
+    /// Acks all numbers of the binding up to this one. `place`: where its ack is, or was before it went out.
+    pub fn ack(&mut self, ack: Ack, place: &mut u32) {
         if !self.up {
             return;
         }
-        match self.acks.last_mut() {
-            Some(last) if last.0 == binding => last.1 = up_to,
-            _ => self.acks.push((binding, up_to)),
+        match self.acks.get_mut(*place as usize) {
+            Some(waiting) if waiting.binding == ack.binding => waiting.up_to = ack.up_to,
+            _ => {
+                *place = self.acks.len() as u32;
+                self.acks.push(ack);
+            }
         }
     }
 
@@ -83,9 +86,8 @@ impl Output {
         if !self.seen.is_empty() {
             self.seen.retain(|delivery| delivery.binding != binding);
         }
-        if !self.acks.is_empty() {
-            self.acks.retain(|ack| ack.0 != binding);
-        }
+        let of_binding = self.acks.iter_mut().filter(|ack| ack.binding == binding);
+        of_binding.for_each(|ack| ack.binding = 0);
     }
 
     /// The connection is gone, and with it what waited for it.
@@ -114,19 +116,14 @@ impl Output {
             }
             .encode(out)?;
         }
-        self.acks.sort_unstable(); // numbers of a binding only grow
-        let ends = self.acks.chunk_by(|a, b| a.0 == b.0);
-        let last = ends.filter_map(|same| same.last());
-        let acks: Vec<Ack> = last
-            .map(|&(binding, up_to)| Ack { binding, up_to })
-            .collect();
-        self.acks.clear();
-        for part in acks.chunks(MAX_LIST_ITEMS) {
+        self.acks.retain(|ack| ack.binding != 0);
+        for part in self.acks.chunks(MAX_LIST_ITEMS) {
             Message::Ack {
                 acks: List::Items(part),
             }
             .encode(out)?;
         }
+        self.acks.clear();
         while out.len() < target_bytes {
             let Some(batch) = self.control.pop_front() else {
                 break;

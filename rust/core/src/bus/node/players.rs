@@ -5,10 +5,19 @@ use rustc_hash::FxHasher;
 use std::hash::Hasher;
 use std::sync::Arc;
 
+/// A player for as long as it is hosted: who comes to its slot later is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    slot: u32,
+    turn: u32,
+}
+
 /// Values by name, each in a slot that stays its own until it is removed. Iterates in the order of slots.
 #[derive(Debug)]
 pub struct Players<T> {
     slots: Vec<Option<(Arc<str>, T)>>,
+    /// How often each slot was left.
+    turns: Vec<u32>,
     free: Vec<u32>,
     by_name: HashTable<u32>,
     seed: u64,
@@ -30,6 +39,7 @@ impl<T> Players<T> {
     pub const fn new(seed: u64) -> Self {
         Self {
             slots: Vec::new(),
+            turns: Vec::new(),
             free: Vec::new(),
             by_name: HashTable::new(),
             seed,
@@ -80,11 +90,33 @@ impl<T> Players<T> {
             .map(|(name, value)| (&*name, value))
     }
 
+    /// Who is in a slot now.
+    #[must_use]
+    pub fn place(&self, slot: u32) -> Place {
+        let turn = self.turns.get(slot as usize).copied().unwrap_or_default();
+        Place { slot, turn }
+    }
+
+    /// Name and value of a place, unless the player is gone.
+    pub fn find_mut(&mut self, place: Place) -> Option<(&Arc<str>, &mut T)> {
+        let here = self.turns.get(place.slot as usize) == Some(&place.turn);
+        if here { self.at_mut(place.slot) } else { None }
+    }
+
+    /// The name of a place, unless the player is gone.
+    #[must_use]
+    pub fn name(&self, place: Place) -> Option<&Arc<str>> {
+        let here = self.turns.get(place.slot as usize) == Some(&place.turn);
+        let found = self.slots.get(place.slot as usize).filter(|_| here)?;
+        found.as_ref().map(|(name, _)| name)
+    }
+
     /// Adds a name that is not here.
     pub fn insert(&mut self, name: &str, value: T) {
         debug_assert!(self.slot(name).is_none(), "{name} is here already");
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
+            self.turns.push(0);
             (self.slots.len() - 1) as u32
         });
         self.slots[slot as usize] = Some((name.into(), value));
@@ -107,6 +139,8 @@ impl<T> Players<T> {
             entry.remove();
         }
         self.free.push(slot);
+        let turn = &mut self.turns[slot as usize];
+        *turn = turn.wrapping_add(1);
         self.slots[slot as usize].take().map(|(_, value)| value)
     }
 
@@ -124,6 +158,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_place_is_of_one_player() {
+        let mut players = Players::new(1);
+        players.insert("a", 1);
+        let place = players.place(players.slot("a").unwrap());
+        assert_eq!(players.name(place).map(|name| &**name), Some("a"));
+        players.remove("a");
+        assert!(players.name(place).is_none());
+        players.insert("b", 2);
+        assert_eq!(players.slot("b"), Some(0));
+        assert!(players.find_mut(place).is_none());
+    }
 
     proptest! {
         #[test]

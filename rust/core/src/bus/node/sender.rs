@@ -7,10 +7,9 @@
 //! | waiting | final receipt | gone; low rises |
 //! | waiting | `busy` | held back, then resent with every later one to that player |
 
-use super::limits::{
-    BUSY_FIRST_MS, BUSY_MAX_MS, MAX_REPORT_PLAYERS, WINDOW_BYTES, WINDOW_MESSAGES,
-};
+use super::limits::{BUSY_FIRST_MS, BUSY_MAX_MS, WINDOW_BYTES, WINDOW_MESSAGES};
 use super::loose::{LooseMessages, LooseOptions};
+use super::report::Report;
 use super::window::Window;
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{
@@ -42,17 +41,6 @@ impl Recipient {
             Self::AllNodes => Target::Broadcast(Scope::Nodes),
         }
     }
-}
-
-/// What became of a group send: the union over its resends, the strongest for each recipient.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Recipients by outcome: index is the outcome less 1.
-    pub counts: [u32; 8],
-    /// Counted, not named.
-    pub omitted: u32,
-    /// Named ones.
-    pub players: BTreeMap<String, (Outcome, String)>,
 }
 
 /// A receipt as far as it is known to be final.
@@ -199,17 +187,6 @@ pub enum SendError {
 
 fn cost(payload: &[u8]) -> usize {
     payload.len() + 256 // names, map node, report
-}
-
-/// Which of two outcomes for one recipient says more.
-fn strength(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::Delivered => 4,
-        Outcome::Stored => 3,
-        Outcome::Sent | Outcome::Passed => 2,
-        Outcome::Expired | Outcome::Refused | Outcome::Dropped => 1,
-        Outcome::Busy => 0,
-    }
 }
 
 impl Sender {
@@ -481,33 +458,11 @@ impl Sender {
         }
         let message = self.pending.get_mut(part.seq)?;
         let report = message.report.get_or_insert_default();
-        let mut counts = part.counts;
-        for entry in part.entries {
-            let known = report
-                .players
-                .get(entry.player)
-                .map(|(outcome, _)| *outcome);
-            match known {
-                Some(known) if strength(known) >= strength(entry.outcome) => {
-                    let (weaker, stronger) = (entry.outcome as usize - 1, known as usize - 1);
-                    counts[weaker] = counts[weaker].saturating_sub(1);
-                    counts[stronger] += 1;
-                }
-                None if report.players.len() >= MAX_REPORT_PLAYERS => report.omitted += 1,
-                _ => {
-                    report.players.insert(
-                        entry.player.to_owned(),
-                        (entry.outcome, entry.detail.to_owned()),
-                    );
-                }
-            }
-        }
-        report.omitted = report.omitted.max(part.omitted);
+        report.add(part);
         if !part.last {
             return None;
         }
-        report.counts = counts;
-        if counts[Outcome::Busy as usize - 1] > 0 {
+        if report.counts[Outcome::Busy as usize - 1] > 0 {
             self.hold(now_ms, part.seq);
             return None;
         }

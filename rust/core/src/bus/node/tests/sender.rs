@@ -160,8 +160,8 @@ fn group_resend_after_half_the_acks() {
     assert_eq!(report.counts, [2, 0, 0, 0, 0, 0, 0, 0]);
     let players: Vec<_> = report
         .players
-        .into_iter()
-        .map(|(name, (outcome, _))| (name, outcome))
+        .iter()
+        .map(|entry| (entry.player.to_owned(), entry.outcome))
         .collect();
     assert_eq!(
         players,
