@@ -10,7 +10,6 @@ use crate::bus::hub::trace::HopKind;
 use crate::bus::message::{Ack, Deliver, ErrorCode, Message, Number, Outcome, Policy};
 use crate::bus::store::StoreOp;
 use crate::bus::wire::List;
-use std::sync::Arc;
 
 /// What became of a message that entered a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -424,7 +423,7 @@ impl Hub {
             ref payload,
             ..
         } = *entry;
-        let payload = Arc::clone(payload);
+        let payload = payload.to_shared();
         let deadline_ms = match deadline_ms {
             0 => self.clock.unix_ms(self.now) + self.config.keep_ms,
             of_sender => of_sender,

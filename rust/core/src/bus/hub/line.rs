@@ -27,8 +27,54 @@ pub struct Accepted {
     pub trace: bool,
     /// How to read the payload.
     pub content: Content,
-    /// The payload; the store's operations share it.
-    pub payload: Arc<[u8]>,
+    /// The payload.
+    pub payload: Payload,
+}
+
+/// A short payload that stands in its message: with the rest of it, two cache lines.
+const INLINE_BYTES: usize = 70;
+
+/// A payload. Most are short: then a message is one piece of memory, of which its ack touches one line.
+#[derive(Debug)]
+pub enum Payload {
+    /// As long as it says.
+    Inline(u8, [u8; INLINE_BYTES]),
+    /// Longer, or shared with the store.
+    Shared(Arc<[u8]>),
+}
+
+impl From<&[u8]> for Payload {
+    fn from(payload: &[u8]) -> Self {
+        let mut bytes = [0; INLINE_BYTES];
+        match bytes.get_mut(..payload.len()) {
+            Some(into) => {
+                into.copy_from_slice(payload);
+                Self::Inline(payload.len() as u8, bytes)
+            }
+            None => Self::Shared(payload.into()),
+        }
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Inline(length, bytes) => &bytes[..usize::from(*length)],
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl Payload {
+    /// For an operation of the store.
+    pub fn to_shared(&self) -> Arc<[u8]> {
+        match self {
+            Self::Inline(..) => (**self).into(),
+            Self::Shared(bytes) => Arc::clone(bytes),
+        }
+    }
 }
 
 /// An accepted message in the line of one recipient, that has no row yet. There are as many as a group has members:
@@ -394,7 +440,7 @@ mod tests {
             deadline_ms: 0,
             trace: false,
             content: Content::Bytes,
-            payload: vec![0; seq as usize % 7].into(),
+            payload: (&vec![0; seq as usize % 7 * 20][..]).into(),
         })
     }
 
@@ -435,6 +481,7 @@ mod tests {
     #[test]
     fn what_each_member_of_a_group_has_is_small() {
         assert_eq!((size_of::<Entry>(), size_of::<Sent>()), (16, 16));
+        assert_eq!(size_of::<Accepted>() + 2 * size_of::<usize>(), 128); // and the counts of the Arc
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::bus::broken::Rule;
 use crate::bus::hub::Hub;
 use crate::bus::hub::directory::{NONE, Phase};
 use crate::bus::hub::flow::Blocked;
-use crate::bus::hub::line::{Accepted, Sent, SentRow, at_or_below};
+use crate::bus::hub::line::{Accepted, Payload, Sent, SentRow, at_or_below};
 use crate::bus::hub::mailbox::Purpose;
 use crate::bus::hub::trace::HopKind;
 use crate::bus::message::Outcome;
@@ -141,7 +141,7 @@ impl Hub {
                 deadline_ms: row.deadline_ms,
                 trace: false,
                 content: row.content,
-                payload: row.payload,
+                payload: Payload::Shared(row.payload),
             };
             self.write_deliver(link, &message, (&[number]).into());
         }

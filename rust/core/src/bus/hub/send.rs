@@ -156,7 +156,7 @@ impl Hub {
             deadline_ms: send.deadline_ms,
             trace: send.trace,
             content: send.content,
-            payload: Arc::from(send.payload),
+            payload: send.payload.into(),
         })
     }
 
@@ -210,7 +210,7 @@ impl Hub {
                 of_sender => of_sender,
             },
             content: entry.content,
-            payload: Arc::clone(&entry.payload),
+            payload: entry.payload.to_shared(),
             first: !entry.resend,
         };
         let purpose = Purpose::Append {
