@@ -4,14 +4,17 @@
 //! |---|---|---|
 //! | requesting | the request, every 100 ms | a challenge comes: responding |
 //! | responding | the response, every 100 ms | a keep-alive comes: connected |
-//! | connected | payloads, and keep-alives in silence | goodbye: disconnected; silence: timed out |
+//! | connected | payloads, and keep-alives in silence (a tenth of the time-out) | goodbye: disconnected; silence: timed out |
 //!
 //! A failure while connecting goes on to the token's next server, after the last one to its error.
 //! The token's lifetime bounds the whole attempt. One client object a token: the keys come with it.
 
 use std::net::SocketAddr;
 
-use super::limits::{CHALLENGE_BYTES, DISCONNECT_PACKETS, MAX_PAYLOAD_BYTES, SEND_INTERVAL_MS};
+use super::limits::{
+    CHALLENGE_BYTES, DISCONNECT_PACKETS, MAX_PAYLOAD_BYTES, MAX_TIMEOUT_MS, SEND_INTERVAL_MS,
+    keep_alive_ms,
+};
 use super::outbound::Outbound;
 use super::packet::{Header, Kind, PacketKey, Request, challenge_body, split_challenge_body};
 use super::replay::ReplayWindow;
@@ -271,7 +274,7 @@ impl Client {
         }
         if self
             .sent_ms
-            .is_none_or(|sent_ms| now_ms.saturating_sub(sent_ms) >= SEND_INTERVAL_MS)
+            .is_none_or(|sent_ms| now_ms.saturating_sub(sent_ms) >= self.interval_ms())
         {
             self.send_what_is_due(now_ms);
         }
@@ -295,6 +298,14 @@ impl Client {
         }
     }
 
+    /// Between two of its own packets, if the application sends none.
+    fn interval_ms(&self) -> u64 {
+        match self.state {
+            State::Connected => keep_alive_ms(self.timeout_ms().unwrap_or(MAX_TIMEOUT_MS)),
+            _ => SEND_INTERVAL_MS,
+        }
+    }
+
     fn timeout_ms(&self) -> Option<u64> {
         u64::try_from(self.token.timeout_s)
             .ok()
@@ -309,7 +320,7 @@ impl Client {
         }
         let send_ms = self
             .sent_ms
-            .map_or(self.received_ms, |sent_ms| sent_ms + SEND_INTERVAL_MS);
+            .map_or(self.received_ms, |sent_ms| sent_ms + self.interval_ms());
         let silence_ms = self
             .timeout_ms()
             .map_or(u64::MAX, |limit| self.received_ms.saturating_add(limit));

@@ -28,8 +28,18 @@ pub const MIN_DATAGRAM_BYTES: usize = 18;
 pub const REPLAY_WINDOW: u64 = 256;
 /// Packets sent to say goodbye: all of them lost is unlikely, and the time-out remains.
 pub const DISCONNECT_PACKETS: usize = 10;
-/// Between two connection requests or challenge responses, or keep-alives of a client.
+/// Between two connection requests, challenge responses, or keep-alives to who may not know it is connected.
 pub const SEND_INTERVAL_MS: u64 = 100;
+/// Keep-alives in one time-out of silence: nine may be lost in a row...
+pub const KEEP_ALIVES_A_TIMEOUT: u64 = 10;
+/// ...and the longest time between two: address translators forget a silent flow, the soonest after some seconds.
+pub const MAX_KEEP_ALIVE_MS: u64 = 1_000;
+
+/// How long one is silent towards the other before it sends a keep-alive. At the usual 5 s, half a second: ten a
+/// second, as the standard's examples have it, would be 100,000 datagrams a second for 10,000 silent clients.
+pub fn keep_alive_ms(timeout_ms: u64) -> u64 {
+    (timeout_ms / KEEP_ALIVES_A_TIMEOUT).clamp(SEND_INTERVAL_MS, MAX_KEEP_ALIVE_MS)
+}
 /// Clients of one server at most: a slot costs about 1 KB.
 pub const MAX_CLIENTS: u32 = 65_536;
 /// The longest silence a token may ask for: beyond it a slot is held by nobody.

@@ -50,4 +50,6 @@ mod chaos_tests;
 #[cfg(test)]
 mod pair_tests;
 #[cfg(test)]
+mod stranger_tests;
+#[cfg(test)]
 mod vector_tests;

@@ -13,9 +13,9 @@ use super::server::{
 };
 use super::token::{ConnectToken, TokenEntropy, TokenError, TokenSpec};
 
-const PROTOCOL_ID: u64 = 7;
+pub(super) const PROTOCOL_ID: u64 = 7;
 const PRIVATE_KEY: [u8; 32] = [9; 32];
-const UNIX_S: u64 = 1_800_000_000;
+pub(super) const UNIX_S: u64 = 1_800_000_000;
 
 pub(super) fn server_address() -> SocketAddr {
     "10.0.0.1:7612".parse().unwrap()

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use super::Key;
 use super::limits::{
     DISCONNECT_PACKETS, MAX_CLIENTS, MAX_PAYLOAD_BYTES, MAX_TIMEOUT_MS, MIN_PENDING,
-    PENDING_PER_CLIENT, SEND_INTERVAL_MS,
+    PENDING_PER_CLIENT, SEND_INTERVAL_MS, keep_alive_ms,
 };
 use super::outbound::Outbound;
 use super::packet::{Header, Kind, PacketKey, Request, challenge_body, split_challenge_body};
@@ -43,12 +43,10 @@ pub struct ServerConfig {
     pub public_addresses: Vec<SocketAddr>,
     /// Sessions at the same time; at most [`MAX_CLIENTS`].
     pub max_clients: u32,
-    /// Silence towards a client after which it gets a keep-alive.
-    pub keep_alive_ms: u64,
 }
 
 impl ServerConfig {
-    /// The usual intervals, for one public address.
+    /// For one public address.
     pub fn new(
         protocol_id: u64,
         private_key: Key,
@@ -61,7 +59,6 @@ impl ServerConfig {
             private_key,
             public_addresses,
             max_clients,
-            keep_alive_ms: SEND_INTERVAL_MS,
         }
     }
 }
@@ -117,6 +114,17 @@ struct Client {
     window: ReplayWindow,
     /// It has sent a keep-alive or payload, so it knows that it is connected.
     confirmed: bool,
+}
+
+impl Client {
+    /// After so long without a word to it a keep-alive is due.
+    fn silence_ms(&self) -> u64 {
+        if self.confirmed {
+            keep_alive_ms(self.timeout_ms)
+        } else {
+            SEND_INTERVAL_MS
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -559,10 +567,9 @@ impl Server {
             self.say_goodbye(now_ms, place);
             self.end(place, Ended::TimedOut);
         }
-        let silence_ms = self.config.keep_alive_ms;
         for place in self
             .clients
-            .places(|c| now_ms.saturating_sub(c.sent_ms) >= silence_ms)
+            .places(|c| now_ms.saturating_sub(c.sent_ms) >= c.silence_ms())
         {
             self.send_keep_alive(now_ms, place);
         }
