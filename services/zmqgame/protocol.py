@@ -157,8 +157,10 @@ def read_login(payload: bytes) -> Login:
     """A login packet; raises `Refused` for anything else."""
     values = read_object(payload, limits.MAX_LOGIN_BYTES)
     cursor = values.get("cursor", [])
-    if not isinstance(cursor, list) or len(cursor) > limits.MAX_CURSOR_ENTRIES:
-        raise Refused("malformed", f"cursor: a list of at most {limits.MAX_CURSOR_ENTRIES} entries")
+    if not isinstance(cursor, list):
+        raise Refused("malformed", "cursor: a list")
+    if len(cursor) > limits.MAX_CURSOR_ENTRIES:
+        raise Refused("limit", f"cursor: {len(cursor)} entries are over {limits.MAX_CURSOR_ENTRIES}")
     try:
         marks = [(u64(node_key), u64(epoch), u64(seq)) for node_key, epoch, seq in cursor]
         token = values["token"]
