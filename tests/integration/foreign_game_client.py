@@ -1,8 +1,9 @@
 """A game client written from services/CLIENT.md alone: sockets, struct, json and nothing of ours.
 
-Runs as a process of its own: `python -I foreign_game_client.py TRANSPORT`, a ticket {"token", "tcp", "ws"} as JSON
-on the first line of stdin. It logs in, handles messages, drops its connection and resumes, queues and races on
-(by UDP when the server has it), follows `bye` moved, and leaves when it is told so by a message. Prints JSON lines.
+Runs as a process of its own: `python -I foreign_game_client.py tcp|ws|udp` (udp: inputs by netcode, the rest
+on a WebSocket), a ticket {"token", "tcp", "ws"} as JSON on the first line of stdin. It logs in, handles
+messages, drops its connection and resumes when a message says so, queues and races, follows `bye` moved, and
+leaves when a message says so. Prints JSON lines.
 """
 
 import base64
@@ -248,7 +249,7 @@ class Game:
         self.actions, self.next_action, self.done = {}, 1, []
         self.handled, self.events, self.snapshots = [], [], []
         self.link, self.udp, self.online, self.over = None, None, False, ""
-        self.by_udp = 0
+        self.by_udp, self.server, self.moving = 0, "", False
 
     def connect(self):
         self.link = (Tcp if self.transport == "tcp" else WebSocket)(self.ticket)
@@ -295,7 +296,7 @@ class Game:
 
     def welcome(self, values):
         self.online, self.session, self.login = True, values["session"], values["login"]
-        self.token = values["token"]
+        self.token, self.server = values["token"], values["server"]
         if not values["resumed"]:
             self.last_frame = 0
         for number in [number for number in self.actions if number <= values["last_action"]]:
@@ -323,6 +324,9 @@ class Game:
         elif number > self.last_frame:
             raise AssertionError(f"frame {number} after {self.last_frame}")
         self.send(ACK, self.last_frame)
+        if self.moving:
+            self.moving = self.online = False
+            self.link.cut()
 
     def message(self, body):
         values = json.loads(body)
@@ -330,9 +334,11 @@ class Game:
             self.handled.append(values["n"])
         if values.get("type") == "match_ready":
             self.act(type="ready", match=values["match"])
+            if values["server"]["name"] != self.server:
+                self.ticket = values["server"]
+                self.moving = True
         if values.get("do") == "drop":
-            self.link.cut()
-            self.online = False
+            self.moving = True
         if values.get("do") == "leave":
             self.send(LEAVE, 0)
 
@@ -366,8 +372,6 @@ def say(**values):
 
 def main():
     game, until = Game(sys.argv[1], json.loads(sys.stdin.readline())), time.monotonic() + 60
-    if game.transport == "udp":
-        game.ticket["transport"] = "tcp"
     game.connect()
     queued = False
     while not game.over and time.monotonic() < until:
@@ -377,7 +381,7 @@ def main():
             alive = False
         if game.over:
             break
-        if not alive or (not game.online and game.handled and game.link.socket.fileno() < 0):
+        if not alive:
             game.online = False
             time.sleep(0.05)
             game.connect()
