@@ -125,8 +125,6 @@ INBOX_MESSAGES: Final = 65_536
 PRESENCE_EVENTS: Final = 65_536
 """Presence changes that wait for a reader; then it gets a new snapshot in place of them."""
 
-STORE_USED_PLAYERS: Final = 100_000
-"""Mailboxes whose size the store remembers, about 200 B each: more are counted again."""
 MONGO_BATCH_ROWS: Final = 1_000
 """Rows of one batch of the document store: its commit waits for all, and row numbers have ten bits for it."""
 

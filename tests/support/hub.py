@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zmqgame_bus.hub import StoreKeeper
 from zmqgame_bus.mailbox import open_mailbox
 from zmqgame_native import Hub, node_key
 
@@ -18,26 +19,20 @@ WELCOME, ERROR, PONG = 0x41, 0x4D, 0x10
 @contextmanager
 def running_hub(folder: Path, *, hub_epoch: int = 1, **options: Any) -> Iterator[Hub]:
     """A hub on a free port of loopback; its mailbox is in `folder` and outlives it."""
-    hub = Hub(options.pop("listen", ["tcp://127.0.0.1:0"]), hub_epoch=hub_epoch, **options)
-
-    def run_store() -> None:
-        mailbox = open_mailbox(f"sqlite:{folder}/mailbox.db")
-        try:
-            while hub.wait(0) is None:
-                batch = hub.next_store_batch(200)
-                if batch is not None:
-                    hub.complete(batch.number, mailbox.run(batch.ops))
-        finally:
-            mailbox.close()
-
-    store = threading.Thread(target=run_store)
-    store.start()
+    mailbox = open_mailbox(f"sqlite:{folder}/mailbox.db")
     try:
-        yield hub
+        hub = Hub(options.pop("listen", ["tcp://127.0.0.1:0"]), hub_epoch=hub_epoch, **options)
+        keeper = StoreKeeper(hub, mailbox, logging.getLogger("tests.hub"))
+        keeper.start()
+        try:
+            yield hub
+        finally:
+            hub.stop(1_000)
+            assert hub.wait(10_000) is not None
+            keeper.join()
+            assert keeper.error is None
     finally:
-        hub.stop(1_000)
-        assert hub.wait(10_000) is not None
-        store.join(10)
+        mailbox.close()
 
 
 def text(value: str) -> bytes:

@@ -6,8 +6,8 @@ pub const LOG_BYTES: u64 = 16 << 20;
 pub const LOG_STEP_BYTES: u64 = 1 << 20;
 /// Records begin at multiples of this: a disk writes no less at once, so a torn one leaves those before it whole.
 pub const LOG_ALIGN: usize = 512;
-/// Rows held back for one statement; a read of any row writes them first.
-pub const PENDING_ROWS: usize = 4_096;
+/// Rows held back for one statement (a read of any row writes them first): some ms, which the next batch waits.
+pub const PENDING_ROWS: usize = 512;
 /// Their payload.
 pub const PENDING_BYTES: usize = 4 << 20;
 /// Rows of one insert: what a statement costs is shared, and the parameters stay below SQLite's limit.
@@ -16,8 +16,8 @@ pub const INSERT_ROWS: usize = 32;
 pub const USED_PLAYERS: usize = 100_000;
 /// Marks that are remembered, about 40 B each: more are looked up again.
 pub const CACHED_MARKS: usize = 400_000;
-/// SQLite's page cache in KiB: pages of an open transaction that do not fit are written twice.
-pub const CACHE_KIB: i64 = 16_384;
+/// SQLite's page cache in KiB: pages of an open transaction that do not fit are written twice. Given back when nobody waits.
+pub const CACHE_KIB: i64 = 32_768;
 /// Pages in SQLite's log before it is moved into the database: what a start has to check.
 pub const CHECKPOINT_PAGES: u32 = 4_000;
 /// What SQLite's log is cut to when it begins again.

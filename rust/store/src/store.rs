@@ -29,6 +29,8 @@ pub struct Options {
 struct Live {
     database: Database,
     journal: Journal,
+    /// The claim in the file is ours.
+    checked: bool,
 }
 
 /// A mailbox in SQLite. The caller holds a lock that keeps other processes out.
@@ -141,18 +143,18 @@ impl Store {
     }
 
     fn batch(&mut self, ops: &[StoreOp], now_ms: u64) -> Result<Vec<StoreDone>, Failure> {
-        let reconnected = self.live.is_none();
         self.live()?;
         let Some(live) = &mut self.live else {
             return Err(Failure::Unavailable("closed".into()));
         };
         live.database.begin()?;
-        if let Some(claimed) = self.claimed.filter(|_| reconnected) {
+        if let Some(claimed) = self.claimed.filter(|_| !live.checked) {
             let found = epoch(live.database.meta("hub_epoch")?);
             if found != claimed {
                 return Err(replaced(found, claimed));
             }
         }
+        live.checked = true; // nobody else has the file from here on
         live.database.refused.clear();
         let mut run = Run {
             options: &self.options,
@@ -252,7 +254,11 @@ fn connect(options: &Options, log: &Path) -> Result<Live, Failure> {
         run_again(options, log, &mut database, &data, salt)?;
     }
     let journal = Journal::open(log, options.power_loss, options.steps.clone())?;
-    let mut live = Live { database, journal };
+    let mut live = Live {
+        database,
+        journal,
+        checked: false,
+    };
     commit(&mut live)?;
     Ok(live)
 }
