@@ -57,6 +57,7 @@ def cases() -> list[Case]:
         ("raw", 16, "TCP echo, Python handler, raw 64 B", {"uvloop": 1.0, "asyncio": 1.3}),
         ("seen", 16, "TCP framed 64 B, each seen in Python", {"uvloop": 3.0}),
         ("answered", 16, "TCP framed 64 B, each answered in Python", {"uvloop": 3.0}),
+        ("websocket", 1, "WebSocket echo, Python handler, 64 B", {"picows": 1.5, "websockets": 5.0}),
         ("websocket", 16, "WebSocket echo, Python handler, 64 B", {"picows": 1.5, "websockets": 5.0}),
     ):
         peers = {

@@ -28,6 +28,11 @@ impl Edge {
         &self.inner
     }
 
+    /// All packets that are there.
+    pub fn take_batch(&self) -> PacketBatch {
+        PacketBatch::new(self.inner.receive(), self.inner.returns())
+    }
+
     /// Whether it has stopped, and so nothing more will come than is there now. A stop that the handler
     /// asked for is done here.
     pub fn has_stopped(&self, py: Python<'_>) -> bool {
@@ -143,7 +148,7 @@ impl Edge {
     }
 
     fn receive(&self) -> PacketBatch {
-        self.inner.receive().into()
+        self.take_batch()
     }
 
     fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {

@@ -1,7 +1,7 @@
 //! `PacketBatch`: packets as columns that Python views without a copy.
 
 use std::ffi::{CStr, c_int, c_void};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,6 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyMemoryView, PyTuple};
 use zmqgame_core::stream::packet::{Batch, Header};
+use zmqgame_reactor::edge::Returns;
 
 use crate::write::{WriteBatch, check_room, with_bytes};
 
@@ -36,14 +37,14 @@ enum Field {
 /// One column as a buffer: keeps the whole batch alive for as long as somebody looks at it.
 #[pyclass(frozen, module = "zmqgame_native", name = "_Column")]
 struct Column {
-    batch: Arc<Batch>,
+    batch: Arc<Held>,
     field: Field,
     /// Items; the view's shape points here.
     shape: [ffi::Py_ssize_t; 1],
 }
 
 impl Column {
-    fn new(batch: &Arc<Batch>, field: Field) -> Self {
+    fn new(batch: &Arc<Held>, field: Field) -> Self {
         let items = match field {
             Field::Arena => batch.arena.len(),
             _ => batch.len(),
@@ -108,18 +109,44 @@ impl Column {
 /// Packets as columns over one arena.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct PacketBatch {
-    batch: Arc<Batch>,
+    batch: Arc<Held>,
+}
+
+/// A batch, until the last who looks at it lets go: then its storage goes back to the edge.
+#[derive(Default)]
+struct Held {
+    batch: Batch,
+    returns: Returns,
+}
+
+impl Deref for Held {
+    type Target = Batch;
+
+    fn deref(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.returns.give_back(std::mem::take(&mut self.batch));
+    }
 }
 
 impl From<Batch> for PacketBatch {
     fn from(batch: Batch) -> Self {
-        Self {
-            batch: Arc::new(batch),
-        }
+        Self::new(batch, Returns::default())
     }
 }
 
 impl PacketBatch {
+    /// A batch of an edge.
+    pub fn new(batch: Batch, returns: Returns) -> Self {
+        Self {
+            batch: Arc::new(Held { batch, returns }),
+        }
+    }
+
     fn view<'py>(&self, py: Python<'py>, field: Field) -> PyResult<Bound<'py, PyMemoryView>> {
         PyMemoryView::from(Bound::new(py, Column::new(&self.batch, field))?.as_any())
     }

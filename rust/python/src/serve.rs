@@ -10,7 +10,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::edge::Edge;
-use crate::packet::PacketBatch;
 
 /// How long a wait may take when nothing is due: bounds nothing but the delay of a lost signal.
 const LONGEST_WAIT_MS: u64 = 500;
@@ -87,11 +86,11 @@ pub fn serve(
 
 /// Gives the handler what there is and sends what it returns.
 fn handle(edge: &Edge, handler: &Bound<'_, PyAny>) -> PyResult<()> {
-    let batch = edge.inner().receive();
-    if batch.is_empty() {
+    let batch = edge.take_batch();
+    if batch.batch().is_empty() {
         return Ok(());
     }
-    let writes = handler.call1((PacketBatch::from(batch),))?;
+    let writes = handler.call1((batch,))?;
     edge.send_if_any(&writes)
 }
 
@@ -281,9 +280,9 @@ impl Turns {
         let (py, this) = (slf.py(), slf.get());
         let edge = this.edge.get();
         let ended = edge.has_stopped(py);
-        let batch = edge.inner().receive();
-        if !batch.is_empty() {
-            let result = this.handler.bind(py).call1((PacketBatch::from(batch),))?;
+        let batch = edge.take_batch();
+        if !batch.batch().is_empty() {
+            let result = this.handler.bind(py).call1((batch,))?;
             if result.hasattr("__await__")? {
                 // The next batch waits until this one is handled, bounded as any batch is.
                 Self::unwatch(slf)?;

@@ -42,6 +42,19 @@ pub use counters::Counters;
 pub use reason::CloseReason;
 pub use shared::{Shared, Write};
 
+/// Where received batches go when nobody looks at them any more; the edge may be gone by then.
+#[derive(Debug, Clone, Default)]
+pub struct Returns(std::sync::Weak<Shared>);
+
+impl Returns {
+    /// Takes the storage back, or drops it.
+    pub fn give_back(&self, batch: Batch) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.inbox.give_back(batch);
+        }
+    }
+}
+
 /// Handles packets on the loop's own thread: for servers without Python.
 pub trait Handler: Send {
     /// Takes a batch (opens and closes included); answers go through `edge.send`.
@@ -228,6 +241,12 @@ impl Edge {
             Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Takes the storage of received batches back.
+    #[must_use]
+    pub fn returns(&self) -> Returns {
+        Returns(Arc::downgrade(&self.shared))
     }
 
     /// Makes whoever waits for packets look, as if there were some.
