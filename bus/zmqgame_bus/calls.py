@@ -89,9 +89,8 @@ class Calls:
         if isinstance(result, (bytes, str, dict, list)):
             self._reply(call, True, result)
             return
-        task = asyncio.ensure_future(self._run(result, call, request))
-        self._running[call] = task
-        task.add_done_callback(lambda _task: self._running.pop(call, None))
+        # It takes itself out: a callback at its end would be a turn of the loop more.
+        self._running[call] = asyncio.ensure_future(self._run(result, call, request))
 
     async def _run(self, answer: Awaitable[Payload], call: int, request: Request) -> None:
         try:
@@ -100,6 +99,8 @@ class Calls:
             self._failed(call, request, error)
         else:
             self._reply(call, True, payload)
+        finally:
+            self._running.pop(call, None)
 
     def _failed(self, call: int, request: Request, error: Exception) -> None:
         _LOG.warning("%s: request of %s failed", request.service, request.sender, exc_info=error)
@@ -116,7 +117,7 @@ class Calls:
 
     def _cancelled(self, call: int) -> None:
         """Stop the handler: nobody waits for its reply."""
-        task = self._running.get(call)
+        task = self._running.pop(call, None)  # one that did not begin yet never will
         if task is not None:
             task.cancel()
 

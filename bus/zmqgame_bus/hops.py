@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
-from zmqgame_native import Delivery, Hub, message_hash, node_key
+from zmqgame_native import Delivery, HandledSums, Hub, node_key
 
 from zmqgame_bus.errors import BusError, ZmqgameError
 from zmqgame_bus.events import Emitter, open_emitter
@@ -35,9 +35,6 @@ _BAD: Final = frozenset({"refused", "expired", "dropped"})
 _BAD_LINES: Final = 10
 """Lines of the log for them each time: 20 a second."""
 _LOG = logging.getLogger(__name__)
-_WRAP: Final = (1 << 64) - 1
-_POLICY_SEQ: Final = 1 << 63
-"""Set in the seq of `latest` and `droppable`: nothing is promised of them."""
 
 
 def hop_id(key: int, epoch: int, seq: int) -> str:
@@ -103,16 +100,15 @@ class HostTrace:
 
     def __init__(self, emitter: Emitter, name: str) -> None:
         self._emitter, self._name = emitter, name
-        self._sums: dict[tuple[int, int], tuple[int, int]] = {}
-        self._second = 0
+        self._sums = HandledSums()
         self._traced: dict[tuple[int, int, int], None] = {}
         self._left = float(HOPS_A_SECOND)
 
     def handed(self, player: str, deliveries: Iterable[Delivery]) -> None:
         """These went to the player's client."""
         for delivery in deliveries:
-            numbers = delivery.id.numbers()
-            if delivery.traced or message_hash(*numbers)[1]:
+            if delivery.traced:
+                numbers = delivery.id.numbers()
                 self._traced[numbers] = None
                 if len(self._traced) > HOP_SUM_PAIRS:
                     del self._traced[next(iter(self._traced))]
@@ -120,17 +116,7 @@ class HostTrace:
 
     def handled(self, player: str, numbers: tuple[int, int, int]) -> None:
         """The player's client has handled this one."""
-        key, epoch, seq = numbers
-        if seq & _POLICY_SEQ:
-            return
-        hash_of_id, sampled = message_hash(key, epoch, seq)
-        second = int(time.time())
-        if second != self._second:
-            self.flush()
-            self._second = second
-        count, total = self._sums.get((second, key), (0, 0))
-        self._sums[second, key] = count + 1, (total + hash_of_id) & _WRAP
-        if sampled or numbers in self._traced:
+        if self._sums.add(numbers) or (self._traced and numbers in self._traced):
             self._hop("client acked", player, numbers)
 
     async def run(self) -> None:
@@ -142,8 +128,7 @@ class HostTrace:
     def flush(self) -> None:
         """Emit the sums; also at the end."""
         self._left = float(HOPS_A_SECOND)
-        sums, self._sums = self._sums, {}
-        for (second, key), (messages, id_sum) in sums.items():
+        for second, key, messages, id_sum in self._sums.take():
             self._emitter.emit(
                 "hop_sums",
                 second=second,

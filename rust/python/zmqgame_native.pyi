@@ -498,6 +498,17 @@ class StoreBatch:
     def __len__(self) -> int: ...
 
 @final
+class HandledSums:
+    """What the clients of a node have handled: counts and sums of hashed ids by second and sender."""
+
+    def __init__(self) -> None: ...
+    def add(self, id: tuple[int, int, int]) -> bool:
+        """One message was handled. True: it is one of those that are sampled."""
+    def take(self) -> list[tuple[int, int, int, int]]:
+        """Second, sender's key, messages, sum: all since the last call."""
+    @property
+    def lost(self) -> int: ...
+
 def message_hash(node_key: int, epoch: int, seq: int) -> tuple[int, bool]:
     """The hash of a message id that sums are made of, and whether such a message is sampled."""
 

@@ -1,6 +1,7 @@
 //! The border to Python: thin classes over `zmqgame-core` and `zmqgame-reactor`.
 
 mod edge;
+mod hop_sums;
 mod hub;
 mod load;
 mod netcode;
@@ -35,6 +36,7 @@ fn zmqgame_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     edge::register(module)?;
     load::register(module)?;
     hub::register(module)?;
+    hop_sums::register(module)?;
     zmtp::register(module)?;
     netcode::register(module)?;
     race::register(module)?;

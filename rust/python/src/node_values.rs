@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
+use zmqgame_core::bus::hub::trace::is_sampled;
 use zmqgame_core::bus::message::{MessageId as Id, POLICY_SEQ, node_key};
 
 /// An id, with the sender's name if it is known.
@@ -168,7 +169,7 @@ impl Delivery {
 
     #[getter]
     fn traced(&self) -> bool {
-        self.traced
+        self.traced || is_sampled(self.id)
     }
 
     #[getter]
