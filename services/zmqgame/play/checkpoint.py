@@ -110,6 +110,7 @@ def _head(run: MatchRun, now_ms: int) -> dict[str, Any]:
                 "out": seat.out,
                 "session": str(seat.session),
                 "action": seat.last_action,
+                "heard": seat.inputs.heard_frame if seat.inputs is not None else -1,
             }
             for seat in run.seats.values()
         },
@@ -178,6 +179,7 @@ class SeatHeld:
     out: bool
     session: int
     action: int
+    heard_frame: int
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,11 @@ class Resumption:
             raise Refused("malformed", "checkpoint of a match that can't go on")
         seats = {
             player: SeatHeld(
-                bool(seat["ready"]), bool(seat["out"]), int(seat["session"]), int(seat["action"])
+                bool(seat["ready"]),
+                bool(seat["out"]),
+                int(seat["session"]),
+                int(seat["action"]),
+                int(seat["heard"]),
             )
             for player, seat in where["seats"].items()
         }

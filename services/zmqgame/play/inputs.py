@@ -76,10 +76,15 @@ class InputBuffer:
             return self._newest
         return self.neutral
 
-    def start_at(self, frame: int, newest: bytes) -> None:
-        """Go on from a frame, with the input held before it."""
+    @property
+    def heard_frame(self) -> int:
+        """The frame of the newest input that is known, of those the match has come to; -1: none."""
+        return self._newest_frame
+
+    def start_at(self, frame: int, held: bytes, heard_frame: int) -> None:
+        """Go on from a frame, with the input held before it, which was heard at that earlier frame."""
         self._ahead.clear()
-        self._next_frame, self._newest_frame, self._newest = frame, frame - 1, newest
+        self._next_frame, self._newest_frame, self._newest = frame, min(heard_frame, frame - 1), held
 
     def __len__(self) -> int:
         return len(self._ahead)

@@ -243,7 +243,11 @@ class MatchRun:
 
     def advance(self, now_ms: int) -> None:
         """One tick."""
-        if self._catching is not None or self._stands_still(now_ms):
+        if self._catching is not None:
+            return
+        if self.reason and self.state not in ENDED:  # users' code has failed: it is not called again
+            self.abort(now_ms, self.reason)
+        if self._stands_still(now_ms):
             return
         row = TABLE[self.state]
         waited_ms = now_ms - self._entered_at_ms
@@ -315,10 +319,10 @@ class MatchRun:
             self.reason = f"not restored: {type(error).__name__}: {error}"[:200]
             self._catching = None
             return used
-        self._go_on(now_ms, replay)
+        self._go_on(now_ms, replay, to)
         return used
 
-    def _go_on(self, now_ms: int, replay: Replay) -> None:
+    def _go_on(self, now_ms: int, replay: Replay, to: Resumption) -> None:
         self._catching = None
         self.rules, self.frame = replay.rules, replay.frame
         self._held_until_ms = now_ms + limits.RESTORE_WAIT_MS
@@ -326,7 +330,7 @@ class MatchRun:
             if seat.inputs is not None:
                 seat.recorded = replay.held_bytes.get(seat.player, seat.inputs.neutral)
                 seat.held = replay.held[seat.player]
-                seat.inputs.start_at(self.frame, seat.recorded)
+                seat.inputs.start_at(self.frame, seat.recorded, to.seats[seat.player].heard_frame)
             if not seat.here:
                 seat.gone_at_ms = now_ms
             elif seat.untold_frame is not None:

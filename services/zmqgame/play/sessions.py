@@ -543,7 +543,10 @@ class Sessions:
 
     def _refuse(self, connection: int, error: Refused) -> None:
         self.counters[f"refused_{error.kind}"] += 1
-        log.info("connection %d refused: %s", connection, error)
+        session = self._by_connection.get(connection)
+        player, peer = session.player if session is not None else "", self._edge.peer(connection) or "gone"
+        told = {"connection": connection, "peer": peer, "player": player, "kind": error.kind}
+        log.info("refused: %s (%s)", error, f"{player} at {peer}" if player else peer, extra=told)
         self._bye(connection, error.kind, error.text)
 
     def _bye(

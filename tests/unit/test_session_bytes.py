@@ -1,0 +1,243 @@
+"""Any bytes from one client: a typed end for its own connection, and nobody else notices."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from zmqgame import limits, protocol, tokens
+from zmqgame.play.rules import Refused
+from zmqgame.play.sessions import Door, Sessions
+from zmqgame.protocol import EDGE_CLOSE, EDGE_OPEN, ToClient, ToServer
+from zmqgame_bus.messages import Attached
+
+SECRET = bytes(range(32))
+REASONS = {
+    "bad_token",
+    "token_expired",
+    "malformed",
+    "limit",
+    "full",
+    "away",
+    "taken_over",
+    "too_slow",
+    "left",
+}
+
+
+class Place:
+    """Edge, bus and game around real sessions."""
+
+    def __init__(self, **door):
+        options = {"max_players": 10, "grace_ms": 60_000, **door}
+        self.sessions = Sessions(Door("game-1", "", SECRET, SECRET, **options), self, self, self)
+        self.rows, self.sent, self.closed = [], {}, {}
+        self.numbers = itertools.count(1)
+        self.inputs_of, self.acted = [], []
+        self.login = 0
+
+    def receive(self):
+        rows, self.rows = self.rows, []
+        return rows
+
+    def send(self, writes):
+        for connection, kind, _, payload in writes:
+            self.sent.setdefault(connection, []).append((kind, payload))
+        return 0
+
+    def close(self, connection, reason=""):
+        self.closed[connection] = reason
+
+    def peer(self, connection):
+        return f"198.51.100.{connection}:1"
+
+    def counters(self):
+        return {}
+
+    async def attach(self, player, *, login=0, cursor=()):
+        self.login += 1
+        return Attached(self.login, False, [])
+
+    async def leave_player(self, player):
+        return True
+
+    def handled(self, player, message_id):
+        raise AssertionError("no message was delivered")
+
+    def detach(self, player):
+        pass
+
+    def attached(self, session, *, fresh):
+        pass
+
+    def detached(self, session):
+        pass
+
+    def gone(self, session, why):
+        pass
+
+    def last_action(self, player, session):
+        return 0
+
+    def action(self, session, payload):
+        self.acted.append(payload)
+        raise Refused("no_match", "not in a match")
+
+    def inputs(self, session, frame, payload):
+        self.inputs_of.append((session.player, frame))
+
+    async def take(self, *rows):
+        self.rows += rows
+        self.sessions.receive(0)
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    async def open(self):
+        number = next(self.numbers)
+        await self.take((number, EDGE_OPEN, 0, b'{"transport":"tcp"}'))
+        return number
+
+    async def enter(self, player, session=5):
+        number = await self.open()
+        token = tokens.sign(SECRET, player, session, 3_600)
+        await self.take((number, ToServer.LOGIN, 0, protocol.Login(token, 0, 0, 0, []).dump()))
+        assert self.kinds(number) == [ToClient.WELCOME]
+        return number
+
+    def kinds(self, connection):
+        return [kind for kind, _ in self.sent.get(connection, ())]
+
+
+JUNK = st.one_of(
+    st.binary(max_size=80),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**65), 2**65)
+        | st.floats(allow_nan=False)
+        | st.text(max_size=9),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+        max_leaves=12,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.one_of(st.integers(-1, 2**65), st.text(max_size=30), st.lists(st.lists(st.integers())))
+            for name in ("token", "session", "login", "last_frame", "action", "cursor", "type", "match")
+        },
+    ).map(lambda value: json.dumps(value).encode()),
+)
+PACKETS = st.lists(
+    st.tuples(st.integers(0, 0xEF) | st.sampled_from(list(ToServer)), st.integers(0, 2**64 - 1), JUNK)
+)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(PACKETS, st.booleans())
+def test_any_packets_end_their_own_connection_only(packets, logged_in):
+    async def run():
+        place = Place()
+        bob = await place.enter("bob")
+        eve = await place.enter("eve") if logged_in else await place.open()
+        for kind, sequence, payload in packets:
+            if eve in place.closed:
+                break  # the edge hands over nothing of a closed connection
+            await place.take((eve, int(kind), sequence, payload))
+        if eve in place.closed:
+            kind, payload = place.sent[eve][-1]
+            assert kind == ToClient.BYE
+            bye = orjson.loads(payload)
+            assert bye["reason"] in REASONS
+            assert bye["text"] or bye["reason"] == "left"
+        await place.take((bob, ToServer.PING, 77, b""), (bob, ToServer.ACTION, 1, b'{"type":"x"}'))
+        assert place.kinds(bob) == [ToClient.WELCOME, ToClient.PONG, ToClient.ACTION_ACK]
+        assert bob not in place.closed
+
+    asyncio.run(run())
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_a_login_or_refused(data):
+    with contextlib.suppress(Refused):
+        login = protocol.read_login(data)
+        assert protocol.read_login(login.dump()) == login
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_no_token(text):
+    with pytest.raises(Refused) as error:
+        tokens.verify(SECRET, text)
+    assert error.value.kind == "bad_token"
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason", "words"),
+    [
+        ((ToServer.LOGIN, b"{" * (limits.MAX_LOGIN_BYTES + 1)), "limit", "16385 bytes are over 16384"),
+        (
+            (ToServer.LOGIN, orjson.dumps({"token": "t", "cursor": [[1, 1, 1]] * 65})),
+            "limit",
+            "65 entries are over 64",
+        ),
+        (
+            (ToServer.LOGIN, orjson.dumps({"token": "t" * 4_097})),
+            "bad_token",
+            "4097 characters are over 4096",
+        ),
+        ((ToServer.PING, b""), "malformed", "first packet is a login"),
+    ],
+)
+async def test_a_refusal_names_limit_value_and_sender(packet, reason, words, caplog):
+    place = Place()
+    eve = await place.open()
+    with caplog.at_level("INFO"):
+        await place.take((eve, packet[0], 0, packet[1]))
+    bye = orjson.loads(place.sent[eve][-1][1])
+    assert bye["reason"] == reason
+    assert words in bye["text"]
+    assert f"198.51.100.{eve}:1" in caplog.text
+
+
+async def test_connections_that_do_not_log_in_are_bounded_and_do_not_stay():
+    place = Place()
+    numbers = [await place.open() for _ in range(limits.MAX_PENDING_LOGINS + 1)]
+    assert orjson.loads(place.sent[numbers[-1]][-1][1])["reason"] == "full"
+    assert numbers[0] not in place.closed
+    place.sessions.housekeep(limits.LOGIN_TIMEOUT_MS)
+    assert set(place.closed) == set(numbers)
+
+
+async def test_players_are_bounded_and_a_second_login_is_no_second_player():
+    place = Place(max_players=2)
+    first, _ = await place.enter("ann"), await place.enter("bob")
+    await place.enter("ann", session=6)
+    assert place.closed[first] == "taken_over"
+    number = await place.open()
+    token = tokens.sign(SECRET, "eve", 7, 3_600)
+    await place.take((number, ToServer.LOGIN, 0, protocol.Login(token, 0, 0, 0, []).dump()))
+    bye = orjson.loads(place.sent[number][-1][1])
+    assert (bye["reason"], bye["text"], bye["again"]) == ("full", "max_players 2", "other")
+
+
+async def test_who_never_acks_is_too_slow():
+    place = Place()
+    bob, eve = await place.enter("bob"), await place.enter("eve")
+    for _ in range(limits.KEPT_FRAMES + 1):
+        place.sessions.event("eve", b"{}")
+    assert place.closed == {eve: "too_slow"}
+    await place.take((bob, ToServer.PING, 1, b""))
+    assert place.kinds(bob)[-1] == ToClient.PONG
+
+
+async def test_a_connection_that_is_gone_leaves_a_session_for_the_grace_time():
+    place = Place()
+    bob = await place.enter("bob")
+    await place.take((bob, EDGE_CLOSE, 0, b"gone"))
+    place.sessions.housekeep(59_999)
+    assert "bob" in place.sessions.by_player
+    place.sessions.housekeep(60_000)
+    assert "bob" not in place.sessions.by_player
