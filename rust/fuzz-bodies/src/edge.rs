@@ -125,7 +125,7 @@ fn packet_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
-fn framing(rule: &[u8; 6]) -> Option<Framing> {
+pub(crate) fn framing(rule: &[u8; 6]) -> Option<Framing> {
     let [kind, a, b, c, d, limit] = *rule;
     let limit = usize::from(limit) * 4;
     match kind % 4 {
@@ -144,7 +144,7 @@ fn framing(rule: &[u8; 6]) -> Option<Framing> {
     .ok()
 }
 
-fn cut(framing: &Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<FrameError>) {
+pub(crate) fn cut(framing: &Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<FrameError>) {
     let (mut decoder, mut frames) = (FrameDecoder::new(framing.clone()), Vec::new());
     for piece in pieces {
         if decoder
@@ -173,7 +173,7 @@ fn frames(data: &[u8]) {
     );
 }
 
-fn frame_seeds() -> Vec<Vec<u8>> {
+pub(crate) fn frame_seeds() -> Vec<Vec<u8>> {
     let seed = |rule: [u8; 6], bytes: &[u8]| [&rule[..], &stream(&[2, 1, 9], bytes)].concat();
     vec![
         seed([0, 0, 2, 0, 2, 30], b"\x03\x00abc\x00\x00\x01\x00x"),

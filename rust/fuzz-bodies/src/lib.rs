@@ -6,6 +6,7 @@
 //! | `zmtp` | greeting, handshake and traffic, NULL and CURVE, both sides |
 //! | `bus` | batches of the bus, the hub and the node behind them |
 //! | `edge` | client packets, frame decoders, netcode datagrams and tokens |
+//! | `stream` | the ring buffer, frames of a listener both ways, WebSocket from its request on |
 //!
 //! A target panics when a promise is broken: any split of a stream means the same, what was decoded encodes
 //! to the same bytes, what we write can be read. [`check`] adds the bound on memory.
@@ -15,6 +16,7 @@ mod bus;
 mod corpus;
 mod edge;
 mod split;
+mod stream;
 mod zmtp;
 
 pub use alloc::{Memory, measure};
@@ -36,7 +38,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 17] = [
     zmtp::NULL_SERVER,
     zmtp::NULL_CLIENT,
     zmtp::CURVE_SERVER,
@@ -51,6 +53,9 @@ pub const TARGETS: [Target; 14] = [
     edge::NETCODE_CLIENT,
     edge::NETCODE_PACKET,
     edge::CONNECT_TOKEN,
+    stream::RING,
+    stream::LISTENER_FRAMES,
+    stream::WEBSOCKET,
 ];
 
 /// The target of that name.

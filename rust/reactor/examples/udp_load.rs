@@ -48,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     load.run(duration)?;
     let rate = load.echoes as f64 / start.elapsed().as_secs_f64();
-    println!("{{\"messages_s\":{rate:.0},\"lost\":{}}}", load.lost);
+    let (messages, lost) = (load.echoes, load.lost);
+    println!("{{\"messages_s\":{rate:.0},\"messages\":{messages},\"lost\":{lost}}}");
     Ok(())
 }
 

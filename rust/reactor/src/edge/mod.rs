@@ -18,7 +18,7 @@ mod table;
 mod udp;
 mod udp_loop;
 mod udp_plain;
-mod websocket;
+pub mod websocket;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

@@ -1,7 +1,7 @@
 //! WebSocket over memory: tungstenite reads from a slice and writes into the connection's ring.
 //!
 //! So sockets are read and written in one place for all transports, and the outbound bound counts
-//! every byte. Binary messages are packets; text is refused.
+//! every byte. Binary messages are packets; text is refused. Public for the fuzz targets.
 
 use std::io::{self, Read, Write};
 
@@ -66,17 +66,19 @@ impl Write for Pipe<'_> {
 
 /// Looks for a request head. Gives the answer to send and the bytes of the head once it is whole.
 /// `seen` bytes at the front hold no whole head.
-pub(super) fn read_request(
-    bytes: &[u8],
-    seen: usize,
-) -> Result<Option<(Vec<u8>, usize)>, CloseReason> {
+pub fn read_request(bytes: &[u8], seen: usize) -> Result<Option<(Vec<u8>, usize)>, CloseReason> {
     let bad = |error: Error| CloseReason::Request(error.to_string());
-    let fresh = &bytes[seen.saturating_sub(3)..];
-    if !fresh.windows(4).any(|four| four == b"\r\n\r\n") {
-        if bytes.len() > REQUEST_HEAD_BYTES {
-            let what = format!("head of more than {REQUEST_HEAD_BYTES} bytes");
-            return Err(CloseReason::Request(what));
-        }
+    let from = seen.saturating_sub(3);
+    let end = bytes[from..]
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .map(|at| from + at + 4);
+    // The same whether it comes at once or in pieces.
+    if end.unwrap_or(bytes.len()) > REQUEST_HEAD_BYTES {
+        let what = format!("head of more than {REQUEST_HEAD_BYTES} bytes");
+        return Err(CloseReason::Request(what));
+    }
+    if end.is_none() {
         return Ok(None);
     }
     let Some((size, request)) = Request::try_parse(bytes).map_err(bad)? else {
@@ -89,7 +91,7 @@ pub(super) fn read_request(
 }
 
 /// What a refused request is answered.
-pub(super) fn refusal(reason: &CloseReason) -> String {
+pub fn refusal(reason: &CloseReason) -> String {
     let body = format!("{reason}\n");
     let length = body.len();
     format!(
@@ -99,14 +101,14 @@ pub(super) fn refusal(reason: &CloseReason) -> String {
 }
 
 /// One WebSocket after its handshake.
-pub(super) struct WebSocket {
+pub struct WebSocket {
     context: WebSocketContext,
     limit: usize,
 }
 
 impl WebSocket {
     /// The server's side; messages and frames of at most `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
@@ -121,7 +123,7 @@ impl WebSocket {
 
     /// Takes bytes in, hands each binary message to `sink`; answers to pings go to `output`.
     /// Gives whether anything whole came, a ping included.
-    pub(super) fn feed(
+    pub fn feed(
         &mut self,
         bytes: &[u8],
         output: &mut RingBuffer,
@@ -154,7 +156,7 @@ impl WebSocket {
     }
 
     /// Appends a packet as one binary message.
-    pub(super) fn write(&self, packet: &[u8], output: &mut RingBuffer) -> Result<(), CloseReason> {
+    pub fn write(&self, packet: &[u8], output: &mut RingBuffer) -> Result<(), CloseReason> {
         if !self.context.can_write() {
             return Ok(());
         }
@@ -172,7 +174,7 @@ impl WebSocket {
     }
 
     /// Appends the close frame, if none went out yet.
-    pub(super) fn close(&mut self, reason: &CloseReason, output: &mut RingBuffer) {
+    pub fn close(&mut self, reason: &CloseReason, output: &mut RingBuffer) {
         let mut text = reason.to_string();
         let end = (0..=REASON_BYTES.min(text.len()))
             .rev()

@@ -1,0 +1,249 @@
+//! What connections are made of: the ring buffer, a listener's frames both ways, WebSocket from its request on.
+
+use std::collections::VecDeque;
+
+use zmqgame_core::stream::frame::{FrameError, Framing};
+use zmqgame_core::stream::packet::Batch;
+use zmqgame_core::stream::ring::RingBuffer;
+use zmqgame_reactor::edge::websocket::{WebSocket, read_request, refusal};
+
+use crate::Target;
+use crate::edge::{cut, frame_seeds, framing};
+use crate::split::{Steps, Stream, push_step, stream};
+
+pub const RING: Target = Target {
+    name: "ring",
+    body: ring,
+    seeds: ring_seeds,
+    per_byte: 16,
+    fixed: 64 << 10,
+};
+pub const LISTENER_FRAMES: Target = Target {
+    name: "listener_frames",
+    body: listener_frames,
+    seeds: frame_seeds,
+    per_byte: 256,
+    fixed: 32 << 10,
+};
+pub const WEBSOCKET: Target = Target {
+    name: "websocket",
+    body: websocket,
+    seeds: websocket_seeds,
+    per_byte: 64,
+    fixed: 64 << 10,
+};
+
+/// A ring against a queue of bytes that does the same.
+fn ring(data: &[u8]) {
+    let Some((&limit, rest)) = data.split_first() else {
+        return;
+    };
+    let limit = usize::from(limit) * 16;
+    let (mut ring, mut model) = (RingBuffer::new(limit), VecDeque::new());
+    let mut now_ms = 0;
+    for (what, bytes) in Steps(rest) {
+        let count = bytes.len().min(model.len());
+        match what & 0x07 {
+            0..=2 => {
+                let fits = model.len() + bytes.len() <= limit;
+                assert_eq!(ring.push(bytes).is_ok(), fits);
+                model.extend(bytes.iter().take(if fits { bytes.len() } else { 0 }));
+            }
+            3 => write_spare(&mut ring, &mut model, bytes),
+            4 => {
+                let expected: Vec<u8> = model.iter().copied().collect();
+                assert_eq!(ring.contiguous(), expected);
+            }
+            5 => {
+                ring.consume(count);
+                model.drain(..count);
+            }
+            6 => {
+                now_ms += u64::from(what) * 10;
+                ring.tick(now_ms, 1_000);
+            }
+            _ => ring.shrink(),
+        }
+        let readable = ring.readable().concat();
+        assert!(readable.iter().eq(&model) && ring.len() == model.len());
+        assert!(ring.capacity() <= limit.next_power_of_two().max(1 << 10));
+        assert_eq!(ring.room(), limit - model.len());
+    }
+}
+
+/// As a socket is read: into what is spare, as much as came.
+fn write_spare(ring: &mut RingBuffer, model: &mut VecDeque<u8>, bytes: &[u8]) {
+    if ring.reserve(bytes.len()).is_err() {
+        return;
+    }
+    let [first, second] = ring.spare();
+    let split = bytes.len().min(first.len());
+    first[..split].copy_from_slice(&bytes[..split]);
+    second[..bytes.len() - split].copy_from_slice(&bytes[split..]);
+    ring.commit(bytes.len());
+    model.extend(bytes);
+}
+
+fn ring_seeds() -> Vec<Vec<u8>> {
+    let mut seed = vec![60];
+    for round in 0..6u8 {
+        push_step(&mut seed, 0, &[round; 200]);
+        push_step(&mut seed, 5, &[0; 150]);
+        push_step(&mut seed, 3, &[round; 90]);
+        push_step(&mut seed, 4, b"");
+    }
+    push_step(&mut seed, 0xfe, b"");
+    push_step(&mut seed, 7, b"");
+    let mut full = vec![2];
+    push_step(&mut full, 0, &[1; 33]);
+    push_step(&mut full, 1, &[1; 32]);
+    push_step(&mut full, 5, &[0; 9]);
+    push_step(&mut full, 0xfe, b"");
+    push_step(&mut full, 2, b"wraps");
+    vec![seed, full]
+}
+
+/// The frames that a listener's connection sees in these pieces.
+fn cut_in_arena(framing: &Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<FrameError>) {
+    let (mut batch, mut rest, mut seen) = (Batch::default(), Vec::new(), 0);
+    let mut error = None;
+    for piece in pieces {
+        let start = batch.arena.len();
+        batch.arena.extend_from_slice(&rest);
+        batch.arena.extend_from_slice(piece);
+        let cut = framing.decode_arena(&mut batch, 1, start, seen);
+        rest = batch.arena[start + cut.consumed..].to_vec();
+        assert!(cut.seen <= rest.len());
+        seen = cut.seen;
+        error = cut.error;
+        if error.is_some() {
+            break;
+        }
+    }
+    let frames = (0..batch.len()).map(|row| batch.payload(row).to_vec());
+    (frames.collect(), error)
+}
+
+/// Any pieces give the frames that the stream's decoder gives; what was cut can be put together again.
+fn listener_frames(data: &[u8]) {
+    let Some((rule, rest)) = data.split_first_chunk::<6>() else {
+        return;
+    };
+    let Some(framing) = framing(rule) else {
+        return;
+    };
+    let stream = Stream::new(rest);
+    let whole = cut(&framing, &[stream.bytes]);
+    assert_eq!(cut_in_arena(&framing, &[stream.bytes]), whole);
+    assert_eq!(cut_in_arena(&framing, &stream.pieces()), whole);
+    if framing.check_both_ways().is_err() {
+        return;
+    }
+    // A line's carriage return belongs to its end: put before another end it is gone.
+    let frames = whole.0.iter().filter(|frame| !frame.ends_with(b"\r"));
+    for frame in frames {
+        let mut out = Vec::new();
+        if framing.encode(frame, &mut out).is_ok() {
+            assert_eq!(cut(&framing, &[&out]), (vec![frame.clone()], None));
+        }
+    }
+}
+
+/// The longest message here.
+const LIMIT: usize = 600;
+
+/// What a connection sees: its messages, whether the request was taken, and whether it ended badly.
+fn serve(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool, bool) {
+    let (mut head, mut seen, mut messages) = (Vec::new(), 0, Vec::new());
+    let mut output = RingBuffer::new(64 << 10);
+    let mut socket: Option<WebSocket> = None;
+    for piece in pieces {
+        let mut rest = piece.to_vec();
+        if socket.is_none() {
+            head.extend_from_slice(piece);
+            match read_request(&head, seen) {
+                Ok(None) => {
+                    seen = head.len();
+                    continue;
+                }
+                Ok(Some((answer, size))) => {
+                    assert!(answer.starts_with(b"HTTP/1.1 101 "));
+                    assert!(size <= head.len());
+                    rest = head.split_off(size);
+                    socket = Some(WebSocket::new(LIMIT));
+                }
+                Err(reason) => {
+                    assert!(refusal(&reason).starts_with("HTTP/1.1 400 "));
+                    return (messages, false, true);
+                }
+            }
+        }
+        if let Some(socket) = &mut socket {
+            let fed = socket.feed(&rest, &mut output, |message| {
+                messages.push(message.to_vec());
+                Ok(())
+            });
+            output.clear();
+            if let Err(reason) = fed {
+                socket.close(&reason, &mut output);
+                return (messages, true, true);
+            }
+        }
+    }
+    (messages, socket.is_some(), false)
+}
+
+/// A request and frames: the same messages from any pieces, none over the limit.
+fn websocket(data: &[u8]) {
+    let stream = Stream::new(data);
+    let whole = serve(&[stream.bytes]);
+    assert!(whole.0.iter().all(|message| message.len() <= LIMIT));
+    assert_eq!(serve(&stream.pieces()), whole);
+    // The frames alone, behind a request that is right.
+    let behind = [REQUEST, stream.bytes].concat();
+    let mut pieces = vec![REQUEST];
+    pieces.extend(stream.pieces());
+    assert_eq!(serve(&pieces), serve(&[&behind]));
+}
+
+const REQUEST: &[u8] =
+    b"GET /play HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+/// One frame as a client sends it.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    if payload.len() < 126 {
+        out.push(0x80 | payload.len() as u8);
+    } else {
+        out.push(0x80 | 126);
+        out.extend((payload.len() as u16).to_be_bytes());
+    }
+    let mask = [1, 2, 3, 4];
+    out.extend(mask);
+    let masked = payload.iter().zip(mask.iter().cycle());
+    out.extend(masked.map(|(byte, mask)| byte ^ mask));
+    out
+}
+
+fn websocket_seeds() -> Vec<Vec<u8>> {
+    let pieces = [
+        frame(0x02, b"in "),
+        frame(0x89, b"ping"),
+        frame(0x80, b"pieces"),
+    ]
+    .concat();
+    let close = frame(0x88, &[&1000u16.to_be_bytes()[..], b"bye"].concat());
+    let talk = [frame(0x82, &[7; 300]), pieces, frame(0x8a, b""), close].concat();
+    let whole = [REQUEST, &talk[..]].concat();
+    vec![
+        stream(&[], &whole),
+        stream(&[1], &talk),
+        stream(&[30, 3], &whole),
+        stream(&[], &frame(0x82, &[1; 601])),
+        stream(&[], &frame(0x81, b"text")),
+        stream(&[], &[0x82, 0x01, b'x']),
+        stream(&[9], b"GET / HTTP/1.0\r\n\r\n"),
+        stream(&[], &[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0]),
+    ]
+}
