@@ -230,10 +230,10 @@ impl Hub {
         use StoreDone::{Full, OverQuota, UnknownPlayer};
         let mut refused = BTreeMap::new();
         for ((_, purpose), done) in all.iter().zip(done) {
-            if let Purpose::Append { player, id, .. } = purpose
+            if let Some((line, id)) = purpose.line()
                 && matches!(done, Full | OverQuota { .. } | UnknownPlayer)
             {
-                refused.entry((*player, id.node_key)).or_insert(*id);
+                refused.entry(line).or_insert(id);
             }
         }
         if refused.is_empty() {

@@ -91,7 +91,23 @@ pub enum Purpose {
     Nothing,
 }
 
+/// Where a refusal holds: player and sender, and whether of the deferred list.
+pub type RefusedLine = (u32, u64, bool);
+
 impl Purpose {
+    /// Where an append stands, and its message.
+    pub const fn line(&self) -> Option<(RefusedLine, MessageId)> {
+        match *self {
+            Self::Append {
+                player,
+                id,
+                deferred,
+                ..
+            } => Some(((player, id.node_key, deferred != 0), id)),
+            _ => None,
+        }
+    }
+
     /// The player whose record stays until the operation is done.
     pub const fn player(&self) -> Option<u32> {
         match *self {
@@ -163,16 +179,16 @@ impl Mailbox {
     }
 
     /// Takes back what waits behind refused messages, of the same sender to the same player: it must not be in before
-    /// the sender knows of the refusal. `refused`: player and sender, and the message.
-    pub fn withdraw(&mut self, refused: &BTreeMap<(u32, u64), MessageId>) -> Vec<Purpose> {
+    /// the sender knows of the refusal. What goes to the mailbox and what is deferred don't wait for each other [37]: of
+    /// a line that has flowed already, a refusal of a deferred one would take back what its session has.
+    pub fn withdraw(&mut self, refused: &BTreeMap<RefusedLine, MessageId>) -> Vec<Purpose> {
         let mut taken = Vec::new();
         let mut freed = 0;
         self.waiting.retain(|pending| {
-            let Purpose::Append { player, id, .. } = pending.purpose else {
+            let Some((line, id)) = pending.purpose.line() else {
                 return true;
             };
-            let pair = (player, id.node_key);
-            let Some(first) = refused.get(&pair).filter(|first| first.epoch == id.epoch) else {
+            let Some(first) = refused.get(&line).filter(|first| first.epoch == id.epoch) else {
                 return true;
             };
             if id > *first {

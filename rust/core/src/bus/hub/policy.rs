@@ -382,14 +382,21 @@ impl Hub {
         }
         let node_key = sender.node_key;
         let mut freed = 0;
-        self.kept.by_player.retain(|_, all| {
+        let mut bare = Vec::new();
+        self.kept.by_player.retain(|at, all| {
             for kept in all.extract_if(.., |kept| kept.id.node_key == node_key) {
                 freed += kept.cost();
                 self.counters.dropped += 1;
             }
+            if all.is_empty() {
+                bare.push(*at);
+            }
             !all.is_empty()
         });
         self.kept.bytes -= freed;
+        for at in bare {
+            self.slim(at);
+        }
     }
 
     /// What was kept too long, or is past its deadline.
@@ -405,11 +412,14 @@ impl Hub {
                     .map(|kept| (*at, kept)),
             );
         }
-        for (at, kept) in ended {
+        for (at, kept) in &ended {
             self.kept.bytes -= kept.cost();
-            self.end_kept(at, &kept, Outcome::Expired, Detail::None);
-            self.forget_kept(at);
-            self.slim(at);
+            self.end_kept(*at, kept, Outcome::Expired, Detail::None);
+            self.forget_kept(*at);
+        }
+        ended.dedup_by_key(|(at, _)| *at);
+        for (at, _) in ended {
+            self.slim(at); // Once: with the last of them the record may go.
         }
     }
 

@@ -284,6 +284,26 @@ fn what_is_kept_ends_after_an_hour() {
     assert_eq!(outcomes(&world.take(&sender)), [(1, Outcome::Expired)]);
 }
 
+/// With the last of them its record goes too.
+#[test]
+fn all_that_is_kept_for_a_name_that_nobody_has_ends_at_once() {
+    let (mut world, sender, host) = known();
+    for (seq, key) in [(1, "a"), (2, "b")] {
+        let message = Policied {
+            seq,
+            policy: Policy::Latest,
+            target: Target::Player("ghost"),
+            key,
+            quiet: false,
+        };
+        say(&mut world, &sender, &message);
+    }
+    world.pass_with(&[&sender, &host], 3_601_000);
+    let ended = outcomes(&world.take(&sender));
+    assert_eq!(ended, [(1, Outcome::Expired), (2, Outcome::Expired)]);
+    assert!(world.hub.players.find("ghost").is_none());
+}
+
 /// A recipient that joined after the first transmission and has handled later messages of that sender: it is not told
 /// to have this one.
 #[test]

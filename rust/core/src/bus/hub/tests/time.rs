@@ -161,6 +161,32 @@ fn what_was_expired_stays_so_when_the_clock_is_set_back() {
     assert!(world.take(&host).seqs().is_empty());
 }
 
+/// What its session has already and the mailbox is about to take is not `busy` for it: a resend would be told `stored`.
+#[test]
+fn a_refused_deferred_send_takes_back_nothing_of_the_line() {
+    let store = MemoryStore {
+        limit_bytes: 1,
+        ..MemoryStore::default()
+    };
+    let mut world = world_on(store);
+    let (sender, host) = world.known();
+    world.login(&host, "p");
+    world.auto = false;
+    send(&mut world, &sender, 1, 0, UNIX + 3_000, false);
+    assert!(world.issue().is_some(), "the deferred one alone");
+    for seq in 2..=10 {
+        send(&mut world, &sender, seq, 0, 0, false);
+    }
+    assert_eq!(world.take(&host).seqs(), [2, 3, 4, 5], "the window is four");
+    world.auto = true;
+    world.run();
+    let stored = (2..=10).map(|seq| (seq, Outcome::Stored));
+    let all: Vec<_> = std::iter::once((1, Outcome::Refused))
+        .chain(stored)
+        .collect();
+    assert_eq!(world.take(&sender).outcomes(), all);
+}
+
 #[test]
 fn deferred_send_is_not_a_duplicate() {
     let mut world = world();
