@@ -81,6 +81,11 @@ fn seeds_that_once_failed() {
             30_029,
             "a message with a policy passed what its sender had waiting for the end of the hold",
         ),
+        (
+            25_361,
+            "a refused deferred send took back what was in flight, its resend was told stored",
+        ),
+        (30_681, "the same of what waited again for its host"),
     ] {
         let verdict = run(seed, false);
         assert!(

@@ -294,6 +294,9 @@ impl Hub {
         }
         let of_player = session.refused.entry(name.clone()).or_default();
         of_player.insert(to.id.seq, detail);
+        if fate.deferred != 0 {
+            return; // [37] It stood in no line: what waits behind it may have gone out in an earlier binding.
+        }
         for later in self.players.get_mut(to.player).line().take_later(to.id) {
             let sender = self.sessions.get_mut(to.from);
             sender.busy.insert(name.clone(), later.id.seq);

@@ -187,6 +187,29 @@ fn a_refused_deferred_send_takes_back_nothing_of_the_line() {
     assert_eq!(world.take(&sender).outcomes(), all);
 }
 
+/// Nor what waits again, because its host was lost.
+#[test]
+fn a_refused_deferred_send_takes_back_nothing_that_waits_again() {
+    let store = MemoryStore {
+        limit_bytes: 1,
+        ..MemoryStore::default()
+    };
+    let mut world = world_on(store);
+    let (sender, host) = world.known();
+    let (login, _) = world.login(&host, "p");
+    world.auto = false;
+    send(&mut world, &sender, 1, 0, UNIX + 3_000, false);
+    send(&mut world, &sender, 2, 0, 0, false);
+    assert_eq!(world.take(&host).seqs(), [2]);
+    world.drop_link(&host);
+    world.auto = true;
+    world.run();
+    assert_eq!(world.take(&sender).outcomes(), [(1, Outcome::Refused)]);
+    let host = world.hello("host", 1);
+    world.register(&host, "p", login, true);
+    assert_eq!(world.take(&host).seqs(), [2]);
+}
+
 #[test]
 fn deferred_send_is_not_a_duplicate() {
     let mut world = world();
