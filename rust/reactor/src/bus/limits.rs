@@ -14,7 +14,7 @@ pub const OUT_LOW_BYTES: usize = 1 << 20;
 pub const OUT_MAX_BYTES: usize = 32 << 20;
 /// One read's room: what the kernel has of a fast sender, in one call.
 pub const READ_BYTES: usize = 256 << 10;
-/// Reads of one link in a turn: others want their turn.
+/// Reads of one link in a turn, 1 MiB: so much of a flood comes before the others (tests/integration/test_bus_sharing.py).
 pub const READS_A_TURN: usize = 4;
 /// What one read takes of input that nobody wants, of a link that is being closed.
 pub const DISCARD_BYTES: usize = 16 << 10;

@@ -122,7 +122,7 @@ impl Hub {
         if target == NONE {
             self.keep_waiting(call, service, &message);
         } else {
-            self.queue_for_service(target, &message);
+            self.queue_call(target, &message);
         }
     }
 
@@ -183,7 +183,7 @@ impl Hub {
             if let Message::Call { deadline_ms, .. } = &mut message {
                 *deadline_ms = left_ms;
             }
-            self.queue_for_service(target, &message);
+            self.queue_call(target, &message);
         }
     }
 
@@ -240,8 +240,8 @@ impl Hub {
         call
     }
 
-    /// In order with calls: what cancels one may not overtake it.
-    fn queue_for_service(&mut self, session: u32, message: &Message<'_>) {
+    /// Calls, what cancels one (which may not overtake it) and answers carry payload: they wait behind receipts.
+    fn queue_call(&mut self, session: u32, message: &Message<'_>) {
         if session == NONE {
             return; // It waits here: nobody has heard of it.
         }
@@ -263,9 +263,8 @@ impl Hub {
         if status != AnswerStatus::Ok {
             self.counters.calls_failed += 1;
         }
-        let link = self.sessions.get(caller).link;
-        self.control(
-            link,
+        self.queue_call(
+            caller,
             &Message::Answer {
                 call,
                 status,
@@ -312,7 +311,7 @@ impl Hub {
     pub(super) fn cancel(&mut self, caller: u32, number: u64) {
         let call = self.sessions.get(caller).calls.get(&number).copied();
         if let Some((call, found)) = call.and_then(|call| Some((call, self.end_call(call)?))) {
-            self.queue_for_service(found.target, &Message::Cancelled { call });
+            self.queue_call(found.target, &Message::Cancelled { call });
             self.answer(caller, number, AnswerStatus::Cancelled, Content::Bytes, b"");
         }
     }
@@ -322,7 +321,7 @@ impl Hub {
         let own: Vec<u64> = self.sessions.get(session).calls.values().copied().collect();
         for call in own {
             if let Some(found) = self.end_call(call) {
-                self.queue_for_service(found.target, &Message::Cancelled { call });
+                self.queue_call(found.target, &Message::Cancelled { call });
             }
         }
         let serving: Vec<u64> = self.sessions.get(session).serving.iter().copied().collect();
@@ -350,7 +349,7 @@ impl Hub {
             let Some(found) = self.end_call(call) else {
                 return;
             };
-            self.queue_for_service(found.target, &Message::Cancelled { call });
+            self.queue_call(found.target, &Message::Cancelled { call });
             self.answer(
                 found.caller,
                 found.number,

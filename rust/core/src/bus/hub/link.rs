@@ -456,7 +456,9 @@ impl Hub {
             } else if self.now >= link.heard_ms + self.config.dead_ms {
                 self.counters.silent += 1;
                 self.close_link(at, ErrorCode::Silent, "nothing was heard for too long");
-            } else if link.out.control_bytes() > self.config.control_bytes {
+            } else if link.out.control_bytes() > self.config.control_bytes
+                || link.out.payload_bytes() > self.config.link_bytes + self.config.control_bytes
+            {
                 self.counters.overflowed += 1;
                 self.close_link(at, ErrorCode::Limit, "the node does not read");
             } else if self.now >= link.sent_ms + self.config.heartbeat_ms

@@ -292,3 +292,59 @@ fn what_waits_for_services_is_bounded() {
     assert!(!refused.is_empty() && refused.len() < 4, "{refused:?}");
     assert!(refused.iter().all(|text| text.contains("NoSuchService")));
 }
+
+/// The kinds of messages in a node's frames, in the order they were taken.
+fn order(world: &mut World, node: &Node) -> Vec<String> {
+    let bytes = world.received.remove(&node.conn).unwrap_or_default();
+    let kind = |text: String| text.split([' ', '(']).next().unwrap_or("").to_string();
+    decode(&bytes)
+        .map(|message| kind(format!("{:?}", message.unwrap())))
+        .collect()
+}
+
+#[test]
+fn answers_wait_behind_receipts_pongs_and_presence_whatever_came_first() {
+    let (mut world, caller, server) = pair();
+    let call = call_at(&mut world, &caller, &server, 5);
+    world.say(&caller, &Message::Subscribe { topics: 1 });
+    order(&mut world, &caller);
+    world.hub.set_writable(caller.conn, false);
+    let (ok, content, payload) = (true, Content::Bytes, &[7; 500_000][..]);
+    world.say(
+        &server,
+        &Message::Reply {
+            call,
+            ok,
+            content,
+            payload,
+        },
+    );
+    world.login(&server, "alice");
+    world.send(&caller, 1, "nobody");
+    world.say(&caller, &Message::Ping { nonce: 1, low: 0 });
+    world.hub.set_writable(caller.conn, true);
+    world.run();
+    let order = order(&mut world, &caller);
+    assert_eq!(order, ["Presence", "Receipt", "Pong", "Answer"]);
+}
+
+#[test]
+fn who_asks_and_does_not_read_is_closed() {
+    let (mut world, caller, _) = pair();
+    world.hub.config.link_bytes = 10_000;
+    world.hub.config.control_bytes = 10_000;
+    world.hub.set_writable(caller.conn, false);
+    for call in 0..200 {
+        let (what, argument) = (1, "");
+        world.say(
+            &caller,
+            &Message::Query {
+                call,
+                what,
+                argument,
+            },
+        );
+    }
+    world.pass(1_000);
+    assert_eq!(world.hub.counters().overflowed, 1);
+}
