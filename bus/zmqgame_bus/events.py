@@ -254,6 +254,8 @@ class Emitter:
     def _connect(self, socket: zmq.Socket[bytes]) -> None:
         socket.get_monitor_socket(_HANDSHAKE_FAILED)  # kept by the socket; from before the first handshake
         socket.setsockopt(zmq.SNDHWM, 1_000)
+        # What a connection with a key of yesterday still holds is in the spool: it must not go on for that.
+        socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RECONNECT_IVL, 50)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1_000)
         self._connect_with_keys(socket, 0)

@@ -36,7 +36,7 @@ def _folder_option(*, exists: bool) -> Callable[[Callable[..., Any]], Callable[.
 def keys() -> None:
     """Make, show, allow, revoke and rotate keys. A secret is never printed, and a key never overwritten.
 
-    A running hub reads its keys and allowed.keys again when they change, or at SIGHUP.
+    Hub and stats read their keys and allowed.keys again when they change, or at SIGHUP.
     """
 
 
@@ -171,8 +171,8 @@ def rotate(name: str, folder: Path, finish: bool) -> None:
     print("next, in this order; nothing has to stop, and no step is urgent:")
     steps = [
         f"copy {name}.key, {name}.pub and allowed.keys to the machines that have copies",
-        "wait a second: a hub takes what has changed by itself (systemd hands out copies: restart it)",
-        f"restart {name} if it is not the hub: it starts with the new key",
+        "wait a second: hub and stats take what has changed (systemd hands out copies: restart them)",
+        f"restart {name} if it is neither hub nor stats: it starts with the new key",
         f"zmqgame-cli keys rotate {name} --finish --dir {folder}",
     ]
     for number, step in enumerate(steps, start=1):

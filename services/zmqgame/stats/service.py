@@ -8,6 +8,8 @@ source with its own pause).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -43,6 +45,10 @@ asked for later."""
 
 HEARTBEAT_MS = 5_000
 """A publisher that vanished without a word is noticed after this; its events are in its spool."""
+
+REBIND_S = 10.0
+"""libzmq lets go of an address within milliseconds, on a busy machine later."""
+REBIND_PAUSE_S = 0.01
 
 TALKS = 16
 """Requests under way at once: one source's slow disk holds up nobody else."""
@@ -80,6 +86,7 @@ class StatsService:
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._admission: Admission | None = None
+        self._endpoint = ""
         self._arrived = asyncio.Event()
         self._changed = asyncio.Event()
         self._stopping = False
@@ -130,7 +137,24 @@ class StatsService:
         socket.subscribe(b"")
         with binding(self._config.listen, key="stats.listen"):
             socket.bind(self._config.listen)
-        return str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        self._endpoint = str(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        return self._endpoint
+
+    async def rebind(self, pair: Callable[[], KeyPair]) -> None:
+        """Answer handshakes with another pair from now on; who was connected comes back by it."""
+        assert self._admission is not None
+        deadline = time.monotonic() + REBIND_S
+        with contextlib.suppress(zmq.ZMQError):  # a change before this one may be on its way still
+            self._socket.unbind(self._endpoint)
+        while True:
+            self._admission.protect(self._socket, pair())
+            try:
+                self._socket.bind(self._endpoint)
+                return
+            except zmq.ZMQError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(REBIND_PAUSE_S)  # libzmq lets go of the address in its own time
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then insert what is here, confirm it, and close."""

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import Any
 
-import zmq
-from zmqgame_bus.admission import Admission
 from zmqgame_bus.errors import CannotReachHub
 from zmqgame_bus.keys import Keyring
-from zmqgame_bus.keywatch import KeyWatch
 from zmqgame_bus.metrics import serve_metrics
 from zmqgame_bus.node import Node
 from zmqgame_bus.process import Process, run
@@ -21,6 +17,7 @@ from zmqgame.metrics import stats_metrics
 from zmqgame.stats.clickhouse import Warehouse
 from zmqgame.stats.config import StatsConfig
 from zmqgame.stats.journal import Journal
+from zmqgame.stats.serverkeys import ServerKeys
 from zmqgame.stats.service import StatsService
 
 STATUS_S = 5.0
@@ -85,18 +82,11 @@ async def _serve(process: Process, config: StatsConfig, warehouse: Warehouse) ->
 
 
 def _bind(process: Process, service: StatsService, keyring: Keyring) -> tuple[str, asyncio.Task[None] | None]:
-    """Listen; with CURVE, follow the list of allowed keys."""
+    """Listen; with CURVE, follow the key files."""
     if not keyring.curve:
         return service.bind(None, None), None
-    admissions: list[Admission] = []
-
-    def admit(context: zmq.Context[Any]) -> Admission:
-        admissions.append(Admission(context, keyring.allowed()))
-        return admissions[0]
-
-    endpoint = service.bind(keyring.pair(), admit)
-    watch = KeyWatch(keyring.server_files()[1:], lambda: admissions[0].allow(keyring.allowed()), process.log)
-    return endpoint, asyncio.create_task(watch.run())
+    keys = ServerKeys(service, keyring, process.log)
+    return keys.bind(), asyncio.create_task(keys.run())
 
 
 async def _tell(process: Process, service: StatsService) -> None:
