@@ -33,8 +33,8 @@ def hub(tmp_path: Path) -> Iterator[HubProcess]:
 class Flooder(Foreign):
     """Writes batches of 1 MiB, each of a thousand sends."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address, "flooder")
+    def __init__(self, address: str, name: str = "flooder") -> None:
+        super().__init__(address, name)
         self.socket.linger = 0
         self.socket.sndhwm = self.socket.rcvhwm = 0
         self.size = 0
@@ -55,11 +55,16 @@ def look(polite: Foreign, call: int) -> None:
     polite.write(message(QUERY, struct.pack("<QB", call, NODES) + text("")))
 
 
-def flooded(polite: Foreign) -> int:
-    """How many messages of the flooder the hub had read when it answered."""
+def read_of(polite: Foreign) -> dict[str, int]:
+    """How many messages of each node the hub had read when it answered."""
     _, fields = polite.next(ANSWER)
     fields.take("QB")
-    return next(node["messages_in"] for node in json.loads(fields.bytes()) if node["name"] == "flooder")
+    return {node["name"]: node["messages_in"] for node in json.loads(fields.bytes())}
+
+
+def flooded(polite: Foreign) -> int:
+    """How many of the flooder."""
+    return read_of(polite)["flooder"]
 
 
 def unread(port: int) -> list[int]:
@@ -93,6 +98,8 @@ async def test_a_flood_delays_others_by_a_bounded_number_of_its_messages(hub: Hu
             )
         try:
             await until(lambda: sum(held > 0 for held in unread(port)) == POLITE + 1)
+            # More than what is allowed is there to be read: a hub that takes no turns would.
+            await until(lambda: unread(port)[0] > 2 * TURN_BYTES, "the kernel holds enough of the flood")
         finally:
             hub.signal(signal.SIGCONT)
         for each in polite:
@@ -103,6 +110,38 @@ async def test_a_flood_delays_others_by_a_bounded_number_of_its_messages(hub: Hu
             each.seq += 1
         await asyncio.to_thread(all_read, polite[0], flooder.seq - 1)
     for each in (flooder, *polite):
+        each.socket.close(0)
+
+
+async def test_those_who_flood_take_turns(hub: HubProcess) -> None:
+    names = [f"flooder-{index}" for index in range(3)]
+    flooders = [Flooder(hub.address, name) for name in names]
+    polite = Foreign(hub.address, "polite")
+    port = int(hub.address.rsplit(":", 1)[1])
+    for each in (*flooders, polite):
+        await asyncio.to_thread(each.hello)
+    look(polite, 0)
+    before = await asyncio.to_thread(read_of, polite)
+    batches = [(each, each.batch()) for _ in range(FRAMES) for each in flooders]
+    hub.signal(signal.SIGSTOP)
+    for each, batch in batches:
+        each.write(batch)
+    try:
+        await until(lambda: unread(port)[2] > 2 * TURN_BYTES, "the kernel holds enough of each")
+        there = unread(port)[2]
+    finally:
+        hub.signal(signal.SIGCONT)
+    compared = 0
+    for call in range(1, 10_000):
+        look(polite, call)
+        now = await asyncio.to_thread(read_of, polite)
+        read = [(now[each.name] - before[each.name]) * each.size for each in flooders]
+        if max(read) > there:
+            break  # From here on it depends on how fast each writes.
+        compared += max(read) > 0
+        assert max(read) - min(read) <= 2 * TURN_BYTES, read
+    assert compared
+    for each in (*flooders, polite):
         each.socket.close(0)
 
 

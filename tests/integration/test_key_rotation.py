@@ -65,9 +65,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
         f"security.key_file={tmp_path / 'hub.key'}",
         f"security.allowed_file={tmp_path / 'allowed.keys'}",
     ]
-    hub = HubProcess(
-        tmp_path, "security.curve=true", *files, "hub.heartbeat_ms=200", "hub.dead_ms=600"
-    ).start()
+    hub = HubProcess(tmp_path, "security.curve=true", *files).start()
     yield hub
     hub.close()
 
