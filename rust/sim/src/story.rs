@@ -110,6 +110,25 @@ pub fn ack_of_old_binding(variant: Variant) -> (Script, MessageId) {
     (s, m3)
 }
 
+/// The hub gives p to R2, which never hears of it; p's client is back at R1, with the login that R1 holds [13].
+#[must_use]
+pub fn replaced_host(variant: Variant) -> (Script, MessageId) {
+    let mut s = two_hosts(variant);
+    s.online(0, 0);
+    s.vanish(0);
+    let r2 = s.host(1);
+    let late = s.hold_to_node(r2);
+    s.attach(0, 1);
+    s.run(50);
+    s.vanish(0);
+    s.attach(0, 0);
+    s.run(50);
+    s.release_to_node(late);
+    let m1 = s.send(0, 0);
+    s.run(100);
+    (s, m1)
+}
+
 /// The world by hand that notices the lack of a rule, and what it finds without it.
 #[cfg(feature = "broken")]
 #[must_use]
@@ -125,6 +144,7 @@ pub fn without(rule: Rule) -> Option<(&'static str, Violation)> {
             "ack_of_old_binding_is_ignored",
             ack_of_old_binding(variant).0,
         ),
+        Rule::DropOfReplaced => ("replaced_host_is_told", replaced_host(variant).0),
         Rule::TrimWaits => ("accepted_mark_waits_for_low", trim_before_low(variant).0),
         rule => of_policies(rule, variant)?,
     };

@@ -66,3 +66,11 @@ fn logout_done_waits_for_store() {
     assert_eq!(s.handled(0), [m1]);
     s.end();
 }
+
+/// [13] p's host was replaced and is told: a client that comes back to it is not left to wait there.
+#[test]
+fn replaced_host_is_told() {
+    let (s, m1) = story::replaced_host(Variant::default());
+    assert_eq!(s.handled(0), [m1]);
+    s.end();
+}
