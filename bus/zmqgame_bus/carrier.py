@@ -19,7 +19,7 @@ import zmq
 from zmqgame_native import NodeCore
 
 from zmqgame_bus.keys import NodeKeys
-from zmqgame_bus.limits import BURST_NS, LINK_CLOSE_MS
+from zmqgame_bus.limits import LINK_CLOSE_MS
 from zmqgame_bus.link import Link
 
 __all__ = ["TRANSPORTS", "Carrier", "NativeCarrier", "PyzmqCarrier", "now_ms"]
@@ -50,7 +50,7 @@ class Carrier(ABC):
         self._timer_ms = 0
         self._end_of_turn: asyncio.Handle | None = None
         self._rest: asyncio.Handle | None = None
-        self._burst_until_ns = 0
+        self._more = False
         self._turning = False
         self._ended = False
 
@@ -74,6 +74,7 @@ class Carrier(ABC):
         """Write what waits now."""
         if self._ended:
             return
+        self._more = False
         due_ms = self._write()
         if due_ms is not None and (self._timer is None or due_ms < self._timer_ms):
             self._arm(due_ms)
@@ -87,23 +88,19 @@ class Carrier(ABC):
             self.take(self.core.events())
 
     def flush_soon(self) -> None:
-        """Write what waits: now, or at the end of the loop's turn if something was written this moment.
-
-        So a single request costs no turn of its own, and those of a burst share a frame.
-        """
-        if self._turning or self._ended or self._end_of_turn is not None:
+        """Write what waits: now for the first call of a turn of the loop, for others at its end."""
+        if self._turning or self._ended:
             return
-        now_ns = time.monotonic_ns()
-        if now_ns < self._burst_until_ns:
-            self._end_of_turn = self._loop.call_soon(self._turn_ends)
-        else:
-            self._burst_until_ns = now_ns + BURST_NS
-            self.flush()
+        if self._end_of_turn is not None:
+            self._more = True
+            return
+        self._end_of_turn = self._loop.call_soon(self._turn_ends)
+        self.flush()
 
     def _turn_ends(self) -> None:
         self._end_of_turn = None
-        self._burst_until_ns = time.monotonic_ns() + BURST_NS
-        self.flush()
+        if self._more:
+            self.flush()
 
     def _arm(self, due_ms: int) -> None:
         """Wake up when the core says so; an early timer is cheaper than a new one each turn."""

@@ -116,10 +116,6 @@ LINK_QUEUE_FRAMES: Final = 64
 LINK_TURN_FRAMES: Final = 64
 """Frames taken in one turn of the loop: some ms of work, then timers and others have their turn."""
 
-BURST_NS: Final = 50_000
-"""A write so soon after another waits for the end of the loop's turn: less than a round trip, more than the
-calls of one turn are apart."""
-
 LINK_CLOSE_MS: Final = 500
 """How long a closing link may write what it has, its goodbye last."""
 
