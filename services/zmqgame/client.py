@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 LOGIN_TIMEOUT_S = 20.0  # longer than the server's own time for it, so that its answer comes first
 RESEND_S = 1.0
+SILENT_PINGS = 1.5  # so many times the time between pings without a packet: the server is dead
 MOVES = ("match_ready", "match_restored")  # messages of the manager that name a server to go to
 PLACE_TRIES = 2  # at the same server, before the manager is asked for another
 
@@ -125,6 +126,7 @@ class Client:
         self._random = random.Random(seed)
         self._resume = Resume()
         self._ping_s = 10.0
+        self._heard_at = 0.0
         self._ticket: Ticket | None = None
         self._link: Link | None = None
         self._datagrams: Datagrams | None = None
@@ -278,6 +280,10 @@ class Client:
                 self.counters["resends"] += 1
                 self._resume.resend()
             waiting = first
+            if time.monotonic() - self._heard_at > self._ping_s * SILENT_PINGS:
+                self.counters["silent"] += 1
+                self.break_connection()  # a half-open connection never says that it is one
+                return
             if time.monotonic() >= ping_at:
                 ping_at += self._ping_s
                 self._resume.send(ToServer.PING, 0)
@@ -292,7 +298,7 @@ class Client:
     # --- packets
 
     def _packet(self, kind: int, sequence: int, payload: bytes) -> None:
-        move = None
+        move, self._heard_at = None, time.monotonic()
         for received in self._resume.receive(kind, sequence, payload):
             move = self._handle(received) or move
         self._flush()

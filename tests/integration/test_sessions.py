@@ -1,12 +1,15 @@
 """What becomes of a match and its players when their game server stops in order, and when it is killed."""
 
 import asyncio
+import contextlib
+import random
+import signal
 
 import pytest
 from zmqgame.faults import BadNetwork, Faults
 
 from tests.cluster import cluster, until
-from tests.players import QUICK, Player, bots, end_of, handled_ids, node, running_on
+from tests.players import QUICK, Player, bots, end_of, handled_ids, manager, node, running_on
 
 
 @pytest.mark.slow
@@ -129,3 +132,56 @@ async def test_tokens_are_renewed_before_they_are_old(tmp_path):
             client.break_connection()
             await until(lambda: len(player.welcomes) == 2, "it is back")
             assert player.welcomes[1]["resumed"]
+
+
+@pytest.mark.slow
+async def test_a_server_that_stood_still_has_lost_its_match(tmp_path):
+    """It is not dead, only stopped: another one goes on with the match, what the first says of it is void."""
+    settings = {**QUICK, "game.ping_ms": 500, "game.checkpoint_ms": 200}
+    async with (
+        cluster(tmp_path, "game-1", "game-2", **settings) as running,
+        node(running) as studio,
+        bots(studio, tmp_path, 4) as racers,
+    ):
+        server = await until(lambda: racing_on(racers), "a race runs")
+        match = await until(lambda: running_on(studio, racers, server), "the manager knows")
+        await asyncio.sleep(1.0)
+        stopped = running.running[server].process
+        stopped.send_signal(signal.SIGSTOP)
+        try:
+            gone_on = lambda: all(bot.counters["restored"] == 1 for bot in racers)  # noqa: E731
+            await until(gone_on, "all race on elsewhere", 30)
+        finally:
+            stopped.send_signal(signal.SIGCONT)
+        end = await until(lambda: end_of(studio, match), "the race has a result", 60)
+        assert end["event"] == "GameFinished", end
+        assert end["server"] != server
+        assert [result["outcome"] for result in end["body"]["results"]] == ["finished"] * 4
+        given_up = lambda: "goes on at another server" in running.running[server].log.read_text()  # noqa: E731
+        await until(given_up, "the first one gave it up", 20)
+        entries = (await manager(studio, "matches", match=match))["entries"]
+        assert [entry["event"] for entry in entries] == ["GameFinished", "MatchMoved", "MatchCreated"]
+
+
+async def test_any_bytes_on_the_game_port_hurt_nobody_else(tmp_path):
+    chance = random.Random(11)
+    async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
+        player = Player(studio, "ann")
+        host, _, port = running.running["game-1"].addresses["tcp"].rpartition(":")
+        async with player.client as client:
+            await asyncio.wait_for(client.online.wait(), 10)
+            for number in range(150):
+                _, writer = await asyncio.open_connection(host, int(port))
+                body = chance.randbytes(chance.randrange(200))
+                if number % 3:  # whole packets of any kind
+                    head = bytes([chance.choice((1, 2, 3, 4, 5, 6, chance.randrange(0xF0))), 0, 0, 0])
+                    body = head + chance.randbytes(8) + chance.choice((b"{}", b'{"token":""}', body))
+                    body = len(body).to_bytes(4, "little") + body
+                writer.write(body)
+                with contextlib.suppress(OSError):
+                    await writer.drain()
+                writer.close()
+            assert (await studio.unicast("ann", "still here", timeout_s=10)).outcome == "delivered"
+            assert client.counters["losses"] == 0
+        assert running.running["game-1"].process.poll() is None
+        assert "Traceback" not in running.running["game-1"].log.read_text()

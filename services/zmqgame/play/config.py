@@ -78,6 +78,14 @@ class GameConfig:
         reason=HOUR,
         help=f"How long a match waits for a lost player. {AS_RULES_SAY}",
     )
+    ping_ms: int = key(
+        10_000,
+        unit="ms",
+        low=500,
+        high=20_000,
+        reason="a connection without a packet for 30 s is closed",
+        help="How often clients send a ping; after 1.5 times as long without an answer they go elsewhere.",
+    )
     token_s: int = key(
         300,
         unit="s",

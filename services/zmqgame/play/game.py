@@ -363,6 +363,7 @@ async def serve(process: Process) -> None:
         config.max_players,
         int(config.grace_s * 1_000),
         config.token_s,
+        config.ping_ms,
     )
     game.sessions = Sessions(door, edge, node, game)
     trace = game.sessions.trace = HostTrace(emitter, process.name)

@@ -78,6 +78,7 @@ class Door:
     max_players: int
     grace_ms: int
     token_s: int = 300
+    ping_ms: int = PING_MS
 
 
 class Sessions:
@@ -329,7 +330,7 @@ class Sessions:
                 "token": self._token(session),
                 "connect_token": b64encode(connect_token).decode(),
                 "udp": door.udp,
-                "ping_ms": PING_MS,
+                "ping_ms": door.ping_ms,
             }
         )
 
