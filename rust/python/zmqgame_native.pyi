@@ -189,23 +189,80 @@ class Edge:
         max_inbound_bytes: int = 67_108_864,
         idle_ms: int = 30_000,
         handshake_ms: int = 5_000,
+        connect_ms: int = 5_000,
+        balance: Literal["round_robin", "least_connections", "source_hash"] = "round_robin",
+        max_connections_per_address: int = 0,
+        packets_per_s: int = 0,
+        packets_burst: int = 0,
+        bytes_per_s: int = 0,
+        bytes_burst: int = 0,
+        outbound_policy: Literal["close", "drop_newest", "drop_droppable"] = "close",
+        droppable_kinds: Sequence[int] = (),
+        max_memory_bytes: int = 1 << 30,
     ) -> Self:
-        """Start the loops, a thread each.
+        """Start the loops, a thread each, and one that takes connections in and does TLS handshakes.
 
         A connection is closed when it gives no whole packet in `idle_ms`, no first packet (WebSocket: no
         request) in `handshake_ms`, a packet of more than `max_packet_bytes`, or when more than
         `max_outbound_bytes` wait to be read by its client. Beyond `max_connections` new ones are closed at
         once, beyond `max_outbound_total_bytes` in all queues `send` refuses, beyond `max_inbound_bytes` of
         packets not taken yet reading pauses.
+
+        `balance` says which loop gets a connection. `max_connections_per_address` counts an IPv4 address or
+        an IPv6 network of 64 bits. A connection that sends more than `packets_per_s` or `bytes_per_s`, with a
+        burst on top (0: that of one second), is not read until it may again: nothing is lost. In all these 0
+        means any. At `max_outbound_bytes` a connection is closed, or (`drop_newest`) the packet refused, or
+        (`drop_droppable`) packets of `droppable_kinds` refused from half of the bound on. Buffers of all
+        connections, in and out, have at most `max_memory_bytes`: beyond, new connections are refused and
+        who needs more is closed.
         """
-    def listen_tcp(self, address: str, *, framing: str = "packets") -> str:
+    def listen_tcp(
+        self,
+        address: str,
+        *,
+        framing: str = "packets",
+        tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
+        proxy_protocol: bool = False,
+        reuse_port: bool = False,
+        keepalive_s: int = 0,
+    ) -> str:
         """Listen on `host:port` (port 0: a free one); return the address it is bound to.
 
         Framing `packets`: the project's client packets, WebSocket on the same port. Framing `raw`: each
         read is a packet of kind 0, and what is sent goes out as it is. Raise OSError when it can't.
+
+        With `tls` (PEM files: certificate chain, key) it speaks TLS 1.3 or 1.2. With `proxy_protocol` each
+        connection must begin with a PROXY protocol header of version 2, whose client becomes the peer: only
+        where nobody but the proxy can connect. With `keepalive_s` the kernel asks silent machines whether
+        they live. TCP_NODELAY is always on.
         """
     def listen_unix(self, path: str | PathLike[str], *, framing: str = "packets") -> str:
         """Listen on a path; like `listen_tcp`."""
+    def reload_tls(self) -> None:
+        """Read the certificates and keys of all listeners again, for connections that come from now on.
+
+        Raise OSError when some can't be used; their listeners keep what they had.
+        """
+    def connect_tcp(
+        self,
+        address: str,
+        *,
+        framing: str = "packets",
+        tls: str | PathLike[str] | None = None,
+        server_name: str | None = None,
+    ) -> int:
+        """Connect to `host:port`; return the connection at once.
+
+        Its open row comes when it is there, its close row when it can't be made in `connect_ms`; from then
+        on it is like those that clients make. `tls` is a PEM file of the certificates that are trusted; the
+        server's must have `server_name`, by default the host. Raise OSError when the name does not resolve.
+        """
+    def connect_unix(self, path: str | PathLike[str], *, framing: str = "packets") -> int:
+        """Connect to a path; like `connect_tcp`."""
+    def pause(self, connection: int) -> None:
+        """Read a connection no more: what its client sends waits in the network; it is not called idle."""
+    def resume(self, connection: int) -> None:
+        """Read a connection again."""
     def listen_udp(
         self, address: str, *, protocol_id: int, private_key: bytes, public_address: str | None = None
     ) -> str:

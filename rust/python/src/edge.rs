@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use zmqgame_reactor::edge;
-use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
+use zmqgame_reactor::edge::config::{
+    Balance, ConnectTls, EdgeConfig, Framing, ListenOptions, OutboundPolicy, TlsFiles,
+};
 
 use crate::packet::PacketBatch;
 use crate::serve::{self, Serving};
@@ -67,6 +69,28 @@ fn framing_of(name: &str) -> PyResult<Framing> {
     }
 }
 
+fn balance_of(name: &str) -> PyResult<Balance> {
+    match name {
+        "round_robin" => Ok(Balance::RoundRobin),
+        "least_connections" => Ok(Balance::LeastConnections),
+        "source_hash" => Ok(Balance::SourceHash),
+        other => Err(PyValueError::new_err(format!(
+            "balance is {other:?}: must be 'round_robin', 'least_connections' or 'source_hash'"
+        ))),
+    }
+}
+
+fn policy_of(name: &str) -> PyResult<OutboundPolicy> {
+    match name {
+        "close" => Ok(OutboundPolicy::Close),
+        "drop_newest" => Ok(OutboundPolicy::DropNewest),
+        "drop_droppable" => Ok(OutboundPolicy::DropDroppable),
+        other => Err(PyValueError::new_err(format!(
+            "outbound_policy is {other:?}: must be 'close', 'drop_newest' or 'drop_droppable'"
+        ))),
+    }
+}
+
 #[pymethods]
 impl Edge {
     #[new]
@@ -80,6 +104,16 @@ impl Edge {
         max_inbound_bytes = 67_108_864,
         idle_ms = 30_000,
         handshake_ms = 5_000,
+        connect_ms = 5_000,
+        balance = "round_robin",
+        max_connections_per_address = 0,
+        packets_per_s = 0,
+        packets_burst = 0,
+        bytes_per_s = 0,
+        bytes_burst = 0,
+        outbound_policy = "close",
+        droppable_kinds = Vec::new(),
+        max_memory_bytes = 1 << 30,
     ))]
     #[expect(
         clippy::too_many_arguments,
@@ -94,6 +128,16 @@ impl Edge {
         max_inbound_bytes: usize,
         idle_ms: u64,
         handshake_ms: u64,
+        connect_ms: u64,
+        balance: &str,
+        max_connections_per_address: usize,
+        packets_per_s: u64,
+        packets_burst: u64,
+        bytes_per_s: u64,
+        bytes_burst: u64,
+        outbound_policy: &str,
+        droppable_kinds: Vec<u8>,
+        max_memory_bytes: usize,
     ) -> PyResult<Self> {
         let config = EdgeConfig {
             loops,
@@ -104,6 +148,16 @@ impl Edge {
             max_inbound_bytes,
             idle_ms,
             handshake_ms,
+            connect_ms,
+            balance: balance_of(balance)?,
+            max_connections_per_address,
+            packets_per_s,
+            packets_burst,
+            bytes_per_s,
+            bytes_burst,
+            outbound_policy: policy_of(outbound_policy)?,
+            droppable_kinds: droppable_kinds.into_iter().collect(),
+            max_memory_bytes,
         };
         config
             .check()
@@ -115,15 +169,74 @@ impl Edge {
         })
     }
 
-    #[pyo3(signature = (address, *, framing = "packets"))]
-    fn listen_tcp(&self, py: Python<'_>, address: &str, framing: &str) -> PyResult<String> {
-        let framing = framing_of(framing)?;
-        Ok(py.detach(|| self.inner.listen_tcp(address, framing))?)
+    #[pyo3(signature = (
+        address, *, framing = "packets", tls = None, proxy_protocol = false, reuse_port = false, keepalive_s = 0
+    ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of the Python method"
+    )]
+    fn listen_tcp(
+        &self,
+        py: Python<'_>,
+        address: &str,
+        framing: &str,
+        tls: Option<(PathBuf, PathBuf)>,
+        proxy_protocol: bool,
+        reuse_port: bool,
+        keepalive_s: u32,
+    ) -> PyResult<String> {
+        let options = ListenOptions {
+            framing: framing_of(framing)?,
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+            proxy_protocol,
+            reuse_port,
+            keepalive_s,
+        };
+        Ok(py.detach(|| self.inner.listen_tcp(address, options))?)
     }
 
     #[pyo3(signature = (path, *, framing = "packets"))]
     fn listen_unix(&self, path: PathBuf, framing: &str) -> PyResult<String> {
         Ok(self.inner.listen_unix(&path, framing_of(framing)?)?)
+    }
+
+    fn reload_tls(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.inner.reload_tls())?)
+    }
+
+    #[pyo3(signature = (address, *, framing = "packets", tls = None, server_name = None))]
+    fn connect_tcp(
+        &self,
+        py: Python<'_>,
+        address: &str,
+        framing: &str,
+        tls: Option<PathBuf>,
+        server_name: Option<String>,
+    ) -> PyResult<u64> {
+        let framing = framing_of(framing)?;
+        // The name that was asked for, without its port and the brackets of an IPv6 address.
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        let tls = tls.map(|authorities| ConnectTls {
+            authorities,
+            server_name: server_name.unwrap_or_else(|| host.to_owned()),
+        });
+        Ok(py.detach(|| self.inner.connect_tcp(address, framing, tls.as_ref()))?)
+    }
+
+    #[pyo3(signature = (path, *, framing = "packets"))]
+    fn connect_unix(&self, py: Python<'_>, path: PathBuf, framing: &str) -> PyResult<u64> {
+        let framing = framing_of(framing)?;
+        Ok(py.detach(|| self.inner.connect_unix(&path, framing))?)
+    }
+
+    fn pause(&self, connection: u64) {
+        self.inner.pause(connection);
+    }
+
+    fn resume(&self, connection: u64) {
+        self.inner.resume(connection);
     }
 
     #[pyo3(signature = (address, *, protocol_id, private_key, public_address = None))]
@@ -201,6 +314,7 @@ impl Edge {
         let mut all: BTreeMap<_, _> = self.inner.counters().snapshot().into_iter().collect();
         all.insert("connections_now", self.inner.connections() as u64);
         all.insert("outbound_bytes_now", self.inner.outbound_bytes() as u64);
+        all.insert("memory_bytes_now", self.inner.memory_bytes() as u64);
         all
     }
 

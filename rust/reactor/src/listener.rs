@@ -1,11 +1,14 @@
 //! Taking connections in: TCP and Unix, and what to do when descriptors run out.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -21,13 +24,34 @@ pub const PAUSE_MS: u64 = 100;
 #[derive(Debug)]
 pub enum Accepted {
     /// A connection, non-blocking, and where it comes from.
-    Stream(Stream, String),
+    Stream(Stream, Peer),
     /// Nobody is waiting.
     Empty,
     /// A connection was taken and closed at once because the process is out of descriptors.
     Refused,
     /// The system is out of something: stop watching the listener for [`PAUSE_MS`].
     Pause(io::Error),
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// An address.
+    Ip(SocketAddr),
+    /// The path of a Unix listener: clients have none of their own.
+    Unix(Arc<Path>),
+    /// A Unix socket of a proxy's machine.
+    ProxiedUnix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::ProxiedUnix => f.write_str("unix:"),
+        }
+    }
 }
 
 /// A listening socket, non-blocking.
@@ -42,7 +66,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
+    Unix(UnixListener, Arc<Path>),
 }
 
 impl Listener {
@@ -75,7 +99,7 @@ impl Listener {
             other => other?,
         };
         listener.set_nonblocking(true)?;
-        Self::new(Socket::Unix(listener, path.to_owned()))
+        Self::new(Socket::Unix(listener, Arc::from(path)))
     }
 
     fn new(socket: Socket) -> io::Result<Self> {
@@ -141,21 +165,35 @@ impl Listener {
         }
     }
 
-    fn accept_one(&self) -> io::Result<(Stream, String)> {
+    fn accept_one(&self) -> io::Result<(Stream, Peer)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                stream.set_nonblocking(true)?;
-                // Batches are packed by us; waiting for more bytes would only add delay.
-                stream.set_nodelay(true)?;
-                Ok((Stream::Tcp(stream), peer.to_string()))
+                let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                // The kernel gives the address of whoever it accepts; without one there is nobody.
+                let peer = peer.ok_or(io::ErrorKind::NotConnected)?;
+                Ok((Stream::Tcp(stream.into()), Peer::Ip(peer)))
             }
             Socket::Unix(listener, path) => {
-                let (stream, _) = listener.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok((Stream::Unix(stream), format!("unix:{}", path.display())))
+                let stream = rustix::net::accept_with(listener, flags)?;
+                Ok((Stream::Unix(stream.into()), Peer::Unix(Arc::clone(path))))
             }
         }
+    }
+
+    /// From now on the kernel asks the machines of silent clients whether they live: after `after_s`, then
+    /// every quarter of that, and gives them up after the fourth time.
+    ///
+    /// # Errors
+    /// It is no TCP listener.
+    pub fn keep_alive(&self, after_s: u32) -> io::Result<()> {
+        let every_s = Duration::from_secs(u64::from(after_s.div_ceil(4)));
+        sockopt::set_socket_keepalive(self, true)?;
+        sockopt::set_tcp_keepidle(self, Duration::from_secs(u64::from(after_s)))?;
+        sockopt::set_tcp_keepintvl(self, every_s)?;
+        sockopt::set_tcp_keepcnt(self, 4)?;
+        Ok(())
     }
 }
 
@@ -172,7 +210,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         if let Socket::Unix(_, path) = &self.socket {
             // Somebody may have removed it before us.
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(path.as_ref());
         }
     }
 }
@@ -190,6 +228,8 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     if reuse_port {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
+    // Accepted sockets inherit it. Batches are packed by us; waiting for more bytes would only add delay.
+    sockopt::set_tcp_nodelay(&socket, true)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use zmqgame_core::stream::packet::{Batch, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 const DEADLINE: Duration = Duration::from_secs(15);
 const CLIENTS: usize = 6;
@@ -31,9 +31,9 @@ fn answers(batch: &Batch) -> impl Iterator<Item = Write<'_>> {
 struct EchoEach;
 
 impl Handler for EchoEach {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
         for write in answers(batch) {
-            assert_eq!(edge.send([write]), 0);
+            assert!(out.send(write));
         }
     }
 }
@@ -42,8 +42,8 @@ impl Handler for EchoEach {
 struct EchoVectored;
 
 impl Handler for EchoVectored {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
-        assert_eq!(edge.send(answers(batch)), 0);
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
+        assert_eq!(out.send_all(answers(batch)), 0);
     }
 }
 

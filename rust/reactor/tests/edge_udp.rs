@@ -7,7 +7,7 @@ use zmqgame_core::edge::netcode::client::{Client, State};
 use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
 use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 const PROTOCOL: u64 = 0x7a6d_7167;
 const KEY: [u8; 32] = [7; 32];
@@ -17,9 +17,9 @@ const DEADLINE: Duration = Duration::from_secs(15);
 struct Echo;
 
 impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
         let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        edge.send(rows.map(|row| Write {
+        out.send_all(rows.map(|row| Write {
             connection: batch.connection[row],
             kind: batch.kind[row],
             sequence: batch.sequence[row],

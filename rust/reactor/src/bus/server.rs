@@ -311,7 +311,8 @@ impl<R: Router> Server<R> {
                 return;
             };
             match listener.accept() {
-                Accepted::Stream(stream, address) => {
+                Accepted::Stream(stream, peer) => {
+                    let address = peer.to_string();
                     self.counters.accepted += 1;
                     if self.open >= MAX_CONNECTIONS {
                         self.note(

@@ -1,19 +1,20 @@
 //! What other threads ask of a loop: writes, closes, listeners, the end.
 
+use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use zmqgame_core::stream::packet::{self, Header};
+use zmqgame_core::stream::packet::{HEADER_BYTES, Header, PREFIX_BYTES};
 
-use super::config::Framing;
+use super::connection::{HEAD_BYTES, Incoming};
+use super::gate::Port;
+use super::outgoing::Dial;
 use super::udp::UdpListener;
 use super::udp_plain::PlainListener;
-use crate::listener::Listener;
-use crate::stream::Stream;
 use crate::wake::Wake;
 
 /// One request.
 #[derive(Debug)]
-pub enum Command {
+pub(super) enum Command {
     /// The next `bytes` of the arena are a packet (prefix, header, payload) for this connection.
     Write {
         /// The connection.
@@ -33,14 +34,23 @@ pub enum Command {
         /// The connection.
         id: u64,
     },
-    /// Take connections in here.
-    Listen(Listener, Framing),
+    /// Take connections in here: for the gate.
+    Listen(Box<Port>),
     /// Take UDP sessions in here.
     ListenUdp(Box<UdpListener>),
     /// Take plain datagrams in here.
     ListenUdpPlain(PlainListener),
-    /// A connection that another loop took in.
-    Adopt(Stream, String, Framing),
+    /// A connection that the gate took in.
+    Adopt(Box<Incoming>),
+    /// Make a connection, and tell its id.
+    Connect(Box<Dial>, SyncSender<std::io::Result<u64>>),
+    /// Read a connection no more, or again.
+    Pause {
+        /// The connection.
+        id: u64,
+        /// No more, or again.
+        paused: bool,
+    },
     /// Send what is queued, close everything, end.
     Stop {
         /// How long that may take.
@@ -48,9 +58,19 @@ pub enum Command {
     },
 }
 
+/// Prefix and header of a packet.
+pub(super) fn head_of(header: Header, payload: usize) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    let length = (HEADER_BYTES + payload) as u32;
+    head[..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+    head[PREFIX_BYTES] = header.kind;
+    head[HEAD_BYTES - 8..].copy_from_slice(&header.sequence.to_le_bytes());
+    head
+}
+
 /// Requests in order; packets stand in one arena.
 #[derive(Debug, Default)]
-pub struct Commands {
+pub(super) struct Commands {
     /// The requests.
     pub list: Vec<Command>,
     /// The packets of the writes, one after the other.
@@ -58,10 +78,14 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Adds a packet.
-    pub fn write(&mut self, id: u64, header: Header, payload: &[u8]) {
+    /// Adds a packet whose payload is in parts.
+    pub fn write(&mut self, id: u64, header: Header, parts: &[&[u8]]) {
         let start = self.arena.len();
-        packet::write_packet(&mut self.arena, header, payload);
+        let payload = parts.iter().map(|part| part.len()).sum();
+        self.arena.extend_from_slice(&head_of(header, payload));
+        for part in parts {
+            self.arena.extend_from_slice(part);
+        }
         self.list.push(Command::Write {
             id,
             bytes: self.arena.len() - start,
@@ -71,7 +95,7 @@ impl Commands {
 
 /// The queue of one loop.
 #[derive(Debug)]
-pub struct Queue {
+pub(super) struct Queue {
     commands: Mutex<Commands>,
     wake: Wake,
 }

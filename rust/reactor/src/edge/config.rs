@@ -1,6 +1,11 @@
 //! What an edge may be told, and the limits of what it may be told.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zmqgame_core::edge::rate::MOST_A_SECOND;
+use zmqgame_core::stream::frame;
 
 /// Loops: each is a thread; beyond the largest machines' cores more only cost switches.
 pub const MOST_LOOPS: usize = 64;
@@ -22,6 +27,57 @@ pub const ACCEPTS_A_ROUND: usize = 64;
 pub const LINGER_MS: u64 = 1_000;
 /// Buffers of a connection shrink after this time without need for their size.
 pub const QUIET_MS: u64 = 5_000;
+/// What all connections may hold at most, if asked to: more than machines have.
+pub const MOST_MEMORY_BYTES: usize = 1 << 44;
+/// Keepalive: the kernel's own default is two hours, and a day is for ever.
+pub const LONGEST_KEEPALIVE_S: u32 = 32_767;
+
+/// Which loop gets a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// The next one.
+    #[default]
+    RoundRobin,
+    /// The one that has the fewest.
+    LeastConnections,
+    /// Always the same one for an address, so that what a loop knows of it is in one place.
+    SourceHash,
+}
+
+/// What happens to a packet for a connection that has too much waiting already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutboundPolicy {
+    /// The connection is closed: its client does not read.
+    #[default]
+    Close,
+    /// The packet is refused, the connection lives.
+    DropNewest,
+    /// Packets of droppable kinds are refused from half of the bound on, and the connection lives. The
+    /// others have the whole bound, and close it there.
+    DropDroppable,
+}
+
+/// A set of packet kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KindSet([u64; 4]);
+
+impl KindSet {
+    /// Whether it holds `kind`.
+    #[must_use]
+    pub const fn has(&self, kind: u8) -> bool {
+        self.0[(kind >> 6) as usize] >> (kind & 63) & 1 == 1
+    }
+}
+
+impl FromIterator<u8> for KindSet {
+    fn from_iter<T: IntoIterator<Item = u8>>(kinds: T) -> Self {
+        let mut set = Self::default();
+        for kind in kinds {
+            set.0[usize::from(kind >> 6)] |= 1 << (kind & 63);
+        }
+        set
+    }
+}
 
 /// The settings of an edge; see the fields for units and defaults.
 #[derive(Debug, Clone)]
@@ -43,6 +99,28 @@ pub struct EdgeConfig {
     /// A connection that gives no whole packet (WebSocket: no request) for so long after it came is
     /// closed; 0 means never. Default 5 s.
     pub handshake_ms: u64,
+    /// How long an outgoing connection may take, TLS included. Default 5 s.
+    pub connect_ms: u64,
+    /// Which loop gets a new connection. Default: the next one.
+    pub balance: Balance,
+    /// Connections of one IPv4 address, or of one IPv6 network of 64 bits, which is what one client has;
+    /// 0 means any. Default 0.
+    pub max_connections_per_address: usize,
+    /// Packets a second that a connection may send; over it, reading of it pauses. 0 means any. Default 0.
+    pub packets_per_s: u64,
+    /// Packets that may come at once; 0 means those of one second. Default 0.
+    pub packets_burst: u64,
+    /// Bytes a second that a connection may send; over it, reading of it pauses. 0 means any. Default 0.
+    pub bytes_per_s: u64,
+    /// Bytes that may come at once; 0 means those of one second. Default 0.
+    pub bytes_burst: u64,
+    /// What happens at `max_outbound_bytes`. Default: the connection is closed.
+    pub outbound_policy: OutboundPolicy,
+    /// Kinds that may be dropped, for [`OutboundPolicy::DropDroppable`]. Default none.
+    pub droppable_kinds: KindSet,
+    /// Bytes that the buffers of all connections may have, in and out, TLS and WebSocket included; at the
+    /// bound new connections are refused, and who needs more is closed. Default 1 GiB.
+    pub max_memory_bytes: usize,
 }
 
 impl Default for EdgeConfig {
@@ -56,6 +134,16 @@ impl Default for EdgeConfig {
             max_inbound_bytes: 67_108_864,
             idle_ms: 30_000,
             handshake_ms: 5_000,
+            connect_ms: 5_000,
+            balance: Balance::default(),
+            max_connections_per_address: 0,
+            packets_per_s: 0,
+            packets_burst: 0,
+            bytes_per_s: 0,
+            bytes_burst: 0,
+            outbound_policy: OutboundPolicy::default(),
+            droppable_kinds: KindSet::default(),
+            max_memory_bytes: 1 << 30,
         }
     }
 }
@@ -123,6 +211,23 @@ impl EdgeConfig {
             ),
             ("idle_ms", self.idle_ms, 0, LONGEST_MS),
             ("handshake_ms", self.handshake_ms, 0, LONGEST_MS),
+            ("connect_ms", self.connect_ms, 1, LONGEST_MS),
+            (
+                "max_connections_per_address",
+                self.max_connections_per_address as u64,
+                0,
+                MOST_CONNECTIONS as u64,
+            ),
+            ("packets_per_s", self.packets_per_s, 0, MOST_A_SECOND),
+            ("packets_burst", self.packets_burst, 0, MOST_A_SECOND),
+            ("bytes_per_s", self.bytes_per_s, 0, MOST_A_SECOND),
+            ("bytes_burst", self.bytes_burst, 0, MOST_A_SECOND),
+            (
+                "max_memory_bytes",
+                self.max_memory_bytes as u64,
+                65_536,
+                MOST_MEMORY_BYTES as u64,
+            ),
         ];
         for (setting, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -138,11 +243,59 @@ impl EdgeConfig {
     }
 }
 
-/// How the byte streams of a listener are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the byte stream of a connection is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Framing {
     /// The project's packets, or a WebSocket if the first bytes are `GET `.
     Packets,
     /// As they come: each read is one packet of kind 0; what is sent goes out without a header.
     Raw,
+    /// Cut by a rule: each frame is one packet of kind 0; what is sent goes out without a header.
+    Frames(Arc<frame::Framing>),
+}
+
+/// A listener's certificate chain and private key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// What a listener does with its connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// How their bytes are read.
+    pub framing: Framing,
+    /// TLS, if it speaks that.
+    pub tls: Option<TlsFiles>,
+    /// Whether each begins with a PROXY protocol header of version 2, which names its client. Only for
+    /// listeners that nobody but the proxy can reach: the header is believed.
+    pub proxy_protocol: bool,
+    /// Whether other sockets may listen on the same address: the kernel spreads connections over them.
+    pub reuse_port: bool,
+    /// Seconds of silence after which the kernel asks whether the client's machine lives; 0 means never.
+    pub keepalive_s: u32,
+}
+
+impl From<Framing> for ListenOptions {
+    fn from(framing: Framing) -> Self {
+        Self {
+            framing,
+            tls: None,
+            proxy_protocol: false,
+            reuse_port: false,
+            keepalive_s: 0,
+        }
+    }
+}
+
+/// How an outgoing connection verifies its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectTls {
+    /// The certificates that are trusted, a PEM file.
+    pub authorities: PathBuf,
+    /// The name that the server's certificate must have.
+    pub server_name: String,
 }

@@ -3,30 +3,34 @@
 //! ```text
 //!   Unknown --- 4 bytes ---> Packets                  Open --- close() ---> Closing --- flushed,
 //!      \---- "GET " ----> Request ---> WebSocket                 client closed too, or LINGER_MS ---> gone
-//!   Raw from the begin
+//!   Raw, Frames from the begin; Connecting ---> Packets, Raw, Frames when it is an outgoing one
 //! ```
 //!
 //! Bytes are read straight into the batch's arena; only what is no whole packet yet is kept in the
 //! `inbound` ring. Edge-triggered: whoever reads goes on until the socket is empty.
 
-use std::io;
-use std::os::fd::AsFd;
-
+use zmqgame_core::edge::rate::Bucket;
+use zmqgame_core::stream::frame::FrameDecoder;
 use zmqgame_core::stream::packet::{Batch, HEADER_BYTES, Header, KIND_OPEN, PREFIX_BYTES};
-use zmqgame_core::stream::ring::RingBuffer;
+use zmqgame_core::stream::ring::{RingBuffer, RingFull};
 
-use super::config::{EdgeConfig, Framing, OWN_ANSWERS_BYTES, QUIET_MS};
+use super::config::{EdgeConfig, Framing, OWN_ANSWERS_BYTES, QUIET_MS, REQUEST_HEAD_BYTES};
 use super::counters::Counters;
+use super::line::{Got, Line, READ_BYTES};
 use super::reason::CloseReason;
-use super::websocket::{self, WebSocket};
+use super::shared::Admission;
+use super::websocket::{self, WEBSOCKET_BYTES, WebSocket};
+use crate::listener::Peer;
 use crate::stream::Stream;
 
-/// Room for one read.
-const READ_BYTES: usize = 16_384;
 /// Reads of one connection before the next one's turn.
 const READS_A_TURN: usize = 4;
 /// A packet of which at least this much is there is completed in the ring: moving it would cost more.
 const STAY_IN_RING_BYTES: usize = 4_096;
+/// What a connection is taken to hold without any buffer, for the bound on memory: measured.
+pub(super) const CONNECTION_BYTES: usize = 1_024;
+/// Prefix and header of a packet.
+pub(super) const HEAD_BYTES: usize = PREFIX_BYTES + HEADER_BYTES;
 
 /// What the loop lends to a connection.
 pub(super) struct Context<'a> {
@@ -34,95 +38,223 @@ pub(super) struct Context<'a> {
     pub(super) counters: &'a Counters,
     pub(super) batch: &'a mut Batch,
     pub(super) scratch: &'a mut Vec<u8>,
+    pub(super) cipher: &'a mut Vec<u8>,
     pub(super) now_ms: u64,
 }
 
 enum Protocol {
+    /// Outgoing: the socket, then TLS.
+    Connecting,
     Unknown,
-    Request { seen: usize },
+    Request {
+        seen: usize,
+    },
     Packets,
     Raw,
+    Frames(Box<FrameDecoder>),
     WebSocket(Box<WebSocket>),
 }
 
-/// How one read ended.
-enum Got {
-    Bytes { count: usize, more: bool },
-    Empty,
+/// How one turn of reading ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// All that was there was read.
+    Done,
+    /// There may be more.
+    More,
+    /// There may be more, and it has to wait.
+    Throttled,
+}
+
+/// How much the client may still send.
+struct Rates {
+    packets: Option<Bucket>,
+    bytes: Option<Bucket>,
+}
+
+impl Rates {
+    fn new(config: &EdgeConfig, now_ms: u64) -> Option<Box<Self>> {
+        let bucket = |per_s: u64, burst: u64| {
+            let burst = if burst == 0 { per_s } else { burst };
+            (per_s > 0).then(|| Bucket::new(per_s, burst, now_ms))
+        };
+        let packets = bucket(config.packets_per_s, config.packets_burst);
+        let bytes = bucket(config.bytes_per_s, config.bytes_burst);
+        let any = packets.is_some() || bytes.is_some();
+        any.then(|| Box::new(Self { packets, bytes }))
+    }
+
+    /// When reading may go on; `None`: at once.
+    fn spend(&mut self, now_ms: u64, packets: u64, bytes: u64) -> Option<u64> {
+        let one = |bucket: &mut Option<Bucket>, count: u64| {
+            let bucket = bucket.as_mut()?;
+            bucket.spend(now_ms, count);
+            bucket.ready_at_ms(now_ms)
+        };
+        one(&mut self.packets, packets).max(one(&mut self.bytes, bytes))
+    }
+}
+
+/// A connection on its way to a loop: taken in by the gate, or going out.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) line: Line,
+    pub(super) peer: Peer,
+    pub(super) framing: Framing,
+    pub(super) admission: Admission,
+    /// When it came.
+    pub(super) since_ms: u64,
 }
 
 /// One connection of a loop.
 pub(super) struct Connection {
     pub(super) id: u64,
-    pub(super) peer: String,
-    stream: Stream,
+    pub(super) peer: Peer,
+    pub(super) line: Line,
+    framing: Framing,
     protocol: Protocol,
     inbound: RingBuffer,
     pub(super) outbound: RingBuffer,
     /// What the table has charged for the bytes in `outbound`.
     pub(super) charged: usize,
+    /// What it holds, as far as the total of all knows.
+    pub(super) admission: Admission,
+    rates: Option<Box<Rates>>,
     /// Whether the consumer knows it.
     pub(super) opened: bool,
+    /// Whether we have made it.
+    pub(super) outgoing: bool,
     /// When the last whole packet came, or the connection.
     last_ms: u64,
     /// Whether a whole packet (WebSocket: the request) has come.
     spoken: bool,
+    /// The consumer wants no more for now.
+    pub(super) paused: bool,
+    /// It has sent too much: until when it is not read.
+    pub(super) throttled_until_ms: Option<u64>,
+    /// Something came while it was not to be read.
+    pub(super) unread: bool,
     /// Whether it stands in the loop's list of connections to read.
     pub(super) queued_read: bool,
     /// Whether it stands in the loop's list of connections to write.
     pub(super) queued_write: bool,
     /// The other side has sent its end: reads go on until they see it.
     pub(super) ended: bool,
+    /// The end was read.
+    pub(super) at_end: bool,
+    /// Whether a timer is set for it.
+    pub(super) timer: bool,
     /// Since when it is closing, until when it may.
     pub(super) closing_until_ms: Option<u64>,
-    shut: bool,
+}
+
+fn full(full: RingFull) -> CloseReason {
+    CloseReason::Full {
+        limit_bytes: full.limit_bytes,
+    }
 }
 
 impl Connection {
-    pub(super) fn new(
-        id: u64,
-        stream: Stream,
-        peer: String,
-        framing: Framing,
-        config: &EdgeConfig,
-        now_ms: u64,
-    ) -> Self {
-        let inbound = config
-            .max_packet_bytes
-            .max(super::config::REQUEST_HEAD_BYTES);
+    pub(super) fn new(id: u64, from: Incoming, config: &EdgeConfig, outgoing: bool) -> Self {
+        let inbound = config.max_packet_bytes.max(REQUEST_HEAD_BYTES);
+        let now_ms = from.since_ms;
         Self {
             id,
-            peer,
-            stream,
-            protocol: match framing {
-                Framing::Packets => Protocol::Unknown,
-                Framing::Raw => Protocol::Raw,
+            peer: from.peer,
+            line: from.line,
+            protocol: if outgoing {
+                Protocol::Connecting
+            } else {
+                protocol_of(&from.framing, Protocol::Unknown)
             },
+            framing: from.framing,
             inbound: RingBuffer::new(inbound + PREFIX_BYTES + READ_BYTES),
             outbound: RingBuffer::new(config.max_outbound_bytes + OWN_ANSWERS_BYTES),
             charged: 0,
+            admission: from.admission,
+            rates: Rates::new(config, now_ms),
             opened: false,
+            outgoing,
             last_ms: now_ms,
-            // A raw protocol's server may be the one that speaks first.
-            spoken: framing == Framing::Raw,
+            spoken: false,
+            paused: false,
+            throttled_until_ms: None,
+            unread: false,
             queued_read: false,
             queued_write: false,
             ended: false,
+            at_end: false,
+            timer: false,
             closing_until_ms: None,
-            shut: false,
         }
     }
 
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing_until_ms.is_some()
+    }
+
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.protocol, Protocol::Connecting)
+    }
+
+    /// Whether it may be read now. A closing one always: nobody gets to see what comes.
+    pub(super) fn may_read(&self) -> bool {
+        self.is_closing() || !(self.paused || self.throttled_until_ms.is_some())
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        self.line.wants_write(&self.outbound)
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn memory(&self) -> usize {
+        let protocol = match &self.protocol {
+            Protocol::WebSocket(_) => WEBSOCKET_BYTES,
+            Protocol::Frames(decoder) => decoder.waiting_bytes(),
+            _ => 0,
+        };
+        let rings = self.inbound.capacity() + self.outbound.capacity();
+        CONNECTION_BYTES + self.line.memory() + rings + protocol
+    }
+
+    /// Where the first bytes don't have to tell the protocol: tells the consumer at once, for a server may
+    /// be the one that speaks first.
+    pub(super) fn start(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.protocol, Protocol::Unknown | Protocol::Connecting) {
+            self.spoken = true;
+            let transport = match self.protocol {
+                Protocol::Raw | Protocol::Frames(_) if !self.outgoing => "raw",
+                _ => self.transport(),
+            };
+            self.open(transport, cx);
+        }
+    }
+
+    /// An outgoing one is there: socket and TLS.
+    pub(super) fn connected(&mut self, cx: &mut Context<'_>) {
+        self.protocol = protocol_of(&self.framing, Protocol::Packets);
+        self.last_ms = cx.now_ms;
+        self.start(cx);
+    }
+
+    fn transport(&self) -> &'static str {
+        match self.line.stream() {
+            Stream::Tcp(_) => "tcp",
+            Stream::Unix(_) => "unix",
+        }
     }
 
     /// Tells the consumer.
     pub(super) fn open(&mut self, transport: &str, cx: &mut Context<'_>) {
         self.opened = true;
         Counters::add(&cx.counters.opened, 1);
-        let peer = self.peer.replace('\\', "\\\\").replace('"', "\\\"");
-        let text = format!("{{\"transport\":\"{transport}\",\"peer\":\"{peer}\"}}");
+        let peer = self.peer.to_string();
+        let peer = peer.replace('\\', "\\\\").replace('"', "\\\"");
+        let tls = self
+            .line
+            .tls()
+            .map_or_else(String::new, |tls| format!(",\"tls\":\"{}\"", tls.version()));
+        let text = format!("{{\"transport\":\"{transport}\",\"peer\":\"{peer}\"{tls}}}");
         cx.batch.push(
             self.id,
             Header {
@@ -133,67 +265,94 @@ impl Connection {
         );
     }
 
-    /// Reads what there is, for one turn. Gives whether there may be more.
-    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+    /// Reads what there is, for one turn.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Result<Turn, CloseReason> {
         for _ in 0..READS_A_TURN {
-            let got = if self.closing_until_ms.is_some() {
-                cx.scratch.clear();
+            if self.at_end {
+                return Ok(Turn::Done);
+            }
+            let before = cx.batch.len();
+            let got = if self.is_closing() {
                 self.read_into_scratch(cx)?
             } else {
                 self.read_once(cx)?
             };
-            match got {
-                Got::Empty => return Ok(false),
-                Got::Bytes { more: false, .. } if !self.ended => return Ok(false),
-                Got::Bytes { .. } => {}
+            let (count, more) = match got {
+                Got::Empty => return Ok(Turn::Done),
+                Got::Bytes { count, more } => (count, more || self.ended),
+            };
+            if let Some(rates) = &mut self.rates {
+                let packets = cx.batch.len() - before;
+                self.throttled_until_ms = rates.spend(cx.now_ms, packets as u64, count as u64);
+                if self.throttled_until_ms.is_some() {
+                    Counters::add(&cx.counters.throttled, 1);
+                    return Ok(Turn::Throttled);
+                }
+            }
+            if !more {
+                return Ok(Turn::Done);
             }
         }
-        Ok(true)
+        Ok(Turn::More)
     }
 
     fn read_once(&mut self, cx: &mut Context<'_>) -> Result<Got, CloseReason> {
         match &self.protocol {
             Protocol::Raw => self.read_raw(cx),
-            Protocol::Packets if self.inbound.len() >= STAY_IN_RING_BYTES => self.read_large(cx),
+            Protocol::Packets
+                if self.inbound.len() >= STAY_IN_RING_BYTES && self.line.tls().is_none() =>
+            {
+                self.read_large(cx)
+            }
             Protocol::Packets => self.read_packets(cx),
+            Protocol::Connecting => self.read_connecting(cx),
             Protocol::Unknown | Protocol::Request { .. } => {
                 let got = self.read_into_scratch(cx)?;
-                self.keep(cx.scratch)?;
+                self.inbound.push(cx.scratch).map_err(full)?;
                 self.recognise(cx)?;
                 Ok(got)
+            }
+            Protocol::Frames(_) => {
+                let got = self.read_into_scratch(cx)?;
+                let bytes = std::mem::take(cx.scratch);
+                let fed = self.feed_frames(&bytes, cx);
+                *cx.scratch = bytes;
+                fed.map(|()| got)
             }
             Protocol::WebSocket(_) => {
                 let got = self.read_into_scratch(cx)?;
                 let bytes = std::mem::take(cx.scratch);
                 let fed = self.feed_websocket(&bytes, cx);
                 *cx.scratch = bytes;
-                fed?;
-                Ok(got)
+                fed.map(|()| got)
             }
         }
     }
 
     fn read_into_scratch(&mut self, cx: &mut Context<'_>) -> Result<Got, CloseReason> {
         cx.scratch.clear();
-        let got = read_some(&self.stream, cx.scratch)?;
-        count_bytes(&got, cx.counters);
+        self.line.read(cx.scratch, cx.cipher, cx.counters)
+    }
+
+    /// The server's side of TLS; it may send at once what belongs to the first packets.
+    fn read_connecting(&mut self, cx: &mut Context<'_>) -> Result<Got, CloseReason> {
+        let got = self.read_into_scratch(cx)?;
+        if !self.line.is_handshaking() {
+            self.line.put_back(cx.scratch);
+            self.connected(cx);
+        }
         Ok(got)
     }
 
     fn read_raw(&mut self, cx: &mut Context<'_>) -> Result<Got, CloseReason> {
         let start = cx.batch.arena.len();
-        let got = read_some(&self.stream, &mut cx.batch.arena)?;
-        count_bytes(&got, cx.counters);
-        if let Got::Bytes { count, .. } = got {
-            cx.batch.push_row(
-                self.id,
-                Header {
-                    kind: 0,
-                    sequence: 0,
-                },
-                start as u32,
-                count as u32,
-            );
+        let got = self
+            .line
+            .read(&mut cx.batch.arena, cx.cipher, cx.counters)?;
+        if let Got::Bytes { count: 1.., .. } = got {
+            let count = cx.batch.arena.len() - start;
+            cx.batch
+                .push_row(self.id, PLAIN, start as u32, count as u32);
             self.count_packets(1, cx);
         }
         Ok(got)
@@ -205,29 +364,23 @@ impl Connection {
         for part in self.inbound.readable() {
             cx.batch.arena.extend_from_slice(part);
         }
-        let got = match read_some(&self.stream, &mut cx.batch.arena) {
+        let got = match self.line.read(&mut cx.batch.arena, cx.cipher, cx.counters) {
             Ok(Got::Bytes { count, more }) => Got::Bytes { count, more },
             other => {
                 cx.batch.arena.truncate(start);
                 return other;
             }
         };
-        count_bytes(&got, cx.counters);
         self.inbound.clear();
-        let decoded = cx
-            .batch
-            .decode_arena(self.id, start, cx.config.max_packet_bytes);
+        let limit = cx.config.max_packet_bytes;
+        let decoded = cx.batch.decode_arena(self.id, start, limit);
         let end = start + decoded.consumed;
         let kept = self.inbound.push(&cx.batch.arena[end..]);
         cx.batch.arena.truncate(end);
         self.count_packets(decoded.packets, cx);
         match decoded.error {
             Some(error) => Err(CloseReason::Packet(error)),
-            None => kept
-                .map_err(|full| CloseReason::Full {
-                    limit_bytes: full.limit_bytes,
-                })
-                .map(|()| got),
+            None => kept.map_err(full).map(|()| got),
         }
     }
 
@@ -240,24 +393,12 @@ impl Connection {
         }
         let total = PREFIX_BYTES + u32::from_le_bytes(prefix) as usize;
         let missing = total.saturating_sub(self.inbound.len());
-        let full = |full: zmqgame_core::stream::ring::RingFull| CloseReason::Full {
-            limit_bytes: full.limit_bytes,
-        };
         self.inbound.reserve(missing).map_err(full)?;
-        let [first, second] = self.inbound.spare();
-        let split = missing.min(first.len());
-        let rest = (missing - split).min(second.len());
-        let slices = &mut [
-            io::IoSliceMut::new(&mut first[..split]),
-            io::IoSliceMut::new(&mut second[..rest]),
-        ];
-        let got = got_of(rustix::io::readv(self.stream.as_fd(), slices), missing)?;
-        count_bytes(&got, cx.counters);
-        if let Got::Bytes { count, .. } = got {
-            self.inbound.commit(count);
-            if count == missing {
-                self.decode_inbound(cx)?;
-            }
+        let got = self
+            .line
+            .read_into_ring(&mut self.inbound, missing, cx.counters)?;
+        if matches!(got, Got::Bytes { count, .. } if count == missing) {
+            self.decode_inbound(cx)?;
         }
         Ok(got)
     }
@@ -279,13 +420,6 @@ impl Connection {
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
-        let full = |full: zmqgame_core::stream::ring::RingFull| CloseReason::Full {
-            limit_bytes: full.limit_bytes,
-        };
-        self.inbound.push(bytes).map_err(full)
-    }
-
     /// Which protocol is it? A packet can't begin with `GET `: as a length that is over every limit.
     fn recognise(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
         if matches!(self.protocol, Protocol::Unknown) {
@@ -293,11 +427,7 @@ impl Connection {
             let common = bytes.len().min(4);
             if bytes[..common] != b"GET "[..common] {
                 self.protocol = Protocol::Packets;
-                let transport = match self.stream {
-                    Stream::Tcp(_) => "tcp",
-                    Stream::Unix(_) => "unix",
-                };
-                self.open(transport, cx);
+                self.open(self.transport(), cx);
                 self.decode_inbound(cx)?;
                 self.inbound.shrink();
             } else if common == 4 {
@@ -324,9 +454,6 @@ impl Connection {
                 let _ = self.outbound.push(websocket::refusal(&reason).as_bytes());
                 return Err(reason);
             }
-        };
-        let full = |full: zmqgame_core::stream::ring::RingFull| CloseReason::Full {
-            limit_bytes: full.limit_bytes,
         };
         self.outbound.push(&answer).map_err(full)?;
         self.inbound.consume(size);
@@ -360,40 +487,47 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues a packet: prefix, header, payload.
-    pub(super) fn write(&mut self, packet: &[u8]) -> Result<(), CloseReason> {
-        let limit_bytes = self.outbound.limit();
-        let pushed = match &self.protocol {
-            Protocol::WebSocket(websocket) => {
-                return websocket.write(&packet[PREFIX_BYTES..], &mut self.outbound);
-            }
-            Protocol::Packets => self.outbound.push(packet),
-            Protocol::Raw => self.outbound.push(&packet[PREFIX_BYTES + HEADER_BYTES..]),
-            // The consumer does not know it yet: it has guessed the id.
-            Protocol::Unknown | Protocol::Request { .. } => Ok(()),
+    fn feed_frames(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Protocol::Frames(decoder) = &mut self.protocol else {
+            return Ok(());
         };
-        pushed.map_err(|_| CloseReason::Full { limit_bytes })
+        let (id, mut frames) = (self.id, 0);
+        let fed = decoder.feed(bytes, |frame| {
+            cx.batch.push(id, PLAIN, frame);
+            frames += 1;
+        });
+        self.count_packets(frames, cx);
+        fed.map_err(CloseReason::Frame)
     }
 
-    /// Writes what the socket takes.
-    pub(super) fn flush(&mut self, counters: &Counters) -> Result<(), CloseReason> {
-        while !self.outbound.is_empty() {
-            let [first, second] = self.outbound.readable();
-            let slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
-            match rustix::io::writev(self.stream.as_fd(), &slices) {
-                Ok(count) => {
-                    self.outbound.consume(count);
-                    Counters::add(&counters.bytes_out, count as u64);
-                }
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(CloseReason::Broken(error.kind())),
+    /// Queues a packet: prefix and header, and the parts of its payload.
+    pub(super) fn write(
+        &mut self,
+        head: &[u8; HEAD_BYTES],
+        parts: &[&[u8]],
+    ) -> Result<(), CloseReason> {
+        let payload: usize = parts.iter().map(|part| part.len()).sum();
+        let first = match &self.protocol {
+            Protocol::WebSocket(websocket) => {
+                let head = &head[PREFIX_BYTES..];
+                return websocket.write(head, parts, payload, &mut self.outbound);
             }
+            Protocol::Packets => &head[..],
+            Protocol::Raw | Protocol::Frames(_) => &[],
+            // The consumer does not know it yet: it has guessed the id.
+            Protocol::Unknown | Protocol::Request { .. } | Protocol::Connecting => return Ok(()),
+        };
+        self.outbound.reserve(first.len() + payload).map_err(full)?;
+        for part in std::iter::once(&first).chain(parts) {
+            self.outbound.push(part).map_err(full)?;
         }
-        if self.closing_until_ms.is_some() && !self.shut {
-            self.shut = true;
-            // The client reads to the end and closes; we wait for that so that no reset overtakes it.
-            let _ = rustix::net::shutdown(self.stream.as_fd(), rustix::net::Shutdown::Write);
+        Ok(())
+    }
+
+    /// Writes what the socket takes, and this side's end once it is closing.
+    pub(super) fn flush(&mut self, counters: &Counters) -> Result<(), CloseReason> {
+        if self.line.flush(&mut self.outbound, counters)? && self.is_closing() {
+            self.line.shut(counters)?;
         }
         Ok(())
     }
@@ -402,6 +536,7 @@ impl Connection {
     pub(super) fn start_closing(&mut self, reason: &CloseReason, until_ms: u64) {
         self.closing_until_ms = Some(until_ms);
         self.inbound = RingBuffer::new(0);
+        self.at_end |= *reason == CloseReason::Peer;
         if let Protocol::WebSocket(websocket) = &mut self.protocol {
             websocket.close(reason, &mut self.outbound);
         }
@@ -415,50 +550,52 @@ impl Connection {
     ) -> Result<Option<u64>, CloseReason> {
         self.inbound.tick(now_ms, QUIET_MS);
         self.outbound.tick(now_ms, QUIET_MS);
-        let (handshake_ms, idle_ms) = (config.handshake_ms, config.idle_ms);
-        let limit_ms = if self.spoken { idle_ms } else { handshake_ms };
+        self.throttled_until_ms = self
+            .throttled_until_ms
+            .filter(|&until_ms| until_ms > now_ms);
+        if !self.may_read() {
+            // It is not the client that is silent.
+            self.last_ms = now_ms;
+        }
+        let (limit_ms, reason) = self.time_limit(config);
         let due_ms = (limit_ms > 0).then_some(self.last_ms + limit_ms);
         if due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
-            return Err(if self.spoken {
-                CloseReason::Idle { idle_ms }
-            } else {
-                CloseReason::Handshake { handshake_ms }
-            });
+            return Err(reason);
         }
-        let has_storage = self.inbound.capacity() + self.outbound.capacity() > 0;
-        let shrink_ms = has_storage.then_some(now_ms + QUIET_MS);
-        Ok(due_ms.into_iter().chain(shrink_ms).min())
+        let shrink_ms = self.has_storage().then_some(now_ms + QUIET_MS);
+        let all = [due_ms, shrink_ms, self.throttled_until_ms];
+        Ok(all.into_iter().flatten().min())
+    }
+
+    /// How long it may be silent, and what it is then.
+    fn time_limit(&self, config: &EdgeConfig) -> (u64, CloseReason) {
+        let (connect_ms, handshake_ms, idle_ms) =
+            (config.connect_ms, config.handshake_ms, config.idle_ms);
+        if self.is_connecting() {
+            (connect_ms, CloseReason::ConnectTime { connect_ms })
+        } else if self.spoken {
+            (idle_ms, CloseReason::Idle { idle_ms })
+        } else {
+            (handshake_ms, CloseReason::Handshake { handshake_ms })
+        }
+    }
+
+    /// Whether it holds buffers that could be given back.
+    pub(super) fn has_storage(&self) -> bool {
+        self.inbound.capacity() + self.outbound.capacity() > 0
     }
 }
 
-fn count_bytes(got: &Got, counters: &Counters) {
-    if let Got::Bytes { count, .. } = got {
-        Counters::add(&counters.bytes_in, *count as u64);
-    }
-}
+/// The header of what comes without one.
+const PLAIN: Header = Header {
+    kind: 0,
+    sequence: 0,
+};
 
-/// One read into the free storage of `bytes`, of which there is at least [`READ_BYTES`].
-fn read_some(stream: &Stream, bytes: &mut Vec<u8>) -> Result<Got, CloseReason> {
-    bytes.reserve(READ_BYTES);
-    let room = bytes.capacity() - bytes.len();
-    got_of(
-        rustix::io::read(stream.as_fd(), rustix::buffer::spare_capacity(bytes)),
-        room,
-    )
-}
-
-fn got_of(read: rustix::io::Result<usize>, room: usize) -> Result<Got, CloseReason> {
-    match read {
-        Ok(0) if room > 0 => Err(CloseReason::Peer),
-        Ok(count) => Ok(Got::Bytes {
-            count,
-            more: count == room,
-        }),
-        Err(rustix::io::Errno::AGAIN) => Ok(Got::Empty),
-        Err(rustix::io::Errno::INTR) => Ok(Got::Bytes {
-            count: 0,
-            more: true,
-        }),
-        Err(error) => Err(CloseReason::Broken(error.kind())),
+fn protocol_of(framing: &Framing, packets: Protocol) -> Protocol {
+    match framing {
+        Framing::Packets => packets,
+        Framing::Raw => Protocol::Raw,
+        Framing::Frames(rule) => Protocol::Frames(Box::new(FrameDecoder::new((**rule).clone()))),
     }
 }

@@ -25,6 +25,10 @@ counters! {
     accepted,
     /// Connections refused: over the limit of connections.
     refused_connections,
+    /// Connections refused: over the limit of one address.
+    refused_address,
+    /// Connections refused: the buffers of all have reached their bound.
+    refused_memory,
     /// Connections refused: the process is out of descriptors.
     refused_descriptors,
     /// Times a listener paused: the machine is out of something, or the consumer is behind.
@@ -33,6 +37,12 @@ counters! {
     opened,
     /// Connections of those that have ended.
     closed,
+    /// Outgoing connections that were made.
+    connects,
+    /// Outgoing connections that could not be made.
+    connects_failed,
+    /// TLS handshakes done as a server.
+    tls_handshakes,
     /// WebSocket handshakes done.
     websockets,
     /// Packets that came in.
@@ -49,6 +59,12 @@ counters! {
     refused_full,
     /// Connections closed because their outbound bound was reached.
     closed_full,
+    /// Packets that were dropped by the outbound policy.
+    dropped_policy,
+    /// Connections closed because the buffers of all have reached their bound.
+    closed_memory,
+    /// Times reading of a connection paused because it has sent too much.
+    throttled,
     /// Connections closed because no packet came for too long.
     closed_idle,
     /// Connections closed because no first packet came.
@@ -63,6 +79,12 @@ counters! {
     packet_own_kind,
     /// .. a packet with flags or reserved bytes.
     packet_reserved,
+    /// .. a frame that is none.
+    bad_frame,
+    /// .. bad TLS.
+    bad_tls,
+    /// .. a bad PROXY header.
+    bad_proxy,
     /// .. a bad WebSocket request.
     bad_request,
     /// .. a bad WebSocket frame or message.

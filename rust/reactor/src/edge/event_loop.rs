@@ -5,36 +5,32 @@
 //! list `to_read` remembers who is not read to the end: a round that stops early, or an inbox that is
 //! full, loses nobody.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE};
 
-use super::Handler;
-use super::command::{Command, Commands};
-use super::config::{ACCEPTS_A_ROUND, Framing, LINGER_MS, ROUND_BYTES};
-use super::connection::{Connection, Context};
+use super::command::{Command, Commands, head_of};
+use super::config::{LINGER_MS, ROUND_BYTES};
+use super::connection::{Connection, Context, HEAD_BYTES, Incoming, Turn};
 use super::counters::Counters;
+use super::handler::{Handler, Out};
 use super::reason::CloseReason;
 use super::shared::Shared;
-use super::table::Place;
+use super::table::{AtBound, NotCharged, Place};
 use super::udp_loop::UdpPorts;
-use crate::listener::{Accepted, Listener, PAUSE_MS};
+use crate::listener::Peer;
 use crate::reactor::{Interest, Reactor, Ready, Token};
-use crate::stream::Stream;
 
 /// Tokens from here on are not connections: ids stay below it.
-const FIRST_OWN_TOKEN: u64 = 1 << 63;
-/// The loop's UDP sockets.
 pub(super) const FIRST_UDP_TOKEN: u64 = 3 << 62;
 const WAKE: Token = Token(u64::MAX);
-
-struct Port {
-    listener: Listener,
-    framing: Framing,
-}
+const TICK: Token = Token(u64::MAX - 1);
+/// Batches that one round hands to a handler: its own doings (closes) make rows, too.
+const BATCHES_A_ROUND: usize = 4;
 
 /// One loop, owned by its thread.
 pub(super) struct EventLoop {
@@ -45,14 +41,20 @@ pub(super) struct EventLoop {
     connections: Vec<Option<Box<Connection>>>,
     pub(super) free: Vec<usize>,
     pub(super) udp: UdpPorts,
-    ports: Vec<Port>,
+    /// Of outgoing connections that are not there yet: the addresses that are left.
+    pub(super) targets: HashMap<u64, VecDeque<Peer>>,
     to_read: VecDeque<u64>,
     to_write: Vec<u64>,
+    /// Whose other side has ended: closed once what came before was handled.
+    to_end: Vec<u64>,
     pub(super) batch: Batch,
+    /// The batch of the round before, for its storage.
+    spare: Batch,
     scratch: Vec<u8>,
+    cipher: Vec<u8>,
     commands: Commands,
-    /// Who gets the next connection.
-    next_loop: usize,
+    /// Bytes that the handler has sent in this round and that are not charged yet.
+    uncharged: usize,
     pub(super) stop_at_ms: Option<u64>,
 }
 
@@ -62,7 +64,7 @@ impl EventLoop {
         shared: Arc<Shared>,
         handler: Option<Box<dyn Handler>>,
     ) -> io::Result<Self> {
-        let reactor = Reactor::new()?;
+        let reactor = Reactor::with_clock(shared.start)?;
         reactor.register(shared.loops[index].queue.wake(), WAKE, Interest::READ)?;
         Ok(Self {
             index,
@@ -72,13 +74,16 @@ impl EventLoop {
             connections: Vec::new(),
             free: Vec::new(),
             udp: UdpPorts::default(),
-            ports: Vec::new(),
+            targets: HashMap::new(),
             to_read: VecDeque::new(),
             to_write: Vec::new(),
+            to_end: Vec::new(),
             batch: Batch::default(),
+            spare: Batch::default(),
             scratch: Vec::new(),
+            cipher: Vec::new(),
             commands: Commands::default(),
-            next_loop: index,
+            uncharged: 0,
             stop_at_ms: None,
         })
     }
@@ -86,9 +91,12 @@ impl EventLoop {
     /// Runs until it was told to stop and everything is closed.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut ready = Vec::new();
+        let first = self.with_handler(|handler, out| handler.boot(out));
+        self.set_tick(first.flatten());
         loop {
             let full = self.shared.inbox.is_full();
-            let at_once = !full && (!self.to_read.is_empty() || self.udp.has_readable());
+            let more = !self.to_read.is_empty() || self.udp.has_readable();
+            let at_once = (more && !full) || self.has_rows();
             self.reactor.wait(&mut ready, at_once.then_some(0))?;
             for event in &ready {
                 self.handle_ready(*event);
@@ -108,6 +116,11 @@ impl EventLoop {
         }
     }
 
+    /// Whether the handler is still to be told something.
+    fn has_rows(&self) -> bool {
+        self.handler.is_some() && !self.batch.is_empty()
+    }
+
     fn live(&self) -> usize {
         self.connections.len() - self.free.len()
     }
@@ -118,11 +131,17 @@ impl EventLoop {
 
     fn handle_ready(&mut self, event: Ready) {
         if event.token == WAKE {
-            self.shared.loops[self.index].queue.wake().drain();
+            let end = &self.shared.loops[self.index];
+            end.queue.wake().drain();
+            if end.woken.swap(false, Ordering::AcqRel) {
+                self.with_handler(|handler, out| handler.woken(out));
+            }
+        } else if event.token == TICK {
+            let now_ms = self.now_ms();
+            let next = self.with_handler(|handler, out| handler.tick(now_ms, out));
+            self.set_tick(next.flatten());
         } else if event.token.0 >= FIRST_UDP_TOKEN {
             self.handle_udp((event.token.0 - FIRST_UDP_TOKEN) as usize, event);
-        } else if event.token.0 >= FIRST_OWN_TOKEN {
-            self.handle_port((event.token.0 - FIRST_OWN_TOKEN) as usize, event.timer);
         } else if event.timer {
             self.handle_timer(event.token.0);
         } else {
@@ -130,103 +149,165 @@ impl EventLoop {
         }
     }
 
-    // Connections: taking in, finding, letting go.
+    // The handler.
 
-    fn handle_port(&mut self, index: usize, timer: bool) {
-        if self.ports.get(index).is_none() {
+    fn with_handler<T>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Handler, &mut Out<'_>) -> T,
+    ) -> Option<T> {
+        let mut handler = self.handler.take()?;
+        let done = work(&mut *handler, &mut Out { event_loop: self });
+        self.handler = Some(handler);
+        Some(done)
+    }
+
+    fn set_tick(&mut self, after_ms: Option<u64>) {
+        if let Some(after_ms) = after_ms {
+            // Not before the next millisecond, or the loop would do nothing else.
+            let at_ms = self.now_ms().saturating_add(after_ms.max(1));
+            self.reactor.set_timer(TICK, at_ms);
+        }
+    }
+
+    /// Hands the rows on, and ends those whose other side has ended: in between the handler could answer.
+    fn hand_on(&mut self) {
+        if self.handler.is_none() {
+            self.end_ended();
+            if self.shared.inbox.publish(&mut self.batch) {
+                Counters::add(&self.shared.counters.inbound_pauses, 1);
+            }
             return;
         }
-        let token = Token(FIRST_OWN_TOKEN + index as u64);
-        if timer {
-            let _ = self
-                .reactor
-                .modify(&self.ports[index].listener, token, Interest::READ);
-            return;
+        for _ in 0..BATCHES_A_ROUND {
+            if !self.batch.is_empty() {
+                let spare = std::mem::take(&mut self.spare);
+                let mut batch = std::mem::replace(&mut self.batch, spare);
+                self.with_handler(|handler, out| handler.handle(&batch, out));
+                batch.clear();
+                self.spare = batch;
+            }
+            if self.to_end.is_empty() && self.batch.is_empty() {
+                break;
+            }
+            self.end_ended();
         }
-        for _ in 0..ACCEPTS_A_ROUND {
-            // A raw connection is told to the consumer at once, so a full inbox takes no more in.
-            let accepted = if self.shared.inbox.is_full() {
-                Accepted::Pause(io::ErrorKind::WouldBlock.into())
-            } else {
-                self.ports[index].listener.accept()
-            };
-            let counters = &self.shared.counters;
-            match accepted {
-                Accepted::Stream(stream, peer) => {
-                    let framing = self.ports[index].framing;
-                    self.place(stream, peer, framing);
-                }
-                Accepted::Empty => return,
-                Accepted::Refused => Counters::add(&counters.refused_descriptors, 1),
-                Accepted::Pause(_) => {
-                    Counters::add(&counters.accept_pauses, 1);
-                    let _ = self
-                        .reactor
-                        .modify(&self.ports[index].listener, token, Interest::NONE);
-                    let at_ms = self.now_ms() + PAUSE_MS;
-                    self.reactor.set_timer(token, at_ms);
-                    return;
-                }
+    }
+
+    fn end_ended(&mut self) {
+        for id in std::mem::take(&mut self.to_end) {
+            self.close(id, CloseReason::Peer);
+        }
+    }
+
+    /// A packet of the handler, straight into the connection's buffer.
+    pub(super) fn send(&mut self, id: u64, header: Header, parts: &[&[u8]]) -> bool {
+        if Place::of(id).owner != self.index {
+            return self.shared.send_vectored(id, header, parts);
+        }
+        if self.udp.has(id) {
+            return self.send_datagram(id, header, parts);
+        }
+        let payload: usize = parts.iter().map(|part| part.len()).sum();
+        let bytes = HEAD_BYTES + payload;
+        let Some(mut connection) = self.take(id) else {
+            self.shared.count_refused(NotCharged::Closed);
+            return false;
+        };
+        if connection.is_closing() {
+            self.shared.count_refused(NotCharged::Closed);
+            self.put(connection);
+            return false;
+        }
+        let total = self.shared.outbound_bytes.load(Ordering::Relaxed) + self.uncharged + bytes;
+        if total > self.shared.config.max_outbound_total_bytes {
+            self.shared.count_refused(NotCharged::Full);
+            self.put(connection);
+            return false;
+        }
+        let (bound, at_bound) = self.shared.bound_of(header.kind);
+        if connection.outbound.len() + bytes > bound {
+            return self.refuse_write(connection, at_bound);
+        }
+        self.uncharged += bytes;
+        Counters::add(&self.shared.counters.packets_out, 1);
+        let written = connection.write(&head_of(header, payload), parts);
+        self.after_write(connection, written)
+    }
+
+    fn send_datagram(&mut self, id: u64, header: Header, parts: &[&[u8]]) -> bool {
+        let mut packet = std::mem::take(&mut self.scratch);
+        packet.clear();
+        let payload = parts.iter().map(|part| part.len()).sum();
+        packet.extend_from_slice(&head_of(header, payload));
+        for part in parts {
+            packet.extend_from_slice(part);
+        }
+        let taken = self.shared.charge(id, header.kind, packet.len());
+        if taken.is_ok() {
+            Counters::add(&self.shared.counters.packets_out, 1);
+            self.write_session(id, &packet);
+        }
+        self.scratch = packet;
+        taken.is_ok()
+    }
+
+    fn refuse_write(&mut self, connection: Box<Connection>, at_bound: AtBound) -> bool {
+        if at_bound == AtBound::Drop {
+            self.shared.count_refused(NotCharged::Dropped);
+            self.put(connection);
+        } else {
+            self.shared.count_refused(NotCharged::Full);
+            let limit_bytes = self.shared.config.max_outbound_bytes;
+            self.end(connection, CloseReason::Full { limit_bytes });
+        }
+        false
+    }
+
+    /// Notes that it has something to write. Gives whether it lives.
+    fn after_write(
+        &mut self,
+        mut connection: Box<Connection>,
+        written: Result<(), CloseReason>,
+    ) -> bool {
+        match written.and_then(|()| self.count_memory(&mut connection)) {
+            Ok(()) => {
+                self.want_write(&mut connection);
+                self.put(connection);
+                true
+            }
+            Err(reason) => {
+                self.end(connection, reason);
+                false
             }
         }
     }
 
-    /// Round robin over the loops, this one first.
-    fn place(&mut self, stream: Stream, peer: String, framing: Framing) {
-        if !self.admit() {
-            return;
-        }
-        let to = self.next_loop;
-        self.next_loop = (to + 1) % self.shared.loops.len();
-        if to == self.index {
-            self.adopt(stream, peer, framing);
-        } else {
-            self.shared.loops[to]
-                .queue
-                .push(Command::Adopt(stream, peer, framing));
-        }
-    }
+    // Connections: taking in, finding, letting go.
 
-    /// Counts one more connection in, if the limit allows it.
+    /// For sessions without a socket of their own.
     pub(super) fn admit(&self) -> bool {
-        let live = self.shared.live.fetch_add(1, Ordering::AcqRel);
-        let fits = live < self.shared.config.max_connections;
-        let counters = &self.shared.counters;
-        if fits {
-            Counters::add(&counters.accepted, 1);
-        } else {
-            self.shared.live.fetch_sub(1, Ordering::AcqRel);
-            Counters::add(&counters.refused_connections, 1);
-        }
-        fits
+        self.shared.count_in()
     }
 
-    fn adopt(&mut self, stream: Stream, peer: String, framing: Framing) {
+    fn adopt(&mut self, incoming: Incoming) {
         let Some(id) = self.new_id() else {
-            self.shared.live.fetch_sub(1, Ordering::AcqRel);
             return;
         };
-        let now_ms = self.now_ms();
-        let config = &self.shared.config;
-        let mut connection = Box::new(Connection::new(
-            id,
-            stream,
-            peer.clone(),
-            framing,
-            config,
-            now_ms,
-        ));
-        if self
+        let connection = Connection::new(id, incoming, &self.shared.config, false);
+        let mut connection = Box::new(connection);
+        let watched = self
             .reactor
-            .register(connection.stream(), Token(id), Interest::EDGE)
-            .is_err()
-        {
-            self.release(&connection);
+            .register(connection.line.as_fd(), Token(id), Interest::EDGE);
+        if watched.is_err() {
+            self.release(connection);
             return;
         }
-        self.shared.peers().insert(id, peer);
-        if framing == Framing::Raw {
-            connection.open("raw", &mut self.context());
+        self.shared.peers().insert(id, connection.peer.to_string());
+        connection.start(&mut self.context());
+        // What TLS has decrypted or encrypted already makes no event.
+        if connection.line.tls().is_some() {
+            self.want_read(&mut connection);
+            self.want_write(&mut connection);
         }
         self.put(connection);
         self.handle_timer(id);
@@ -258,32 +339,43 @@ impl EventLoop {
         }
     }
 
-    fn put(&mut self, connection: Box<Connection>) {
+    pub(super) fn put(&mut self, connection: Box<Connection>) {
         let slot = Place::of(connection.id).slot;
         self.connections[slot] = Some(connection);
     }
 
-    fn context(&mut self) -> Context<'_> {
+    pub(super) fn context(&mut self) -> Context<'_> {
         Context {
             config: &self.shared.config,
             counters: &self.shared.counters,
             batch: &mut self.batch,
             scratch: &mut self.scratch,
+            cipher: &mut self.cipher,
             now_ms: self.reactor.now_ms(),
         }
     }
 
-    /// Gives back everything but the socket, which its drop closes.
-    fn release(&mut self, connection: &Connection) {
+    /// Lets it go for good.
+    pub(super) fn release(&mut self, connection: Box<Connection>) {
         let id = connection.id;
         self.shared.loops[self.index].table.close(id);
         self.shared
             .outbound_bytes
             .fetch_sub(connection.charged, Ordering::Relaxed);
-        self.shared.live.fetch_sub(1, Ordering::AcqRel);
         self.shared.peers().remove(&id);
+        self.targets.remove(&id);
         self.reactor.cancel_timer(Token(id));
         self.free.push(Place::of(id).slot);
+        drop(connection);
+    }
+
+    fn count_memory(&self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let limit_bytes = self.shared.config.max_memory_bytes;
+        if connection.admission.count_memory(connection.memory()) {
+            Ok(())
+        } else {
+            Err(CloseReason::Memory { limit_bytes })
+        }
     }
 
     // Closing.
@@ -298,52 +390,63 @@ impl EventLoop {
 
     /// Tells the consumer; then lets it go at once, or after its last bytes.
     fn end(&mut self, mut connection: Box<Connection>, reason: CloseReason) {
-        if connection.closing_until_ms.is_none() {
+        if !connection.is_closing() {
             reason.count(&self.shared.counters);
             self.shared.loops[self.index].table.close(connection.id);
-            if connection.opened {
-                Counters::add(&self.shared.counters.closed, 1);
+            if connection.opened || connection.outgoing {
                 let header = Header {
                     kind: KIND_CLOSE,
                     sequence: 0,
                 };
-                self.batch
-                    .push(connection.id, header, reason.to_string().as_bytes());
+                let text = reason.to_string();
+                self.batch.push(connection.id, header, text.as_bytes());
             }
-            let until_ms = self.now_ms() + LINGER_MS;
+            if connection.opened {
+                Counters::add(&self.shared.counters.closed, 1);
+            }
+            let now_ms = self.now_ms();
             let until_ms = self
                 .stop_at_ms
-                .map_or(until_ms, |stop_ms| stop_ms.max(self.now_ms()));
+                .map_or(now_ms + LINGER_MS, |stop_ms| stop_ms.max(now_ms));
             connection.start_closing(&reason, until_ms);
             self.reactor.set_timer(Token(connection.id), until_ms);
         }
         // Also the answer to a client's close frame goes out here; what does not fit is dropped.
         let flushed = connection.flush(&self.shared.counters);
-        if !reason.is_graceful() || flushed.is_err() {
-            self.release(&connection);
+        // Who has ended only its own half still gets what was sent before.
+        let rest = reason == CloseReason::Peer && connection.wants_write();
+        if flushed.is_ok() && (reason.is_graceful() || rest) {
+            self.put(connection);
         } else {
+            self.release(connection);
+        }
+    }
+
+    pub(super) fn handle_timer(&mut self, id: u64) {
+        let Some(mut connection) = self.take(id) else {
+            return;
+        };
+        connection.timer = false;
+        if connection.is_closing() {
+            self.release(connection);
+        } else if let Err(reason) = self.look_at_time(&mut connection) {
+            self.end(connection, reason);
+        } else {
+            if connection.unread && connection.may_read() {
+                self.want_read(&mut connection);
+            }
             self.put(connection);
         }
     }
 
-    fn handle_timer(&mut self, id: u64) {
-        let Some(mut connection) = self.take(id) else {
-            return;
-        };
-        let now_ms = self.now_ms();
-        if connection.closing_until_ms.is_some() {
-            self.release(&connection);
-            return;
+    /// Sets its next deadline.
+    fn look_at_time(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
+        let next_ms = connection.check_time(&self.shared.config, self.now_ms())?;
+        connection.timer = next_ms.is_some();
+        if let Some(next_ms) = next_ms {
+            self.reactor.set_timer(Token(connection.id), next_ms);
         }
-        match connection.check_time(&self.shared.config, now_ms) {
-            Ok(next_ms) => {
-                if let Some(next_ms) = next_ms {
-                    self.reactor.set_timer(Token(id), next_ms);
-                }
-                self.put(connection);
-            }
-            Err(reason) => self.end(connection, reason),
-        }
+        self.count_memory(connection)
     }
 
     // Reading and writing.
@@ -353,15 +456,45 @@ impl EventLoop {
             return;
         };
         connection.ended |= event.ended;
-        if event.readable && !connection.queued_read {
+        if self.targets.contains_key(&connection.id) && !connection.is_closing() {
+            if event.writable {
+                match self.go_on(&mut connection) {
+                    Ok(()) => self.count_connected(&connection),
+                    Err(reason) => return self.end(connection, reason),
+                }
+            }
+            self.want_read(&mut connection);
+            return self.put(connection);
+        }
+        if event.hangup && connection.paused && !connection.is_closing() {
+            // It will never be read again if nobody resumes it, and has nothing left that could be read.
+            return self.end(
+                connection,
+                CloseReason::Broken(io::ErrorKind::ConnectionReset),
+            );
+        }
+        if event.readable {
+            self.want_read(&mut connection);
+        }
+        if event.writable {
+            self.want_write(&mut connection);
+        }
+        self.put(connection);
+    }
+
+    fn count_connected(&self, connection: &Connection) {
+        if !self.targets.contains_key(&connection.id) {
+            self.count_connect();
+        }
+    }
+
+    fn want_read(&mut self, connection: &mut Connection) {
+        if !connection.may_read() {
+            connection.unread = true;
+        } else if !connection.queued_read {
             connection.queued_read = true;
             self.to_read.push_back(connection.id);
         }
-        if event.writable && !connection.outbound.is_empty() && !connection.queued_write {
-            connection.queued_write = true;
-            self.to_write.push(connection.id);
-        }
-        self.put(connection);
     }
 
     fn read_all(&mut self) {
@@ -376,55 +509,89 @@ impl EventLoop {
                 continue;
             };
             connection.queued_read = false;
-            match connection.read(&mut self.context()) {
-                Ok(more) => {
-                    if more {
-                        connection.queued_read = true;
-                        self.to_read.push_back(id);
-                    }
-                    self.want_write(&mut connection);
-                    self.put(connection);
-                }
-                Err(reason) if connection.closing_until_ms.is_some() && !reason.is_graceful() => {
-                    self.release(&connection);
-                }
-                Err(reason) => self.end(connection, reason),
+            if connection.may_read() {
+                self.read_one(connection);
+            } else {
+                connection.unread = true;
+                self.put(connection);
             }
         }
     }
 
+    fn read_one(&mut self, mut connection: Box<Connection>) {
+        connection.unread = false;
+        let read = connection.read(&mut self.context());
+        match read.and_then(|turn| self.count_memory(&mut connection).map(|()| turn)) {
+            Ok(turn) => {
+                match turn {
+                    Turn::Done => {}
+                    Turn::More => self.want_read(&mut connection),
+                    Turn::Throttled => connection.unread = true,
+                }
+                let timely = !connection.timer && connection.has_storage();
+                if (turn == Turn::Throttled || timely)
+                    && let Err(reason) = self.look_at_time(&mut connection)
+                {
+                    return self.end(connection, reason);
+                }
+                self.want_write(&mut connection);
+                self.put(connection);
+            }
+            Err(reason) if connection.is_closing() && !reason.is_graceful() => {
+                // Only its half: what waits still goes out.
+                if reason == CloseReason::Peer && connection.wants_write() {
+                    connection.at_end = true;
+                    self.put(connection);
+                } else {
+                    self.release(connection);
+                }
+            }
+            Err(CloseReason::Peer) => {
+                connection.at_end = true;
+                self.to_end.push(connection.id);
+                self.put(connection);
+            }
+            Err(reason) => self.end(connection, reason),
+        }
+    }
+
     fn want_write(&mut self, connection: &mut Connection) {
-        if !connection.outbound.is_empty() && !connection.queued_write {
+        if !connection.queued_write && connection.wants_write() {
             connection.queued_write = true;
             self.to_write.push(connection.id);
         }
     }
 
-    fn hand_on(&mut self) {
-        if let Some(handler) = &mut self.handler {
-            if !self.batch.is_empty() {
-                handler.handle(&self.batch, &self.shared);
-                self.batch.clear();
-                self.run_commands();
-            }
-        } else if self.shared.inbox.publish(&mut self.batch) {
-            Counters::add(&self.shared.counters.inbound_pauses, 1);
-        }
-    }
-
     fn write_all(&mut self) {
-        for id in std::mem::take(&mut self.to_write) {
+        let mut ids = std::mem::take(&mut self.to_write);
+        for id in ids.drain(..) {
             let Some(mut connection) = self.take(id) else {
                 continue;
             };
             connection.queued_write = false;
             match connection.flush(&self.shared.counters) {
+                Ok(())
+                    if connection.is_closing()
+                        && connection.at_end
+                        && !connection.wants_write() =>
+                {
+                    self.release(connection);
+                }
                 Ok(()) => {
                     self.recharge(&mut connection, 0);
+                    if !connection.timer && !connection.is_closing() {
+                        // Its buffer is to be given back some time.
+                        let _ = self.look_at_time(&mut connection);
+                    }
                     self.put(connection);
                 }
                 Err(reason) => self.end(connection, reason),
             }
+        }
+        self.uncharged = 0;
+        // Nothing was added meanwhile but by an end, whose connections are gone.
+        if self.to_write.is_empty() {
+            self.to_write = ids;
         }
     }
 
@@ -457,10 +624,16 @@ impl EventLoop {
                     let limit_bytes = self.shared.config.max_outbound_bytes;
                     self.close(id, CloseReason::Full { limit_bytes });
                 }
-                Command::Listen(listener, framing) => self.listen(listener, framing),
+                // The gate's.
+                Command::Listen(_) => {}
                 Command::ListenUdp(listener) => self.listen_udp(*listener),
                 Command::ListenUdpPlain(listener) => self.listen_udp_plain(listener),
-                Command::Adopt(stream, peer, framing) => self.adopt(stream, peer, framing),
+                Command::Adopt(incoming) => self.adopt(*incoming),
+                Command::Connect(dial, reply) => {
+                    // Who has asked waits for it, and has nothing better to do.
+                    let _ = reply.send(self.connect(*dial));
+                }
+                Command::Pause { id, paused } => self.pause(id, paused),
                 Command::Stop { drain_ms } => self.stop(drain_ms),
             }
         }
@@ -472,41 +645,40 @@ impl EventLoop {
         if self.udp.has(id) {
             return self.write_session(id, packet);
         }
-        let taken = self
-            .take(id)
-            .filter(|connection| connection.closing_until_ms.is_none());
+        let taken = self.take(id);
         let Some(mut connection) = taken else {
+            let bytes = packet.len();
             self.shared
                 .outbound_bytes
-                .fetch_sub(packet.len(), Ordering::Relaxed);
+                .fetch_sub(bytes, Ordering::Relaxed);
             return;
         };
-        let written = connection.write(packet);
+        let Some((head, payload)) = packet.split_first_chunk::<HEAD_BYTES>() else {
+            return self.put(connection);
+        };
+        let written = if connection.is_closing() {
+            Ok(())
+        } else {
+            connection.write(head, &[payload])
+        };
         self.recharge(&mut connection, packet.len());
-        match written {
-            Ok(()) => {
-                self.want_write(&mut connection);
-                self.put(connection);
-            }
-            Err(reason) => self.end(connection, reason),
-        }
+        self.after_write(connection, written);
     }
 
-    fn listen(&mut self, listener: Listener, framing: Framing) {
-        let token = Token(FIRST_OWN_TOKEN + self.ports.len() as u64);
-        // It can only fail when the kernel is out of memory; the listener is closed then.
-        if self
-            .reactor
-            .register(&listener, token, Interest::READ)
-            .is_ok()
-        {
-            self.ports.push(Port { listener, framing });
+    fn pause(&mut self, id: u64, paused: bool) {
+        let Some(mut connection) = self.take(id) else {
+            return;
+        };
+        connection.paused = paused;
+        if !paused {
+            self.want_read(&mut connection);
         }
+        self.put(connection);
     }
 
     fn stop(&mut self, drain_ms: u64) {
+        self.with_handler(|handler, out| handler.shutdown(out));
         self.stop_at_ms = Some(self.now_ms() + drain_ms);
-        self.ports.clear();
         let ids: Vec<u64> = self
             .connections
             .iter()

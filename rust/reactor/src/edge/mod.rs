@@ -1,20 +1,28 @@
 //! The client edge: connections of many clients as batches of packets.
 //!
 //! [`Edge`] is the handle: it starts the loops, listens, sends, closes, stops; any thread may use it.
-//! Each loop is a thread (`event_loop`) with its connections (`connection`, `websocket`). What clients
-//! send becomes rows of one [`Batch`]: taken by the consumer with [`Edge::receive`], or handled on the
-//! loop by a [`Handler`]. Everything that waits is bounded: `config` names the bounds, `table` charges
-//! them, `counters` shows what they refused.
+//! One thread (`gate`) takes connections in, reads PROXY headers, does TLS handshakes (`tls`), and chooses
+//! a loop for each (`balance`). Each loop is a thread (`event_loop`) with its connections (`connection` over
+//! `line`, `websocket`), outgoing ones (`outgoing`) included. What clients send becomes rows of one
+//! [`Batch`]: taken by the consumer with [`Edge::receive`], or handled on the loop by a [`Handler`].
+//! Everything that waits is bounded: `config` names the bounds, `table` and `shared` charge them,
+//! `counters` shows what they refused.
 
+mod balance;
 mod command;
 pub mod config;
 mod connection;
 mod counters;
 mod event_loop;
+mod gate;
+mod handler;
 mod inbox;
+mod line;
+mod outgoing;
 mod reason;
 mod shared;
 mod table;
+mod tls;
 mod udp;
 mod udp_loop;
 mod udp_plain;
@@ -29,16 +37,20 @@ use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zmqgame_core::edge::netcode::Key;
-use zmqgame_core::stream::packet::Batch;
+use zmqgame_core::stream::packet::{Batch, Header};
 
 use crate::listener::Listener;
-use command::Command;
-use config::{EdgeConfig, Framing};
+use command::{Command, Commands};
+use config::{ConnectTls, EdgeConfig, Framing, ListenOptions};
 use event_loop::EventLoop;
+use gate::{Gate, Port};
+use tls::TlsServer;
 use udp::UdpListener;
 use udp_plain::PlainListener;
 
 pub use counters::Counters;
+pub use handler::{Handler, Out};
+pub use outgoing::Dial;
 pub use reason::CloseReason;
 pub use shared::{Shared, Write};
 
@@ -55,17 +67,13 @@ impl Returns {
     }
 }
 
-/// Handles packets on the loop's own thread: for servers without Python.
-pub trait Handler: Send {
-    /// Takes a batch (opens and closes included); answers go through `edge.send`.
-    fn handle(&mut self, batch: &Batch, edge: &Shared);
-}
-
 /// A running edge. Dropping it stops it without waiting for what is queued.
 #[derive(Debug)]
 pub struct Edge {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<io::Result<()>>>>,
+    gate: Mutex<Option<JoinHandle<io::Result<()>>>>,
+    tls: Mutex<Vec<Arc<TlsServer>>>,
     next_loop: std::sync::atomic::AtomicUsize,
 }
 
@@ -93,35 +101,23 @@ impl Edge {
         let edge = Self {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
+            gate: Mutex::default(),
+            tls: Mutex::default(),
             next_loop: std::sync::atomic::AtomicUsize::new(0),
         };
         for index in 0..shared.config.loops {
-            edge.start_loop(index, make(index))?;
+            let (handler, shared) = (make(index), Arc::clone(&shared));
+            let thread = start_thread(
+                format!("edge-{index}"),
+                move || EventLoop::new(index, shared, handler),
+                EventLoop::run,
+            )?;
+            edge.threads().push(thread);
         }
+        let make_gate = move || Gate::new(shared);
+        let gate = start_thread("edge-gate".to_owned(), make_gate, Gate::run)?;
+        *edge.gate.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
         Ok(edge)
-    }
-
-    /// The loop is made on its own thread, since what epoll fills can't move; its failure comes back.
-    fn start_loop(&self, index: usize, handler: Option<Box<dyn Handler>>) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let (made, is_made) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name(format!("edge-{index}"))
-            .spawn(move || {
-                let event_loop = match EventLoop::new(index, shared, handler) {
-                    Ok(event_loop) => event_loop,
-                    Err(error) => {
-                        let _ = made.send(Err(error));
-                        return Ok(());
-                    }
-                };
-                let _ = made.send(Ok(()));
-                event_loop.run()
-            })?;
-        self.threads().push(thread);
-        is_made
-            .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("the loop's thread died")))
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<io::Result<()>>>> {
@@ -131,23 +127,104 @@ impl Edge {
     /// Listens on `host:port` (port 0: a free one) and gives the address it is bound to.
     ///
     /// # Errors
-    /// The address is in use, not ours, or no address; or the edge has stopped.
-    pub fn listen_tcp(&self, address: &str, framing: Framing) -> io::Result<String> {
-        self.listen(Listener::bind_tcp(address, false)?, framing)
+    /// The address is in use, not ours, or no address; the TLS files can't be used; or the edge has stopped.
+    pub fn listen_tcp(
+        &self,
+        address: &str,
+        options: impl Into<ListenOptions>,
+    ) -> io::Result<String> {
+        let options = options.into();
+        if options.keepalive_s > config::LONGEST_KEEPALIVE_S {
+            let most = config::LONGEST_KEEPALIVE_S;
+            let what = format!(
+                "keepalive_s is {}: must be 0 to {most}",
+                options.keepalive_s
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let listener = Listener::bind_tcp(address, options.reuse_port)?;
+        if options.keepalive_s > 0 {
+            listener.keep_alive(options.keepalive_s)?;
+        }
+        self.listen(listener, options)
     }
 
     /// Listens on a path.
     ///
     /// # Errors
     /// The path is in use or its folder not writable; or the edge has stopped.
-    pub fn listen_unix(&self, path: &Path, framing: Framing) -> io::Result<String> {
-        self.listen(Listener::bind_unix(path)?, framing)
+    pub fn listen_unix(
+        &self,
+        path: &Path,
+        options: impl Into<ListenOptions>,
+    ) -> io::Result<String> {
+        self.listen(Listener::bind_unix(path)?, options.into())
     }
 
-    fn listen(&self, listener: Listener, framing: Framing) -> io::Result<String> {
+    fn listen(&self, listener: Listener, options: ListenOptions) -> io::Result<String> {
+        self.check_running()?;
         let address = listener.address();
-        self.hand_over(Command::Listen(listener, framing))?;
+        let tls = options.tls.clone().map(TlsServer::load).transpose()?;
+        let tls = tls.map(Arc::new);
+        self.tls_servers().extend(tls.clone());
+        let port = Port {
+            listener,
+            options,
+            tls,
+        };
+        self.shared.gate.push(Command::Listen(Box::new(port)));
         Ok(address)
+    }
+
+    fn tls_servers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<TlsServer>>> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the certificates and keys of all listeners again, for connections that come from now on.
+    ///
+    /// # Errors
+    /// Files that can't be used, all of them; their listeners keep what they had.
+    pub fn reload_tls(&self) -> io::Result<()> {
+        let servers = self.tls_servers().clone();
+        let failed: Vec<_> = servers
+            .iter()
+            .filter_map(|server| server.reload().err())
+            .map(|error| error.to_string())
+            .collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let what = format!("kept the old: {}", failed.join("; "));
+        Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    }
+
+    /// Connects to `host:port`. Gives the connection's id at once; its open packet comes when it is there,
+    /// its close packet when it can't be made. Not to be called on a loop: there is [`Out::connect`].
+    ///
+    /// # Errors
+    /// The name does not resolve, the authorities can't be read, there are too many connections already, or
+    /// the edge has stopped.
+    pub fn connect_tcp(
+        &self,
+        address: &str,
+        framing: Framing,
+        tls: Option<&ConnectTls>,
+    ) -> io::Result<u64> {
+        self.connect(Dial::tcp(address, framing, tls)?)
+    }
+
+    /// Connects to a Unix socket's path, as [`Edge::connect_tcp`].
+    ///
+    /// # Errors
+    /// Nobody listens there, there are too many connections already, or the edge has stopped.
+    pub fn connect_unix(&self, path: &Path, framing: Framing) -> io::Result<u64> {
+        self.connect(Dial::unix(path, framing))
+    }
+
+    fn connect(&self, dial: Dial) -> io::Result<u64> {
+        let (reply, id) = std::sync::mpsc::sync_channel(1);
+        self.hand_over(Command::Connect(Box::new(dial), reply))?;
+        id.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
     /// Listens for netcode sessions on `host:port` and gives the address it is bound to. Tokens must
@@ -190,21 +267,18 @@ impl Edge {
         Ok(address)
     }
 
-    fn check_running(&self) -> io::Result<()> {
-        if self.shared.stopping.load(Ordering::Acquire) {
-            return Err(io::Error::new(
-                io::ErrorKind::NotConnected,
-                "the edge has stopped",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Listeners go to the loops in turn.
+    /// UDP listeners and outgoing connections go to the loops in turn.
     fn hand_over(&self, command: Command) -> io::Result<()> {
         self.check_running()?;
         let index = self.next_loop.fetch_add(1, Ordering::Relaxed) % self.shared.loops.len();
         self.shared.loops[index].queue.push(command);
+        Ok(())
+    }
+
+    fn check_running(&self) -> io::Result<()> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(stopped());
+        }
         Ok(())
     }
 
@@ -249,25 +323,35 @@ impl Edge {
         Returns(Arc::downgrade(&self.shared))
     }
 
-    /// Makes whoever waits for packets look, as if there were some.
-    pub fn wake(&self) {
-        self.shared.inbox.wake().wake();
-    }
-
     /// Queues packets; gives how many were refused. See [`Shared::send`].
     pub fn send<'a>(&self, writes: impl IntoIterator<Item = Write<'a>>) -> usize {
         self.shared.send(writes)
     }
 
+    /// Queues one packet whose payload is in parts; gives whether it was taken.
+    pub fn send_vectored(&self, connection: u64, header: Header, parts: &[&[u8]]) -> bool {
+        self.shared.send_vectored(connection, header, parts)
+    }
+
     /// Closes a connection after what was sent before; an unknown one is closed already.
     pub fn close(&self, connection: u64, reason: &str) {
-        let place = table::Place::of(connection);
-        if let Some(end) = self.shared.loops.get(place.owner) {
-            end.queue.push(Command::Close {
-                id: connection,
-                reason: reason.to_owned(),
-            });
-        }
+        self.shared.close(connection, reason);
+    }
+
+    /// Stops reading a connection: what its client sends waits in the network. A client is not called idle
+    /// meanwhile. A connection whose client is gone closes all the same.
+    pub fn pause(&self, connection: u64) {
+        self.shared.pause(connection, true);
+    }
+
+    /// Reads a connection again.
+    pub fn resume(&self, connection: u64) {
+        self.shared.pause(connection, false);
+    }
+
+    /// Ends the consumer's [`Edge::wait`], or calls [`Handler::woken`] on every loop.
+    pub fn wake(&self) {
+        self.shared.wake();
     }
 
     /// Where a connection comes from; `None` when it is closed.
@@ -280,6 +364,19 @@ impl Edge {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.live.load(Ordering::Acquire)
+    }
+
+    /// How many stream connections each loop has.
+    #[must_use]
+    pub fn connections_of_loops(&self) -> Vec<usize> {
+        let live = |end: &shared::LoopEnd| end.live.load(Ordering::Relaxed);
+        self.shared.loops.iter().map(live).collect()
+    }
+
+    /// How many bytes the buffers of all connections have.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.shared.memory_bytes.load(Ordering::Relaxed)
     }
 
     /// How many bytes are charged to all connections: queued, or being handed to a loop.
@@ -298,16 +395,61 @@ impl Edge {
     /// `drain_ms` are over. What clients sent before can still be received.
     pub fn stop(&self, drain_ms: u64) {
         self.shared.stopping.store(true, Ordering::Release);
+        let drain_ms = drain_ms.min(config::LONGEST_MS);
+        self.shared.gate.push(Command::Stop { drain_ms });
+        let gate = self
+            .gate
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        // The gate first: what it has taken in goes to loops that still run. A thread that panicked has
+        // said so on stderr; there is nothing left to stop.
+        let _ = gate.map(JoinHandle::join);
         for end in &self.shared.loops {
-            end.queue.push(Command::Stop {
-                drain_ms: drain_ms.min(config::LONGEST_MS),
-            });
+            end.queue.push(Command::Stop { drain_ms });
         }
         for thread in self.threads().drain(..) {
-            // A loop that panicked has said so on stderr; there is nothing left to stop.
             let _ = thread.join();
         }
+        // What came too late holds the shared state that holds it.
+        for queue in self
+            .shared
+            .loops
+            .iter()
+            .map(|end| &end.queue)
+            .chain([&self.shared.gate])
+        {
+            queue.take(&mut Commands::default());
+        }
     }
+}
+
+fn stopped() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the edge has stopped")
+}
+
+/// What a thread runs is made on it, since what epoll fills can't move; its failure comes back.
+fn start_thread<T: 'static>(
+    name: String,
+    make: impl FnOnce() -> io::Result<T> + Send + 'static,
+    run: fn(T) -> io::Result<()>,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let (made, is_made) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let running = match make() {
+            Ok(running) => running,
+            Err(error) => {
+                let _ = made.send(Err(error));
+                return Ok(());
+            }
+        };
+        let _ = made.send(Ok(()));
+        run(running)
+    })?;
+    is_made
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread died")))
+        .map(|()| thread)
 }
 
 impl Drop for Edge {

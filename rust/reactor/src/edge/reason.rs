@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use zmqgame_core::edge::proxy::ProxyError;
+use zmqgame_core::stream::frame::FrameError;
 use zmqgame_core::stream::packet::PacketError;
 
 use super::counters::Counters;
@@ -24,6 +26,13 @@ pub enum CloseReason {
         /// The limit.
         handshake_ms: u64,
     },
+    /// An outgoing connection was not there in time.
+    ConnectTime {
+        /// The limit.
+        connect_ms: u64,
+    },
+    /// An outgoing connection was refused, at every address that its name has.
+    Connect(io::ErrorKind),
     /// The client reads too slowly: its outbound bound was reached.
     Full {
         /// The bound.
@@ -31,6 +40,17 @@ pub enum CloseReason {
     },
     /// Bytes that are no packet.
     Packet(PacketError),
+    /// Bytes that are no frame.
+    Frame(FrameError),
+    /// Bytes that are no TLS, or a certificate that is not trusted.
+    Tls(String),
+    /// A PROXY protocol header that is none.
+    Proxy(ProxyError),
+    /// The buffers of all connections have reached their bound.
+    Memory {
+        /// The bound.
+        limit_bytes: usize,
+    },
     /// A WebSocket request that can't be accepted.
     Request(String),
     /// Bytes that are no WebSocket message for us.
@@ -52,6 +72,19 @@ impl fmt::Display for CloseReason {
             Self::Handshake { handshake_ms } => {
                 write!(f, "handshake: no first packet in {handshake_ms} ms")
             }
+            Self::ConnectTime { connect_ms } => {
+                write!(f, "connect: not connected in {connect_ms} ms")
+            }
+            Self::Connect(kind) => write!(f, "connect: {kind}"),
+            Self::Frame(error) => write!(f, "bad bytes: {error}"),
+            Self::Tls(what) => write!(f, "bad TLS: {what}"),
+            Self::Proxy(error) => write!(f, "bad PROXY header: {error}"),
+            Self::Memory { limit_bytes } => {
+                write!(
+                    f,
+                    "memory: the buffers of all have more than {limit_bytes} bytes"
+                )
+            }
             Self::Full { limit_bytes } => {
                 write!(
                     f,
@@ -72,18 +105,35 @@ impl CloseReason {
     /// The code of the WebSocket close frame (RFC 6455 section 7.4.1).
     pub(super) fn websocket_code(&self) -> u16 {
         match self {
-            Self::Stopped | Self::Idle { .. } | Self::Handshake { .. } => 1001,
+            Self::Stopped
+            | Self::Idle { .. }
+            | Self::Handshake { .. }
+            | Self::ConnectTime { .. } => 1001,
             Self::WebSocket(_) | Self::Request(_) => 1002,
             Self::Packet(PacketError::TooLong { .. }) => 1009,
             Self::Packet(_) => 1007,
             Self::Full { .. } => 1008,
-            Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Session(_) => 1000,
+            Self::Memory { .. } => 1013,
+            Self::Frame(_) | Self::Tls(_) | Self::Proxy(_) => 1002,
+            Self::Peer
+            | Self::Broken(_)
+            | Self::Connect(_)
+            | Self::Handler(_)
+            | Self::Session(_) => 1000,
         }
     }
 
     /// Whether what is queued should still go out and the client be given time to read it.
     pub(super) fn is_graceful(&self) -> bool {
-        !matches!(self, Self::Peer | Self::Broken(_) | Self::Full { .. })
+        !matches!(
+            self,
+            Self::Peer
+                | Self::Broken(_)
+                | Self::Full { .. }
+                | Self::Memory { .. }
+                | Self::Connect(_)
+                | Self::ConnectTime { .. }
+        )
     }
 
     /// Counts it.
@@ -110,6 +160,20 @@ impl CloseReason {
                 one(&counters.bad_bytes);
                 one(&counters.bad_websocket);
             }
+            Self::Frame(_) => {
+                one(&counters.bad_bytes);
+                one(&counters.bad_frame);
+            }
+            Self::Tls(_) => {
+                one(&counters.bad_bytes);
+                one(&counters.bad_tls);
+            }
+            Self::Proxy(_) => {
+                one(&counters.bad_bytes);
+                one(&counters.bad_proxy);
+            }
+            Self::Memory { .. } => one(&counters.closed_memory),
+            Self::Connect(_) | Self::ConnectTime { .. } => one(&counters.connects_failed),
             Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Session(_) | Self::Stopped => {}
         }
     }

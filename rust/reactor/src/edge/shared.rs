@@ -1,16 +1,19 @@
 //! What the handle and the loops of one edge share.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use zmqgame_core::stream::packet::{HEADER_BYTES, Header, PREFIX_BYTES};
+use zmqgame_core::stream::packet::Header;
 
 use super::command::{Command, Commands, Queue};
-use super::config::EdgeConfig;
+use super::config::{EdgeConfig, OutboundPolicy};
+use super::connection::HEAD_BYTES;
 use super::counters::Counters;
 use super::inbox::Inbox;
-use super::table::{NotCharged, Place, Table};
+use super::table::{AtBound, NotCharged, Place, Table};
 
 /// A packet that is to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -25,11 +28,24 @@ pub struct Write<'a> {
     pub payload: &'a [u8],
 }
 
+impl Write<'_> {
+    pub(super) fn header(&self) -> Header {
+        Header {
+            kind: self.kind,
+            sequence: self.sequence,
+        }
+    }
+}
+
 /// What one loop shows to others.
 #[derive(Debug)]
 pub(super) struct LoopEnd {
     pub(super) table: Table,
     pub(super) queue: Queue,
+    /// Its stream connections.
+    pub(super) live: AtomicUsize,
+    /// Its handler is to be called.
+    pub(super) woken: AtomicBool,
 }
 
 /// What the handle and the loops of one edge share.
@@ -39,10 +55,20 @@ pub struct Shared {
     pub(super) counters: Counters,
     pub(super) inbox: Inbox,
     pub(super) loops: Vec<LoopEnd>,
+    /// What is asked of the thread that takes connections in.
+    pub(super) gate: Queue,
+    /// The millisecond 0 of all loops.
+    pub(super) start: Instant,
+    /// Choices of a loop so far.
+    pub(super) turn: AtomicUsize,
     /// Connections that are taken in, closing ones included.
     pub(super) live: AtomicUsize,
     /// Bytes charged to all connections.
     pub(super) outbound_bytes: AtomicUsize,
+    /// Bytes that the buffers of all connections have.
+    pub(super) memory_bytes: AtomicUsize,
+    /// Connections of each client address, when they are limited. At most as many as connections.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
     pub(super) stopping: AtomicBool,
     pub(super) peers: Mutex<HashMap<u64, String>>,
 }
@@ -55,12 +81,19 @@ impl Shared {
                 Ok(LoopEnd {
                     table: Table::new(owner, slots),
                     queue: Queue::new()?,
+                    live: AtomicUsize::new(0),
+                    woken: AtomicBool::new(false),
                 })
             })
             .collect::<std::io::Result<_>>()?;
         Ok(Self {
             inbox: Inbox::new(config.max_inbound_bytes)?,
             loops,
+            gate: Queue::new()?,
+            start: Instant::now(),
+            turn: AtomicUsize::new(0),
+            memory_bytes: AtomicUsize::new(0),
+            addresses: Mutex::default(),
             config,
             counters: Counters::default(),
             live: AtomicUsize::new(0),
@@ -74,81 +107,113 @@ impl Shared {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues packets and wakes the loops that have some. Gives how many were refused: their
-    /// connection is closed, or its bound or that of all is reached (its own: it gets closed).
-    pub fn send<'a>(&self, writes: impl IntoIterator<Item = Write<'a>>) -> usize {
-        let mut refused = 0;
-        let mut sent = 0;
-        let mut current: Option<(usize, MutexGuard<'_, Commands>)> = None;
-        for write in writes {
-            let owner = Place::of(write.connection).owner;
-            let Some(end) = self.loops.get(owner) else {
-                Counters::add(&self.counters.refused_closed, 1);
-                refused += 1;
-                continue;
-            };
-            if current.as_ref().is_none_or(|(index, _)| *index != owner) {
-                // The lock held goes first: two threads must not wait for each other's.
-                if let Some((index, guard)) = current.take() {
-                    drop(guard);
-                    self.loops[index].queue.wake().wake();
-                }
-                current = Some((owner, end.queue.lock()));
-            }
-            if let Some((_, commands)) = &mut current {
-                match self.charge(end, &write) {
-                    Ok(()) => {
-                        let header = Header {
-                            kind: write.kind,
-                            sequence: write.sequence,
-                        };
-                        commands.write(write.connection, header, write.payload);
-                        sent += 1;
-                    }
-                    Err(full) => {
-                        refused += 1;
-                        if full {
-                            commands.list.push(Command::Full {
-                                id: write.connection,
-                            });
-                        }
-                    }
-                }
-            }
-        }
-        if let Some((index, guard)) = current {
-            drop(guard);
-            self.loops[index].queue.wake().wake();
-        }
-        Counters::add(&self.counters.packets_out, sent);
-        refused
+    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Err(true): the connection's own bound, so it has to be closed.
-    fn charge(&self, end: &LoopEnd, write: &Write<'_>) -> Result<(), bool> {
-        let bytes = PREFIX_BYTES + HEADER_BYTES + write.payload.len();
+    /// Queues packets and wakes the loops that have some. Gives how many were refused: their
+    /// connection is closed, or its bound or that of all is reached.
+    pub fn send<'a>(&self, writes: impl IntoIterator<Item = Write<'a>>) -> usize {
+        let mut sender = Sender::new(self);
+        for write in writes {
+            sender.send(&write, &[write.payload]);
+        }
+        sender.finish()
+    }
+
+    /// Queues one packet whose payload is in parts. Gives whether it was taken.
+    pub fn send_vectored(&self, connection: u64, header: Header, parts: &[&[u8]]) -> bool {
+        let mut sender = Sender::new(self);
+        let write = Write {
+            connection,
+            kind: header.kind,
+            sequence: header.sequence,
+            payload: &[],
+        };
+        sender.send(&write, parts);
+        sender.finish() == 0
+    }
+
+    /// Closes a connection after what was sent before; an unknown one is closed already.
+    pub fn close(&self, connection: u64, reason: &str) {
+        let reason = reason.to_owned();
+        let id = connection;
+        self.tell(connection, Command::Close { id, reason });
+    }
+
+    /// Reads a connection no more, or again. What comes meanwhile waits in the network.
+    pub fn pause(&self, connection: u64, paused: bool) {
+        let id = connection;
+        self.tell(connection, Command::Pause { id, paused });
+    }
+
+    /// Calls `woken` of every loop's handler, and ends the consumer's wait.
+    pub fn wake(&self) {
+        for end in &self.loops {
+            end.woken.store(true, Ordering::Release);
+        }
+        self.wake_loops();
+        self.inbox.wake().wake();
+    }
+
+    fn tell(&self, connection: u64, command: Command) {
+        if let Some(end) = self.loops.get(Place::of(connection).owner) {
+            end.queue.push(command);
+        }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &EdgeConfig {
+        &self.config
+    }
+
+    /// Where the bound of a connection is for packets of this kind, and what happens there.
+    pub(super) fn bound_of(&self, kind: u8) -> (usize, AtBound) {
+        let bound = self.config.max_outbound_bytes;
+        match self.config.outbound_policy {
+            OutboundPolicy::Close => (bound, AtBound::Close),
+            OutboundPolicy::DropNewest => (bound, AtBound::Drop),
+            OutboundPolicy::DropDroppable if self.config.droppable_kinds.has(kind) => {
+                (bound / 2, AtBound::Drop)
+            }
+            OutboundPolicy::DropDroppable => (bound, AtBound::Close),
+        }
+    }
+
+    /// Charges a whole packet's bytes. Err(true): its connection has to be closed.
+    pub(super) fn charge(&self, id: u64, kind: u8, bytes: usize) -> Result<(), bool> {
         let total = self.outbound_bytes.load(Ordering::Relaxed) + bytes;
         if total > self.config.max_outbound_total_bytes {
             Counters::add(&self.counters.refused_full, 1);
             return Err(false);
         }
-        match end
-            .table
-            .charge(write.connection, bytes, self.config.max_outbound_bytes)
-        {
+        let (bound, at_bound) = self.bound_of(kind);
+        let charged = match self.loops.get(Place::of(id).owner) {
+            Some(end) => end.table.charge(id, bytes, bound, at_bound),
+            None => Err(NotCharged::Closed),
+        };
+        match charged {
             Ok(()) => {
                 self.outbound_bytes.fetch_add(bytes, Ordering::Relaxed);
                 Ok(())
             }
-            Err(NotCharged::Closed) => {
-                Counters::add(&self.counters.refused_closed, 1);
-                Err(false)
-            }
-            Err(NotCharged::Full) => {
-                Counters::add(&self.counters.refused_full, 1);
-                Err(true)
+            Err(refused) => {
+                self.count_refused(refused);
+                Err(refused == NotCharged::Full)
             }
         }
+    }
+
+    pub(super) fn count_refused(&self, refused: NotCharged) {
+        let counter = match refused {
+            NotCharged::Closed => &self.counters.refused_closed,
+            NotCharged::Full => &self.counters.refused_full,
+            NotCharged::Dropped => &self.counters.dropped_policy,
+        };
+        Counters::add(counter, 1);
     }
 
     /// Replaces a charge by what is there now.
@@ -165,10 +230,178 @@ impl Shared {
         }
     }
 
+    /// One more connection, if the limit allows it.
+    pub(super) fn count_in(&self) -> bool {
+        let live = self.live.fetch_add(1, Ordering::AcqRel);
+        let fits = live < self.config.max_connections;
+        if fits {
+            Counters::add(&self.counters.accepted, 1);
+        } else {
+            self.live.fetch_sub(1, Ordering::AcqRel);
+            Counters::add(&self.counters.refused_connections, 1);
+        }
+        fits
+    }
+
     /// Wakes every loop: the consumer has made room.
     pub(super) fn wake_loops(&self) {
         for end in &self.loops {
             end.queue.wake().wake();
         }
+    }
+}
+
+/// Packets of one call on their way to the queues: one lock and one wake-up for all of a loop's in a row.
+struct Sender<'a> {
+    shared: &'a Shared,
+    current: Option<(usize, MutexGuard<'a, Commands>)>,
+    sent: u64,
+    refused: usize,
+}
+
+impl<'a> Sender<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            current: None,
+            sent: 0,
+            refused: 0,
+        }
+    }
+
+    fn send(&mut self, write: &Write<'_>, parts: &[&[u8]]) {
+        let owner = Place::of(write.connection).owner;
+        let shared = self.shared;
+        let Some(end) = shared.loops.get(owner) else {
+            Counters::add(&shared.counters.refused_closed, 1);
+            self.refused += 1;
+            return;
+        };
+        if self
+            .current
+            .as_ref()
+            .is_none_or(|(index, _)| *index != owner)
+        {
+            // The lock held goes first: two threads must not wait for each other's.
+            self.let_go();
+            self.current = Some((owner, end.queue.lock()));
+        }
+        let Some((_, commands)) = &mut self.current else {
+            return;
+        };
+        let payload: usize = parts.iter().map(|part| part.len()).sum();
+        match shared.charge(write.connection, write.kind, HEAD_BYTES + payload) {
+            Ok(()) => {
+                commands.write(write.connection, write.header(), parts);
+                self.sent += 1;
+            }
+            Err(full) => {
+                self.refused += 1;
+                if full {
+                    let id = write.connection;
+                    commands.list.push(Command::Full { id });
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self) {
+        if let Some((index, guard)) = self.current.take() {
+            drop(guard);
+            self.shared.loops[index].queue.wake().wake();
+        }
+    }
+
+    fn finish(mut self) -> usize {
+        self.let_go();
+        Counters::add(&self.shared.counters.packets_out, self.sent);
+        self.refused
+    }
+}
+
+/// That a connection is counted: among all, with its loop, with its client's address, with its bytes. Its
+/// drop takes all of that back, wherever the connection ends.
+#[derive(Debug)]
+pub(super) struct Admission {
+    shared: Arc<Shared>,
+    owner: Option<usize>,
+    client: Option<IpAddr>,
+    memory_bytes: usize,
+}
+
+impl Admission {
+    /// One more connection, if the limit allows it.
+    pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
+        if !shared.count_in() {
+            return None;
+        }
+        Some(Self {
+            shared: Arc::clone(shared),
+            owner: None,
+            client: None,
+            memory_bytes: 0,
+        })
+    }
+
+    /// Counts it for a client's address. Gives false when that one has too many.
+    pub(super) fn count_client(&mut self, client: Option<IpAddr>) -> bool {
+        let limit = self.shared.config.max_connections_per_address;
+        let (Some(client), true) = (client, limit > 0) else {
+            return true;
+        };
+        let mut addresses = self.shared.addresses();
+        let count = addresses.entry(client).or_insert(0);
+        if *count >= limit {
+            drop(addresses);
+            Counters::add(&self.shared.counters.refused_address, 1);
+            return false;
+        }
+        *count += 1;
+        self.client = Some(client);
+        true
+    }
+
+    /// Counts it for a loop.
+    pub(super) fn count_loop(&mut self, owner: usize) {
+        self.shared.loops[owner]
+            .live
+            .fetch_add(1, Ordering::Relaxed);
+        self.owner = Some(owner);
+    }
+
+    /// Tells what it holds now. Gives false when it has grown and all together are over their bound.
+    pub(super) fn count_memory(&mut self, bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.memory_bytes, bytes);
+        if bytes > before {
+            let grown = bytes - before;
+            let total = self.shared.memory_bytes.fetch_add(grown, Ordering::Relaxed) + grown;
+            return total <= self.shared.config.max_memory_bytes;
+        }
+        if bytes < before {
+            let less = before - bytes;
+            self.shared.memory_bytes.fetch_sub(less, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.count_memory(0);
+        if let Some(owner) = self.owner {
+            self.shared.loops[owner]
+                .live
+                .fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(client) = self.client {
+            let mut addresses = self.shared.addresses();
+            if let Some(count) = addresses.get_mut(&client) {
+                *count -= 1;
+                if *count == 0 {
+                    addresses.remove(&client);
+                }
+            }
+        }
+        self.shared.live.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -55,6 +55,17 @@ pub enum NotCharged {
     Closed,
     /// Over the bound; the first to hit it marks the connection as closing.
     Full,
+    /// Over the bound, and it stays as it is.
+    Dropped,
+}
+
+/// What happens to a connection whose bound is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtBound {
+    /// It is closing from now on.
+    Close,
+    /// Nothing.
+    Drop,
 }
 
 /// The states of one loop's connections.
@@ -114,8 +125,14 @@ impl Table {
     /// Charges bytes that are to be sent.
     ///
     /// # Errors
-    /// It is closed, or this would go over `bound`: then it is closing from now on.
-    pub fn charge(&self, id: u64, bytes: usize, bound: usize) -> Result<(), NotCharged> {
+    /// It is closed, or this would go over `bound`.
+    pub fn charge(
+        &self,
+        id: u64,
+        bytes: usize,
+        bound: usize,
+        at_bound: AtBound,
+    ) -> Result<(), NotCharged> {
         let fits = |queued: u32| {
             let total = queued as usize + bytes;
             if total <= bound {
@@ -124,9 +141,16 @@ impl Table {
                 None
             }
         };
-        match self.update(id, |queued| Some(fits(queued).unwrap_or(CLOSING))) {
+        let over = |queued: u32| match at_bound {
+            AtBound::Close => CLOSING,
+            AtBound::Drop => queued,
+        };
+        match self.update(id, |queued| Some(fits(queued).unwrap_or(over(queued)))) {
             None => Err(NotCharged::Closed),
-            Some(before) if fits(before).is_none() => Err(NotCharged::Full),
+            Some(before) if fits(before).is_none() => Err(match at_bound {
+                AtBound::Close => NotCharged::Full,
+                AtBound::Drop => NotCharged::Dropped,
+            }),
             Some(_) => Ok(()),
         }
     }
@@ -163,7 +187,10 @@ mod tests {
     #[test]
     fn an_id_is_never_used_twice_and_old_ones_name_nobody() {
         let table = Table::new(3, 10);
-        assert_eq!(table.charge(0, 1, 100), Err(NotCharged::Closed));
+        assert_eq!(
+            table.charge(0, 1, 100, AtBound::Close),
+            Err(NotCharged::Closed)
+        );
         let first = table.open(4).unwrap();
         assert_eq!(
             Place::of(first),
@@ -173,16 +200,22 @@ mod tests {
                 generation: 1
             }
         );
-        assert_eq!(table.charge(first, 60, 100), Ok(()));
+        assert_eq!(table.charge(first, 60, 100, AtBound::Close), Ok(()));
         table.close(first);
         let second = table.open(4).unwrap();
         assert_ne!(first, second);
-        assert_eq!(table.charge(first, 1, 100), Err(NotCharged::Closed));
+        assert_eq!(
+            table.charge(first, 1, 100, AtBound::Close),
+            Err(NotCharged::Closed)
+        );
         table.recharge(first, 60, 0);
-        assert_eq!(table.charge(second, 100, 100), Ok(()));
+        assert_eq!(table.charge(second, 100, 100, AtBound::Close), Ok(()));
         assert_eq!(table.open(10), None);
         for id in [u64::MAX, first + 1, 1 << 60] {
-            assert_eq!(table.charge(id, 1, 100), Err(NotCharged::Closed));
+            assert_eq!(
+                table.charge(id, 1, 100, AtBound::Close),
+                Err(NotCharged::Closed)
+            );
         }
     }
 
@@ -190,10 +223,26 @@ mod tests {
     fn at_its_bound_it_is_closing() {
         let table = Table::new(0, 1);
         let id = table.open(0).unwrap();
-        assert_eq!(table.charge(id, 90, 100), Ok(()));
+        assert_eq!(table.charge(id, 90, 100, AtBound::Close), Ok(()));
         table.recharge(id, 90, 40);
-        assert_eq!(table.charge(id, 60, 100), Ok(()));
-        assert_eq!(table.charge(id, 1, 100), Err(NotCharged::Full));
-        assert_eq!(table.charge(id, 1, 100), Err(NotCharged::Closed));
+        assert_eq!(table.charge(id, 60, 100, AtBound::Close), Ok(()));
+        assert_eq!(
+            table.charge(id, 1, 100, AtBound::Close),
+            Err(NotCharged::Full)
+        );
+        assert_eq!(
+            table.charge(id, 1, 100, AtBound::Close),
+            Err(NotCharged::Closed)
+        );
+    }
+
+    #[test]
+    fn what_may_be_dropped_does_not_close() {
+        let table = Table::new(0, 1);
+        let id = table.open(0).unwrap();
+        assert_eq!(table.charge(id, 90, 100, AtBound::Drop), Ok(()));
+        let dropped = table.charge(id, 11, 100, AtBound::Drop);
+        assert_eq!(dropped, Err(NotCharged::Dropped));
+        assert_eq!(table.charge(id, 10, 100, AtBound::Close), Ok(()));
     }
 }

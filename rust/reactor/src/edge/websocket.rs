@@ -19,6 +19,10 @@ use super::reason::CloseReason;
 
 /// What tungstenite reads at a time; it keeps this much for each connection.
 const READ_BYTES: usize = 2_048;
+/// What one WebSocket is taken to hold, for the bound on memory: what tungstenite keeps.
+pub(super) const WEBSOCKET_BYTES: usize = 2 * READ_BYTES;
+/// The longest header of a frame that is not masked.
+const FRAME_HEAD_BYTES: usize = 10;
 /// The longest reason in a close frame (RFC 6455 section 5.5: 125 with the code).
 const REASON_BYTES: usize = 123;
 
@@ -155,20 +159,29 @@ impl WebSocket {
         }
     }
 
-    /// Appends a packet as one binary message.
-    pub fn write(&self, packet: &[u8], output: &mut RingBuffer) -> Result<(), CloseReason> {
+    /// Appends a packet as one binary message: its header, and the `payload` bytes of its parts.
+    pub fn write(
+        &self,
+        head: &[u8],
+        parts: &[&[u8]],
+        payload: usize,
+        output: &mut RingBuffer,
+    ) -> Result<(), CloseReason> {
         if !self.context.can_write() {
             return Ok(());
         }
+        let limit_bytes = output.limit();
+        let full = |_| CloseReason::Full { limit_bytes };
+        let length = head.len() + payload;
+        output.reserve(FRAME_HEAD_BYTES + length).map_err(full)?;
         let header = FrameHeader {
             opcode: OpCode::Data(Data::Binary),
             ..FrameHeader::default()
         };
-        let limit_bytes = output.limit();
-        let mut pipe = Pipe::new(&[], output);
-        let written = header.format(packet.len() as u64, &mut pipe).is_ok();
-        if !written || pipe.write(packet).is_err() {
-            return Err(CloseReason::Full { limit_bytes });
+        // Into the room that was reserved: it can't fail.
+        let _ = header.format(length as u64, &mut Pipe::new(&[], output));
+        for part in std::iter::once(&head).chain(parts) {
+            output.push(part).map_err(full)?;
         }
         Ok(())
     }
