@@ -6,13 +6,13 @@ use std::error::Error;
 
 use zmqgame_core::stream::packet::{Batch, FIRST_OWN_KIND};
 use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
-use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 struct Echo;
 
 impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
-        edge.send(
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
+        out.send_all(
             (0..batch.len())
                 .filter(|&row| batch.kind[row] < FIRST_OWN_KIND)
                 .map(|row| Write {
