@@ -140,6 +140,8 @@ pub(super) struct Connection {
     pub(super) queued_write: bool,
     /// The other side has sent its end: reads go on until they see it.
     pub(super) ended: bool,
+    /// Neither side can say anything any more.
+    pub(super) gone: bool,
     /// The end was read.
     pub(super) at_end: bool,
     /// Whether a timer is set for it.
@@ -183,6 +185,7 @@ impl Connection {
             queued_read: false,
             queued_write: false,
             ended: false,
+            gone: false,
             at_end: false,
             timer: false,
             closing_until_ms: None,
@@ -197,9 +200,11 @@ impl Connection {
         matches!(self.protocol, Protocol::Connecting)
     }
 
-    /// Whether it may be read now. A closing one always: nobody gets to see what comes.
+    /// Whether it may be read now. A closing one always: nobody gets to see what comes. One whose client is
+    /// gone, too: it would stand there for ever if nobody resumed it.
     pub(super) fn may_read(&self) -> bool {
-        self.is_closing() || !(self.paused || self.throttled_until_ms.is_some())
+        let held = self.paused || self.throttled_until_ms.is_some();
+        self.is_closing() || self.gone || !held
     }
 
     pub(super) fn wants_write(&self) -> bool {
@@ -284,7 +289,7 @@ impl Connection {
             if let Some(rates) = &mut self.rates {
                 let packets = cx.batch.len() - before;
                 self.throttled_until_ms = rates.spend(cx.now_ms, packets as u64, count as u64);
-                if self.throttled_until_ms.is_some() {
+                if self.throttled_until_ms.is_some() && !self.gone {
                     Counters::add(&cx.counters.throttled, 1);
                     return Ok(Turn::Throttled);
                 }

@@ -96,7 +96,7 @@ impl EventLoop {
         loop {
             let full = self.shared.inbox.is_full();
             let more = !self.to_read.is_empty() || self.udp.has_readable();
-            let at_once = (more && !full) || self.has_rows();
+            let at_once = (more && !full) || !self.batch.is_empty();
             self.reactor.wait(&mut ready, at_once.then_some(0))?;
             for event in &ready {
                 self.handle_ready(*event);
@@ -114,11 +114,6 @@ impl EventLoop {
                 return Ok(());
             }
         }
-    }
-
-    /// Whether the handler is still to be told something.
-    fn has_rows(&self) -> bool {
-        self.handler.is_some() && !self.batch.is_empty()
     }
 
     fn live(&self) -> usize {
@@ -466,13 +461,7 @@ impl EventLoop {
             self.want_read(&mut connection);
             return self.put(connection);
         }
-        if event.hangup && connection.paused && !connection.is_closing() {
-            // It will never be read again if nobody resumes it, and has nothing left that could be read.
-            return self.end(
-                connection,
-                CloseReason::Broken(io::ErrorKind::ConnectionReset),
-            );
-        }
+        connection.gone |= event.hangup;
         if event.readable {
             self.want_read(&mut connection);
         }

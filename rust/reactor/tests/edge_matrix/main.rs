@@ -1,0 +1,7 @@
+//! gnet's test matrix for the streams of the edge, and what gnet has not: TLS, limits, balancing, outgoing
+//! connections. The rows of UDP are in `edge_matrix_udp.rs`.
+
+mod clients;
+mod echo;
+mod life;
+mod tls;
