@@ -7,7 +7,7 @@ use zmqgame_core::edge::netcode::client::{Client, State};
 use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
 use zmqgame_core::stream::packet::{Batch, Header, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 const CLIENTS: u64 = 10_000;
 /// Clients that begin at once: as many requests fit into the smallest socket buffer.
@@ -19,9 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(100);
 struct Echo;
 
 impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
         let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        edge.send(rows.map(|row| Write {
+        out.send_all(rows.map(|row| Write {
             connection: batch.connection[row],
             kind: batch.kind[row],
             sequence: batch.sequence[row],
