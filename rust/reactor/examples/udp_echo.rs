@@ -5,14 +5,14 @@ use std::error::Error;
 
 use zmqgame_core::stream::packet::{Batch, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 struct Echo;
 
 impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
         let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        edge.send(rows.map(|row| Write {
+        out.send_all(rows.map(|row| Write {
             connection: batch.connection[row],
             kind: 0,
             sequence: 0,

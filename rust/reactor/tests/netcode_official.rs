@@ -10,7 +10,7 @@ use zmqgame_core::edge::netcode::client::{Client, State};
 use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
 use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Shared, Write};
+use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 const PROTOCOL: u64 = 0x5a17;
 const KEY: [u8; 32] = [0x42; 32];
@@ -22,9 +22,9 @@ const FRESH: &str = "127.0.0.1:0";
 struct Echo;
 
 impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, edge: &Shared) {
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
         let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        edge.send(rows.map(|row| Write {
+        out.send_all(rows.map(|row| Write {
             connection: batch.connection[row],
             kind: batch.kind[row],
             sequence: batch.sequence[row],
