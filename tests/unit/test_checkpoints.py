@@ -1,6 +1,7 @@
 """Matches that go on at another server: what is kept of them, what is refused, what is fenced off."""
 
 import zlib
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from zmqgame import limits
 from zmqgame.manage.checkpoints import Checkpoints
 from zmqgame.play.checkpoint import Part, Progress, next_part, restore
+from zmqgame.play.handover import Keeper
 from zmqgame.play.match import MatchRun, NotYet, Snapshot, State, ToPlayer
+from zmqgame.play.matches import Matches
 from zmqgame.play.player import Session
 from zmqgame.play.rules import Action, Input, Match, Phases, Refused
 from zmqgame.protocol import RawId
@@ -278,3 +281,48 @@ WRONG = [
 def test_a_session_with_a_gap_or_without_sense_is_refused(change):
     with pytest.raises(Refused):
         Session.adopt({**session(3).export(), **change}, 0)
+
+
+# --- the server's side of it
+
+
+class Manager:
+    """Answers what it is told to, and notes which parts came."""
+
+    def __init__(self):
+        self.parts, self.answer = [], {}
+
+    async def request(self, service, payload, *, timeout_s):
+        self.parts += [(part["match"], part["part"]) for part in payload["parts"]]
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return SimpleNamespace(json=lambda: {"ok": True, **self.answer})
+
+
+class Nobody:
+    def event(self, player, payload):
+        pass
+
+    def snapshot(self, player, frame, payload):
+        pass
+
+
+async def test_a_server_sends_what_is_new_and_obeys_the_answer():
+    matches = Matches(Sum, PHASES, most=9, records=None)
+    matches.output = Nobody()
+    for name in ("m1", "m2", "m3"):
+        players = [{"player": f"{name}-a"}, {"player": f"{name}-b"}]
+        matches.create({"match": name, "players": players}, {}, 0)
+    manager = Manager()
+    keeper = Keeper("game-1", 1, manager, matches)
+    await keeper.keep(0)
+    assert manager.parts == [("m1", 0), ("m2", 0), ("m3", 0)]
+    manager.answer, manager.parts = {"again": ["m1"], "abandon": ["m2"], "unknown": ["m3"]}, []
+    await keeper.keep(0)
+    assert manager.parts == [("m1", 1), ("m2", 1), ("m3", 1)]
+    assert list(matches.by_id) == ["m1", "m3"]
+    assert (matches.by_id["m3"].state, matches.by_id["m3"].reason) == (State.ABORTED, "ended by the manager")
+    manager.answer, manager.parts = TimeoutError(), []
+    await keeper.keep(0)
+    await keeper.keep(0)
+    assert manager.parts == [("m1", 0), ("m1", 0)]

@@ -189,16 +189,18 @@ class Manager:
     def _checkpoint(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What is new in a server's matches; the answer names those to be sent whole, or given up."""
         name, instance = _name(values, "server"), protocol.u64(values.get("instance"))
-        again, abandon = [], []
+        again, abandon, unknown = [], [], []
         for part in [Part.from_json(part) for part in _list(values, "parts")]:
             match = self.open.get(part.match)
-            if match is None or match.moving:
+            if match is None:
+                unknown.append(part.match)  # it has an end here already: given up, or never known to be made
+            elif match.moving:
                 continue
-            if match.epoch != part.epoch or match.server != name or match.instance not in (0, instance):
+            elif match.epoch != part.epoch or match.server != name or match.instance not in (0, instance):
                 abandon.append(part.match)
             elif not self.checkpoints.put(part):
                 again.append(part.match)
-        return {"ok": True, "again": again, "abandon": abandon}
+        return {"ok": True, "again": again, "abandon": abandon, "unknown": unknown}
 
     async def _hand_over(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """A server stops: its matches go to others, and each of its players has a place then."""

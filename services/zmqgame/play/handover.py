@@ -49,12 +49,12 @@ class Keeper:
         for part in self._parts(now_ms):
             part_bytes = (len(part.head) + len(part.body)) * 4 // 3 + 256
             if batch and size + part_bytes > limits.CHECKPOINT_BATCH_BYTES:
-                await self._send(batch)
+                await self._send(batch, now_ms)
                 batch, size = [], 0
             batch.append(part)
             size += part_bytes
         if batch:
-            await self._send(batch)
+            await self._send(batch, now_ms)
 
     def _parts(self, now_ms: int) -> list[Part]:
         open_matches = {run.id: run for run in self._matches.open() if not run.catching_up}
@@ -70,7 +70,7 @@ class Keeper:
             return Part(run.id, run.epoch, -1, b"", b"")
         return part
 
-    async def _send(self, parts: list[Part]) -> None:
+    async def _send(self, parts: list[Part], now_ms: int) -> None:
         request = {
             "op": "checkpoint",
             "server": self._name,
@@ -87,6 +87,9 @@ class Keeper:
         for match in reply.get("abandon", ()):
             log.warning("match %s goes on at another server", match)
             self._matches.abandon(match)
+        for match in reply.get("unknown", ()):
+            log.warning("match %s has ended at the manager", match)
+            self._matches.abort(match, now_ms, "ended by the manager")
 
 
 class Handover:

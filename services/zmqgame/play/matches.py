@@ -215,13 +215,18 @@ class Matches:
         if run is not None:
             run.handle_input(player, frame, payload)
 
+    def abort(self, match_id: str, now_ms: int, reason: str) -> None:
+        """End a match, with a result that says why."""
+        run = self.by_id.get(match_id)
+        if run is not None and run.state not in ENDED:
+            run.abort(now_ms, reason)
+            self._route(run)
+            self._changed(run)
+
     def abort_all(self, now_ms: int, reason: str) -> None:
         """The server stops."""
-        for run in self.by_id.values():
-            if run.state not in ENDED:
-                run.abort(now_ms, reason)
-                self._route(run)
-                self._changed(run)
+        for match_id in list(self.by_id):
+            self.abort(match_id, now_ms, reason)
 
     def playing(self) -> int:
         """Matches that have not ended."""
