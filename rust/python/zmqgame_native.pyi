@@ -220,7 +220,7 @@ class Edge:
         self,
         address: str,
         *,
-        framing: str = "packets",
+        framing: str | FrameDecoder = "packets",
         tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
         proxy_protocol: bool = False,
         reuse_port: bool = False,
@@ -229,14 +229,16 @@ class Edge:
         """Listen on `host:port` (port 0: a free one); return the address it is bound to.
 
         Framing `packets`: the project's client packets, WebSocket on the same port. Framing `raw`: each
-        read is a packet of kind 0, and what is sent goes out as it is. Raise OSError when it can't.
+        read is a packet of kind 0, and what is sent goes out as it is. `lines`, or the rule of a
+        FrameDecoder: each frame is a packet of kind 0, and what a frame is cut by (line end, delimiter,
+        length) is put back when one is sent. Raise OSError when it can't.
 
         With `tls` (PEM files: certificate chain, key) it speaks TLS 1.3 or 1.2. With `proxy_protocol` each
         connection must begin with a PROXY protocol header of version 2, whose client becomes the peer: only
         where nobody but the proxy can connect. With `keepalive_s` the kernel asks silent machines whether
         they live. TCP_NODELAY is always on.
         """
-    def listen_unix(self, path: str | PathLike[str], *, framing: str = "packets") -> str:
+    def listen_unix(self, path: str | PathLike[str], *, framing: str | FrameDecoder = "packets") -> str:
         """Listen on a path; like `listen_tcp`."""
     def reload_tls(self) -> None:
         """Read the certificates and keys of all listeners again, for connections that come from now on.
@@ -247,7 +249,7 @@ class Edge:
         self,
         address: str,
         *,
-        framing: str = "packets",
+        framing: str | FrameDecoder = "packets",
         tls: str | PathLike[str] | None = None,
         server_name: str | None = None,
     ) -> int:
@@ -257,7 +259,7 @@ class Edge:
         on it is like those that clients make. `tls` is a PEM file of the certificates that are trusted; the
         server's must have `server_name`, by default the host. Raise OSError when the name does not resolve.
         """
-    def connect_unix(self, path: str | PathLike[str], *, framing: str = "packets") -> int:
+    def connect_unix(self, path: str | PathLike[str], *, framing: str | FrameDecoder = "packets") -> int:
         """Connect to a path; like `connect_tcp`."""
     def pause(self, connection: int) -> None:
         """Read a connection no more: what its client sends waits in the network; it is not called idle."""

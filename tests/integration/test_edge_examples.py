@@ -51,3 +51,20 @@ def test_http_hello_keeps_alive_pipelines_and_refuses() -> None:
         client = dial(address)
         client.sendall(b"no http\r\n\r\n")
         assert read_all(client).startswith(b"HTTP/1.1 400")
+
+
+def test_chat() -> None:
+    with example("chat.py") as address:
+        people = [dial(address) for _ in range(3)]
+        # Who has heard oneself is there.
+        for number, person in enumerate(people):
+            person.sendall(b"I am %d\n" % number)
+            heard = person.makefile("rb")
+            while heard.readline() != b"I am %d\n" % number:
+                pass
+        people[0].sendall(b"good ")
+        people[0].sendall(b"morning\r\n")
+        for person in people[1:]:
+            heard = person.makefile("rb")
+            while heard.readline() != b"good morning\n":
+                pass

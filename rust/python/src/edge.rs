@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use zmqgame_core::stream::frame;
 use zmqgame_reactor::edge;
 use zmqgame_reactor::edge::config::{
     Balance, ConnectTls, EdgeConfig, Framing, ListenOptions, OutboundPolicy, TlsFiles,
 };
 
 use crate::packet::PacketBatch;
+use crate::ring::FrameDecoder;
 use crate::serve::{self, Serving};
 use crate::write;
 
@@ -28,6 +32,10 @@ impl Edge {
     /// The edge itself.
     pub fn inner(&self) -> &edge::Edge {
         &self.inner
+    }
+
+    fn limit(&self) -> usize {
+        self.inner.config().max_packet_bytes
     }
 
     /// All packets that are there.
@@ -59,14 +67,34 @@ impl Edge {
     }
 }
 
-fn framing_of(name: &str) -> PyResult<Framing> {
-    match name {
-        "packets" => Ok(Framing::Packets),
-        "raw" => Ok(Framing::Raw),
-        other => Err(PyValueError::new_err(format!(
-            "framing is {other:?}: must be 'packets' or 'raw'"
-        ))),
-    }
+/// How a byte stream is read: a name, or the rule of a decoder.
+#[derive(FromPyObject)]
+enum Given<'py> {
+    Name(PyBackedStr),
+    Decoder(Bound<'py, FrameDecoder>),
+}
+
+/// The framing that was asked for; the project's packets if none was. Lines and frames are limited as
+/// packets are, unless a decoder has a limit of its own.
+fn framing_of(given: Option<&Given<'_>>, limit: usize) -> PyResult<Framing> {
+    let rule = match given {
+        None => return Ok(Framing::Packets),
+        Some(Given::Name(name)) => match &**name {
+            "packets" => return Ok(Framing::Packets),
+            "raw" => return Ok(Framing::Raw),
+            "lines" => frame::Framing::line(limit),
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "framing is {other:?}: must be 'packets', 'raw', 'lines' or a FrameDecoder"
+                )));
+            }
+        },
+        Some(Given::Decoder(decoder)) => Ok(decoder.get().framing()),
+    };
+    let rule = rule
+        .and_then(|rule| rule.check_both_ways().map(|()| rule))
+        .map_err(|bad| PyValueError::new_err(bad.to_string()))?;
+    Ok(Framing::Frames(Arc::new(rule)))
 }
 
 fn balance_of(name: &str) -> PyResult<Balance> {
@@ -170,8 +198,8 @@ impl Edge {
     }
 
     #[pyo3(signature = (
-        address, *, framing = "packets", tls = None, proxy_protocol = false, reuse_port = false, keepalive_s = 0
-    ))]
+        address, *, framing = None, tls = None, proxy_protocol = false, reuse_port = false, keepalive_s = 0
+    ), text_signature = "($self, address, *, framing='packets', tls=None, proxy_protocol=False, reuse_port=False, keepalive_s=0)")]
     #[expect(
         clippy::too_many_arguments,
         reason = "keyword arguments of the Python method"
@@ -180,14 +208,14 @@ impl Edge {
         &self,
         py: Python<'_>,
         address: &str,
-        framing: &str,
+        framing: Option<Given<'_>>,
         tls: Option<(PathBuf, PathBuf)>,
         proxy_protocol: bool,
         reuse_port: bool,
         keepalive_s: u32,
     ) -> PyResult<String> {
         let options = ListenOptions {
-            framing: framing_of(framing)?,
+            framing: framing_of(framing.as_ref(), self.limit())?,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
             proxy_protocol,
             reuse_port,
@@ -196,25 +224,30 @@ impl Edge {
         Ok(py.detach(|| self.inner.listen_tcp(address, options))?)
     }
 
-    #[pyo3(signature = (path, *, framing = "packets"))]
-    fn listen_unix(&self, path: PathBuf, framing: &str) -> PyResult<String> {
-        Ok(self.inner.listen_unix(&path, framing_of(framing)?)?)
+    #[pyo3(signature = (path, *, framing = None), text_signature = "($self, path, *, framing='packets')")]
+    fn listen_unix(&self, path: PathBuf, framing: Option<Given<'_>>) -> PyResult<String> {
+        Ok(self
+            .inner
+            .listen_unix(&path, framing_of(framing.as_ref(), self.limit())?)?)
     }
 
     fn reload_tls(&self, py: Python<'_>) -> PyResult<()> {
         Ok(py.detach(|| self.inner.reload_tls())?)
     }
 
-    #[pyo3(signature = (address, *, framing = "packets", tls = None, server_name = None))]
+    #[pyo3(
+        signature = (address, *, framing = None, tls = None, server_name = None),
+        text_signature = "($self, address, *, framing='packets', tls=None, server_name=None)"
+    )]
     fn connect_tcp(
         &self,
         py: Python<'_>,
         address: &str,
-        framing: &str,
+        framing: Option<Given<'_>>,
         tls: Option<PathBuf>,
         server_name: Option<String>,
     ) -> PyResult<u64> {
-        let framing = framing_of(framing)?;
+        let framing = framing_of(framing.as_ref(), self.limit())?;
         // The name that was asked for, without its port and the brackets of an IPv6 address.
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
         let host = host.trim_matches(['[', ']']);
@@ -225,9 +258,14 @@ impl Edge {
         Ok(py.detach(|| self.inner.connect_tcp(address, framing, tls.as_ref()))?)
     }
 
-    #[pyo3(signature = (path, *, framing = "packets"))]
-    fn connect_unix(&self, py: Python<'_>, path: PathBuf, framing: &str) -> PyResult<u64> {
-        let framing = framing_of(framing)?;
+    #[pyo3(signature = (path, *, framing = None), text_signature = "($self, path, *, framing='packets')")]
+    fn connect_unix(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        framing: Option<Given<'_>>,
+    ) -> PyResult<u64> {
+        let framing = framing_of(framing.as_ref(), self.limit())?;
         Ok(py.detach(|| self.inner.connect_unix(&path, framing))?)
     }
 

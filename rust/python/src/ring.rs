@@ -105,6 +105,11 @@ impl FrameDecoder {
         Ok(Self(Mutex::new(frame::FrameDecoder::new(framing))))
     }
 
+    /// How it cuts.
+    pub fn framing(&self) -> Framing {
+        self.decoder().framing().clone()
+    }
+
     fn decoder(&self) -> MutexGuard<'_, frame::FrameDecoder> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

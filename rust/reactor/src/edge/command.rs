@@ -15,7 +15,7 @@ use crate::wake::Wake;
 /// One request.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// The next `bytes` of the arena are a packet (prefix, header, payload) for this connection.
+    /// The next `bytes` of the arena are packets (prefix, header, payload) for this connection.
     Write {
         /// The connection.
         id: u64,
@@ -68,6 +68,17 @@ pub(super) fn head_of(header: Header, payload: usize) -> [u8; HEAD_BYTES] {
     head
 }
 
+/// Takes packets apart that stand one after the other, each with prefix, header and payload.
+pub(super) fn packets_of(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (prefix, _) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
+        let end = PREFIX_BYTES + u32::from_le_bytes(*prefix) as usize;
+        let (packet, rest) = bytes.split_at_checked(end)?;
+        bytes = rest;
+        Some(packet)
+    })
+}
+
 /// Requests in order; packets stand in one arena.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
@@ -78,18 +89,14 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    /// Adds a packet whose payload is in parts.
-    pub fn write(&mut self, id: u64, header: Header, parts: &[&[u8]]) {
-        let start = self.arena.len();
+    /// Puts a packet whose payload is in parts at the arena's end; its command is to follow.
+    pub fn put(&mut self, header: Header, parts: &[&[u8]]) {
         let payload = parts.iter().map(|part| part.len()).sum();
+        self.arena.reserve(HEAD_BYTES + payload);
         self.arena.extend_from_slice(&head_of(header, payload));
         for part in parts {
             self.arena.extend_from_slice(part);
         }
-        self.list.push(Command::Write {
-            id,
-            bytes: self.arena.len() - start,
-        });
     }
 }
 

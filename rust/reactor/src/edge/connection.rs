@@ -14,6 +14,7 @@ use zmqgame_core::stream::frame::FrameDecoder;
 use zmqgame_core::stream::packet::{Batch, HEADER_BYTES, Header, KIND_OPEN, PREFIX_BYTES};
 use zmqgame_core::stream::ring::{RingBuffer, RingFull};
 
+use super::command::packets_of;
 use super::config::{EdgeConfig, Framing, OWN_ANSWERS_BYTES, QUIET_MS, REQUEST_HEAD_BYTES};
 use super::counters::Counters;
 use super::line::{Got, Line, READ_BYTES};
@@ -505,6 +506,19 @@ impl Connection {
         fed.map_err(CloseReason::Frame)
     }
 
+    /// Queues packets that stand one after the other.
+    pub(super) fn write_packets(&mut self, packets: &[u8]) -> Result<(), CloseReason> {
+        if matches!(self.protocol, Protocol::Packets) {
+            return self.outbound.push(packets).map_err(full);
+        }
+        for packet in packets_of(packets) {
+            if let Some((head, payload)) = packet.split_first_chunk::<HEAD_BYTES>() {
+                self.write(head, &[payload])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Queues a packet: prefix and header, and the parts of its payload.
     pub(super) fn write(
         &mut self,
@@ -518,7 +532,13 @@ impl Connection {
                 return websocket.write(head, parts, payload, &mut self.outbound);
             }
             Protocol::Packets => &head[..],
-            Protocol::Raw | Protocol::Frames(_) => &[],
+            Protocol::Raw => &[],
+            Protocol::Frames(decoder) => {
+                let mut frame = Vec::with_capacity(payload + HEAD_BYTES);
+                let encoded = decoder.framing().encode(&parts.concat(), &mut frame);
+                encoded.map_err(CloseReason::Frame)?;
+                return self.outbound.push(&frame).map_err(full);
+            }
             // The consumer does not know it yet: it has guessed the id.
             Protocol::Unknown | Protocol::Request { .. } | Protocol::Connecting => return Ok(()),
         };

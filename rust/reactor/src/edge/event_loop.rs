@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE};
 
-use super::command::{Command, Commands, head_of};
+use super::command::{Command, Commands, head_of, packets_of};
 use super::config::{LINGER_MS, ROUND_BYTES};
 use super::connection::{Connection, Context, HEAD_BYTES, Incoming, Turn};
 use super::counters::Counters;
@@ -630,27 +630,27 @@ impl EventLoop {
         self.commands = commands;
     }
 
-    fn write(&mut self, id: u64, packet: &[u8]) {
+    fn write(&mut self, id: u64, packets: &[u8]) {
         if self.udp.has(id) {
-            return self.write_session(id, packet);
+            for packet in packets_of(packets) {
+                self.write_session(id, packet);
+            }
+            return;
         }
         let taken = self.take(id);
         let Some(mut connection) = taken else {
-            let bytes = packet.len();
+            let bytes = packets.len();
             self.shared
                 .outbound_bytes
                 .fetch_sub(bytes, Ordering::Relaxed);
             return;
         };
-        let Some((head, payload)) = packet.split_first_chunk::<HEAD_BYTES>() else {
-            return self.put(connection);
-        };
         let written = if connection.is_closing() {
             Ok(())
         } else {
-            connection.write(head, &[payload])
+            connection.write_packets(packets)
         };
-        self.recharge(&mut connection, packet.len());
+        self.recharge(&mut connection, packets.len());
         self.after_write(connection, written);
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use zmqgame_core::stream::ring::RingBuffer;
 
 use super::counters::Counters;
@@ -233,7 +233,8 @@ pub(super) fn read_some(
     bytes.reserve(READ_BYTES);
     let room = bytes.capacity() - bytes.len();
     let spare = rustix::buffer::spare_capacity(bytes);
-    got_of(rustix::io::read(stream.as_fd(), spare), room, counters)
+    let got = rustix::net::recv(stream.as_fd(), spare, RecvFlags::empty());
+    got_of(got.map(|(_, count)| count), room, counters)
 }
 
 fn got_of(

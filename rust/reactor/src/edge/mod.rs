@@ -317,6 +317,12 @@ impl Edge {
         }
     }
 
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &EdgeConfig {
+        &self.shared.config
+    }
+
     /// Takes the storage of received batches back.
     #[must_use]
     pub fn returns(&self) -> Returns {

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use zmqgame_core::stream::packet::Header;
+use zmqgame_core::stream::packet::{Header, PREFIX_BYTES};
 
-use super::command::{Command, Commands, Queue};
+use super::command::{Command, Commands, Queue, packets_of};
 use super::config::{EdgeConfig, OutboundPolicy};
-use super::connection::HEAD_BYTES;
 use super::counters::Counters;
 use super::inbox::Inbox;
 use super::table::{AtBound, NotCharged, Place, Table};
@@ -207,6 +206,22 @@ impl Shared {
         }
     }
 
+    /// Whether the bound depends on a packet's kind.
+    fn bounds_differ(&self) -> bool {
+        self.config.outbound_policy == OutboundPolicy::DropDroppable
+    }
+
+    /// Whether so many bytes are likely to fit: then they are charged at once.
+    fn has_room(&self, id: u64, kind: u8, bytes: usize) -> bool {
+        let total = self.outbound_bytes.load(Ordering::Relaxed) + bytes;
+        let queued = self
+            .loops
+            .get(Place::of(id).owner)
+            .and_then(|end| end.table.queued(id));
+        total <= self.config.max_outbound_total_bytes
+            && queued.is_some_and(|queued| queued + bytes <= self.bound_of(kind).0)
+    }
+
     pub(super) fn count_refused(&self, refused: NotCharged) {
         let counter = match refused {
             NotCharged::Closed => &self.counters.refused_closed,
@@ -251,12 +266,25 @@ impl Shared {
     }
 }
 
-/// Packets of one call on their way to the queues: one lock and one wake-up for all of a loop's in a row.
+/// A run of packets is charged and queued at once, up to so many bytes: a bound must not be missed by far.
+const RUN_BYTES: usize = 65_536;
+
+/// Packets of one call on their way to the queues: one lock and one wake-up for all of a loop's in a row,
+/// one charge and one command for all of a connection's in a row.
 struct Sender<'a> {
     shared: &'a Shared,
     current: Option<(usize, MutexGuard<'a, Commands>)>,
+    run: Option<Run>,
     sent: u64,
     refused: usize,
+}
+
+/// Packets in a row for one connection, at the end of the commands' arena, not charged yet.
+struct Run {
+    id: u64,
+    kind: u8,
+    start: usize,
+    packets: usize,
 }
 
 impl<'a> Sender<'a> {
@@ -264,6 +292,7 @@ impl<'a> Sender<'a> {
         Self {
             shared,
             current: None,
+            run: None,
             sent: 0,
             refused: 0,
         }
@@ -286,19 +315,66 @@ impl<'a> Sender<'a> {
             self.let_go();
             self.current = Some((owner, end.queue.lock()));
         }
+        let goes_on = self.run.as_ref().is_some_and(|run| {
+            run.id == write.connection
+                && (run.kind == write.kind || !shared.bounds_differ())
+                && self
+                    .current
+                    .as_ref()
+                    .is_some_and(|(_, commands)| commands.arena.len() - run.start < RUN_BYTES)
+        });
+        if !goes_on {
+            self.settle();
+        }
         let Some((_, commands)) = &mut self.current else {
             return;
         };
-        let payload: usize = parts.iter().map(|part| part.len()).sum();
-        match shared.charge(write.connection, write.kind, HEAD_BYTES + payload) {
+        let run = self.run.get_or_insert_with(|| Run {
+            id: write.connection,
+            kind: write.kind,
+            start: commands.arena.len(),
+            packets: 0,
+        });
+        run.packets += 1;
+        commands.put(write.header(), parts);
+    }
+
+    /// Charges and queues the run.
+    fn settle(&mut self) {
+        let (Some(run), Some((_, commands))) = (self.run.take(), &mut self.current) else {
+            return;
+        };
+        let bytes = commands.arena.len() - run.start;
+        if run.packets > 1 && !self.shared.has_room(run.id, run.kind, bytes) {
+            // Some of them still fit.
+            let packets = commands.arena.split_off(run.start);
+            for packet in packets_of(&packets) {
+                let kind = packet[PREFIX_BYTES];
+                if let Some((_, commands)) = &mut self.current {
+                    commands.arena.extend_from_slice(packet);
+                }
+                self.queue(run.id, kind, packet.len(), 1);
+            }
+        } else {
+            self.queue(run.id, run.kind, bytes, run.packets);
+        }
+    }
+
+    /// Charges and queues the packets at the arena's end.
+    fn queue(&mut self, id: u64, kind: u8, bytes: usize, packets: usize) {
+        let Some((_, commands)) = &mut self.current else {
+            return;
+        };
+        match self.shared.charge(id, kind, bytes) {
             Ok(()) => {
-                commands.write(write.connection, write.header(), parts);
-                self.sent += 1;
+                commands.list.push(Command::Write { id, bytes });
+                self.sent += packets as u64;
             }
             Err(full) => {
-                self.refused += 1;
+                let start = commands.arena.len() - bytes;
+                commands.arena.truncate(start);
+                self.refused += packets;
                 if full {
-                    let id = write.connection;
                     commands.list.push(Command::Full { id });
                 }
             }
@@ -306,6 +382,7 @@ impl<'a> Sender<'a> {
     }
 
     fn let_go(&mut self) {
+        self.settle();
         if let Some((index, guard)) = self.current.take() {
             drop(guard);
             self.shared.loops[index].queue.wake().wake();

@@ -117,6 +117,14 @@ impl Table {
         )
     }
 
+    /// The bytes charged to it; `None` when it is closed.
+    pub fn queued(&self, id: u64) -> Option<usize> {
+        let place = Place::of(id);
+        let state = self.states.get(place.slot)?.load(Ordering::Acquire);
+        let open = generation_of(state) == place.generation && queued_of(state) != CLOSING;
+        open.then(|| queued_of(state) as usize)
+    }
+
     /// From now on nothing more is charged to it.
     pub fn close(&self, id: u64) {
         let _ = self.update(id, |_| Some(CLOSING));
