@@ -59,5 +59,5 @@ def test_what_is_no_frame_closes_with_its_reason() -> None:
         assert consumer.packets(connection) == [(0, 0, b"short")]
         with pytest.raises(ValueError, match="strip must be 0 or at least"):
             edge.listen_tcp("127.0.0.1:0", framing=FrameDecoder.length_field(4, strip=2))
-        with pytest.raises(ValueError, match="framing is 'x'"):
+        with pytest.raises(ValueError, match='framing is "x"'):
             edge.listen_tcp("127.0.0.1:0", framing="x")

@@ -296,7 +296,7 @@ def test_an_address_in_use_and_bad_settings_are_errors() -> None:
         with pytest.raises(OSError, match="in use"):
             edge.listen_tcp(address)
         with pytest.raises(ValueError, match="framing"):
-            edge.listen_tcp("127.0.0.1:0", framing="lines")
+            edge.listen_tcp("127.0.0.1:0", framing="pages")
     with pytest.raises(ValueError, match="loops is 0: must be 1 to 64"):
         Edge(loops=0)
 
