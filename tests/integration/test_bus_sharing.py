@@ -19,13 +19,14 @@ FRAME_BYTES = 1 << 20
 FRAMES = 32
 # What one turn reads of a link at most: READS_A_TURN, READ_BYTES in rust/reactor/src/bus/limits.rs.
 TURN_BYTES = 4 * (256 << 10)
+SLACK_BYTES = 65_536
 ROUNDS = 5
 POLITE = 4
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
-    hub = HubProcess(tmp_path).start()
+    hub = HubProcess(tmp_path, "hub.dead_ms=30000").start()  # it stands still for a while
     yield hub
     hub.close()
 
@@ -83,6 +84,7 @@ async def test_a_flood_delays_others_by_a_bounded_number_of_its_messages(hub: Hu
     port = int(hub.address.rsplit(":", 1)[1])
     for each in (flooder, *polite):
         await asyncio.to_thread(each.hello)
+    telling = 0
     for round_ in range(ROUNDS):
         # While the hub stands still, all write: the flood first, and more of it than the kernel takes.
         look(polite[0], round_)
@@ -98,56 +100,76 @@ async def test_a_flood_delays_others_by_a_bounded_number_of_its_messages(hub: Hu
             )
         try:
             await until(lambda: sum(held > 0 for held in unread(port)) == POLITE + 1)
-            # More than what is allowed is there to be read: a hub that takes no turns would.
-            await until(lambda: unread(port)[0] > 2 * TURN_BYTES, "the kernel holds enough of the flood")
+            telling += await more_than_a_turn(port, 1)
         finally:
             hub.signal(signal.SIGCONT)
         for each in polite:
             read = await asyncio.to_thread(flooded, each) - before
-            # One turn of the flooder, and what its link had read of a frame in the turn before.
-            assert read * flooder.size <= 2 * TURN_BYTES, f"{read} messages of the flooder came first"
+            assert read * flooder.size <= TURN_BYTES + SLACK_BYTES, f"{read} of the flooder came first"
             assert await asyncio.to_thread(each.receipt, each.seq) == ("refused", "unknown player")
             each.seq += 1
-        await asyncio.to_thread(all_read, polite[0], flooder.seq - 1)
+        await asyncio.to_thread(all_read, polite[0], [flooder])
+    told(telling)
     for each in (flooder, *polite):
         each.socket.close(0)
 
 
 async def test_those_who_flood_take_turns(hub: HubProcess) -> None:
-    names = [f"flooder-{index}" for index in range(3)]
-    flooders = [Flooder(hub.address, name) for name in names]
+    flooders = [Flooder(hub.address, f"flooder-{index}") for index in range(3)]
     polite = Foreign(hub.address, "polite")
     port = int(hub.address.rsplit(":", 1)[1])
     for each in (*flooders, polite):
         await asyncio.to_thread(each.hello)
-    look(polite, 0)
-    before = await asyncio.to_thread(read_of, polite)
-    batches = [(each, each.batch()) for _ in range(FRAMES) for each in flooders]
-    hub.signal(signal.SIGSTOP)
-    for each, batch in batches:
-        each.write(batch)
-    try:
-        await until(lambda: unread(port)[2] > 2 * TURN_BYTES, "the kernel holds enough of each")
-        there = unread(port)[2]
-    finally:
-        hub.signal(signal.SIGCONT)
-    compared = 0
-    for call in range(1, 10_000):
-        look(polite, call)
+    for each in flooders:  # Makes the kernel's buffers grow.
+        for _ in range(FRAMES // 2):
+            each.write(each.batch())
+    await asyncio.to_thread(all_read, polite, flooders)
+    telling = 0
+    for round_ in range(ROUNDS):
+        look(polite, round_)
+        before = await asyncio.to_thread(read_of, polite)
+        batches = [(each, each.batch()) for _ in range(4) for each in flooders]
+        hub.signal(signal.SIGSTOP)
+        for each, batch in batches:
+            each.write(batch)
+        look(polite, round_)
+        try:
+            await until(lambda: sum(held > 0 for held in unread(port)) == len(flooders) + 1)
+            telling += await more_than_a_turn(port, len(flooders))
+        finally:
+            hub.signal(signal.SIGCONT)
         now = await asyncio.to_thread(read_of, polite)
         read = [(now[each.name] - before[each.name]) * each.size for each in flooders]
-        if max(read) > there:
-            break  # From here on it depends on how fast each writes.
-        compared += max(read) > 0
-        assert max(read) - min(read) <= 2 * TURN_BYTES, read
-    assert compared
+        assert max(read) <= TURN_BYTES + SLACK_BYTES, read
+        await asyncio.to_thread(all_read, polite, flooders)
+    told(telling)
     for each in (*flooders, polite):
         each.socket.close(0)
 
 
-def all_read(polite: Foreign, sends: int) -> None:
-    """Wait until the hub has read the whole flood: it is not shut out either."""
+async def more_than_a_turn(port: int, flooders: int) -> bool:
+    """Whether more of each flood waits than one turn takes: only then could a hub read more of it at once.
+
+    How much the kernel holds is its own choice: it grows with what was read before.
+    """
+    for _ in range(40):
+        if unread(port)[flooders - 1] > TURN_BYTES + SLACK_BYTES:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+def told(rounds: int) -> None:
+    """A test in which no round could have failed has shown nothing."""
+    if not rounds:
+        pytest.skip("the kernel never held more than one turn of a flood")
+
+
+def all_read(polite: Foreign, flooders: list[Flooder]) -> None:
+    """Wait until the hub has read all floods: nobody is shut out either."""
     call = 1_000
-    look(polite, call)
-    while flooded(polite) < sends:
+    while True:
         look(polite, call)
+        read = read_of(polite)
+        if all(read[each.name] >= each.seq - 1 for each in flooders):
+            return
