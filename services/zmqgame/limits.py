@@ -56,3 +56,4 @@ HANDOVER_BYTES = 900_000  # kept frames of one session in one bus payload; over 
 HANDOVERS_AT_ONCE = 32  # sessions under way to other servers: what both ends hold twice; the rest waits
 HANDOVER_S = 2.5  # a server that stops moves what it can in this time; the rest is told to log in elsewhere
 FAULT_PACKETS = 16_384  # under way in a simulated network: over it a stream breaks and datagrams are lost
+HANDOVER_LINGER_S = 2.0  # after that a server that stops leaves the bus, also if moved clients never came

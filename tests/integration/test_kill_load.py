@@ -7,3 +7,9 @@ async def test_a_killed_server_costs_its_clients_no_message(tmp_path):
     result = await kill(tmp_path, clients=80, processes=2, quiet_s=1.0)
     assert result["messages"] >= 80 * 8
     assert not broken(result), result
+
+
+async def test_a_server_that_stops_hands_all_its_sessions_over(tmp_path):
+    result = await kill(tmp_path, clients=80, processes=2, quiet_s=1.0, planned=True)
+    assert result["resumed"] == 80
+    assert not broken(result), result

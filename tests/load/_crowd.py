@@ -153,6 +153,9 @@ class Crowd:
                         player.transport.close()
         return {
             "online": sum(player.resume.online for player in self.players),
+            "at": sum(
+                player.resume.online and player.resume.server == values.get("at") for player in self.players
+            ),
             "handled": sum(len(player.handled) for player in self.players),
         }
 

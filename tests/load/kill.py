@@ -3,7 +3,9 @@
 Real processes: hub, manager, two game servers, lean clients in two processes, a sender that writes to all
 of them all the time. For each client two times count from the kill: until another server has welcomed it,
 and until it has handled a message that was sent after the kill. What counts more: each message was handled,
-once and in order, and has its receipt. The last line is JSON; exit code 1 when a promise was broken.
+once and in order, and has its receipt. `--planned`: the server is stopped in order instead, and hands its
+sessions over; `resumed` says how many went on without a gap. The last line is JSON; exit code 1 when a
+promise was broken.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -86,7 +89,9 @@ class Sender:
         self.unacked += sum(not receipt.acked for receipt in receipts)
 
 
-async def kill(folder: Path, clients: int, processes: int, quiet_s: float) -> dict[str, Any]:
+async def kill(
+    folder: Path, clients: int, processes: int, quiet_s: float, *, planned: bool = False
+) -> dict[str, Any]:
     """One run."""
     room = clients * 2 + 100
     running = Cluster(folder, **{"game.max_players": room, "game.checkpoint_ms": 0})
@@ -109,7 +114,11 @@ async def kill(folder: Path, clients: int, processes: int, quiet_s: float) -> di
             await asyncio.sleep(quiet_s)
             before = cpu_s(running, crowds)
             killed = time.monotonic()
-            running.kill(DOOMED)
+            if planned:
+                running.running[DOOMED].process.send_signal(signal.SIGTERM)
+                await until(lambda: elsewhere(crowds, clients), "all are at the other server", 60)
+            else:
+                running.kill(DOOMED)
             await until(lambda: online(crowds, clients), "all are served again", 60)
             after = cpu_s(running, crowds)
             cost = {name: round(after[name] - before[name], 2) for name in after}
@@ -154,6 +163,10 @@ async def online(crowds: list[CrowdProcess], clients: int) -> bool:
     return sum([(await crowd.tell("status"))["online"] for crowd in crowds]) == clients
 
 
+async def elsewhere(crowds: list[CrowdProcess], clients: int) -> bool:
+    return sum([(await crowd.tell("status", at=OTHER))["at"] for crowd in crowds]) == clients
+
+
 async def handled(crowds: list[CrowdProcess], count: int) -> bool:
     return sum([(await crowd.tell("status"))["handled"] for crowd in crowds]) >= count
 
@@ -178,6 +191,7 @@ def judge(reports: dict[str, Any], sender: Sender, killed: float) -> dict[str, A
         "twice": twice,
         "out_of_order": disordered,
         "repeats_dropped_by_clients": sum(report["repeated"] for report in reports.values()),
+        "resumed": sum(report["welcomes"][-1][2] for report in reports.values()),
         "welcomed_s": spread(welcomed),
         "first_message_s": spread(first),
     }
@@ -203,8 +217,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--clients", type=int, default=1_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quiet-s", type=float, default=3.0, help="traffic before the kill, and after")
+    parser.add_argument("--planned", action="store_true", help="SIGTERM in the place of kill -9")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="zmqgame-kill-") as folder:
-        result = asyncio.run(kill(Path(folder), options.clients, options.processes, options.quiet_s))
+        work = kill(
+            Path(folder), options.clients, options.processes, options.quiet_s, planned=options.planned
+        )
+        result = asyncio.run(work)
     print(json.dumps(result))
     return int(broken(result))

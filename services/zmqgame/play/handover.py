@@ -124,6 +124,7 @@ class Handover:
         except (TimeoutError, BusError) as error:
             log.warning("not everything could be handed over: %s %s", type(error).__name__, error)
         self._sessions.flush()
+        await self._sessions.all_moved(limits.HANDOVER_LINGER_S)
 
     async def _places(self, instance: int) -> Mapping[str, Mapping[str, str]]:
         """Where each player goes; the manager has moved the matches when it answers."""

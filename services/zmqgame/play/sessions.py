@@ -7,6 +7,7 @@ and a listener (the matches). Everything runs on one event loop; only a login wa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from base64 import b64encode
 from collections import Counter
@@ -102,6 +103,8 @@ class Sessions:
         self._tasks: set[asyncio.Task[None]] = set()
         self._now_ms = 0
         self.frozen = False  # sessions go to other servers: nothing may get a frame number here any more
+        self._moved: set[str] = set()  # players whose sessions another server has, until the bus says so too
+        self._all_moved = asyncio.Event()
 
     # --- packets
 
@@ -370,6 +373,10 @@ class Sessions:
     def dropped(self, player: str, why: str) -> None:
         """The bus says that the player is not ours any more: a newer login elsewhere."""
         session = self.by_player.get(player)
+        if player in self._moved:
+            self._moved.discard(player)
+            if not self._moved:
+                self._all_moved.set()
         if session is not None:
             log.info("%s is dropped: %s", player, why)
             self._end(session, "taken_over", elsewhere=True)
@@ -499,7 +506,19 @@ class Sessions:
 
     def moved(self, session: Session, server: Mapping[str, str]) -> None:
         """Another server has it: its client is told to go on there."""
+        if session.connection is not None:
+            self._moved.add(session.player)
+            self._all_moved.clear()
         self._end(session, "moved", elsewhere=False, more={"server": server})
+
+    async def all_moved(self, timeout_s: float) -> None:
+        """Wait until the clients that were moved have logged in elsewhere.
+
+        A host that leaves the bus before that makes the bus store what they have not acked, for nothing.
+        """
+        with contextlib.suppress(TimeoutError):
+            if self._moved:
+                await asyncio.wait_for(self._all_moved.wait(), timeout_s)
 
     def stop(self) -> None:
         """The server ends in order: clients are told to go to another one."""
