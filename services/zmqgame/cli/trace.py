@@ -27,7 +27,8 @@ Examples:
   zmqgame-cli trace 0xc3fd5e3e8c2a1f00/18/1    the sender's key in place of its name
 
 Every hop is kept of messages that an operator sent, that were sent with trace=True, and that went through
-the mailbox; of the others one in 1,024. What became of all: zmqgame-cli audit delivery.
+the mailbox; of the others one in 1,024. What was sent with --at is shown up to the mailbox: it comes out
+under another id. What became of all: zmqgame-cli audit delivery.
 
 {EXIT_CODES}"""
 
