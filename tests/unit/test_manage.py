@@ -144,3 +144,14 @@ def test_the_log_keeps_matches_and_ends_them_once(tmp_path):
     assert log.count("MatchCreated") == 2
     with pytest.raises(Refused):
         log.add("GameServerIsReady", {"text": "x" * 70_000})
+
+
+def test_a_match_that_moved_is_open_at_its_new_server_after_a_restart(tmp_path):
+    log = EventLog(tmp_path / "log.sqlite")
+    assert log.add("MatchCreated", {"players": ["a"], "instance": 1}, match="m1", server="game-1")
+    assert log.add("MatchMoved", {"players": ["a"], "instance": 2, "epoch": 2}, match="m1", server="game-2")
+    log.close()
+    again = EventLog(tmp_path / "log.sqlite")
+    assert again.open_matches() == {"m1": ("game-2", {"players": ["a"], "instance": 2, "epoch": 2})}
+    assert again.add("GameFinished", {"results": []}, match="m1", server="game-2")
+    assert again.open_matches() == {}
