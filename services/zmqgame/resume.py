@@ -218,6 +218,8 @@ class Resume:
         last_action, resumed = protocol.u64(welcome["last_action"]), welcome["resumed"]
         if not isinstance(resumed, bool) or not isinstance(welcome["token"], str):
             raise Broken("welcome without resumed and token")
+        if last_action >> 63:
+            raise Broken(f"last_action {last_action}: nobody has done so many actions")
         self.session, self.login_number, self.token = session, login, welcome["token"]
         self.server = str(welcome["server"])
         if not resumed:

@@ -61,6 +61,8 @@ def test_any_packets_are_handled_or_break_the_connection(packets):
         except Broken:
             client.login("t")
             list(client.receive(ToClient.WELCOME, 0, orjson.dumps(WELCOME | {"resumed": True})))
+        if client.waiting < 9:
+            client.act(b"{}")
         client.take()
     assert len(handled) == len(set(handled))
     protocol.read_login(client.login("t")[protocol.HEADER.size :])
@@ -68,9 +70,9 @@ def test_any_packets_are_handled_or_break_the_connection(packets):
 
 def test_who_fails_to_handle_has_not_handled():
     client = welcomed()
-    with pytest.raises(ZeroDivisionError):
-        for _ in client.receive(ToClient.MESSAGE, 1, message(1)):
-            raise ZeroDivisionError
+    given_out = client.receive(ToClient.MESSAGE, 1, message(1))
+    assert isinstance(next(given_out), Message)
+    given_out.close()  # what a loop does whose body raises
     assert client.take() == []
     login = protocol.read_login(client.login("t")[protocol.HEADER.size :])
     assert (login.last_frame, login.cursor) == (0, [])
