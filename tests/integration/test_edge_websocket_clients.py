@@ -1,6 +1,5 @@
 """WebSocket on the edge with three clients that are not ours: `websockets`, Node's `ws`, Chromium."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,7 @@ LIMIT_BYTES = 300_000
 
 
 def need(missing: str | None) -> None:
-    """Skip on a user's machine, fail in CI."""
-    if missing and os.environ.get("CI"):
-        pytest.fail(missing)
+    """Skip, which CI does not allow."""
     if missing:
         pytest.skip(missing)
 
@@ -93,9 +90,11 @@ def test_byte_by_byte_in_both_directions(client: Client) -> None:
 
 
 def test_pieces_of_a_message_with_pings_between_them(client: Client) -> None:
-    if client.name == "chromium":
-        pytest.skip("a page can neither cut messages nor ping; it cuts long ones by itself, see the sizes")
     with echoing() as (_, address, _rows):
+        if client.name == "chromium":
+            # A page can neither cut messages nor ping; the browser cuts long ones by itself.
+            assert client.run(f"ws://{address}", "echo", sizes=[290_000] * 3)["equal"] == 3
+            return
         seen = client.run(f"ws://{address}", "pieces", size=1_000, each=97)
         assert seen["equal"]
         assert seen["pongs"] == [str(at) for at in range(0, 1_012, 97)]
