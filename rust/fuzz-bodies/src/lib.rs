@@ -6,7 +6,7 @@
 //! | `zmtp` | greeting, handshake and traffic, NULL and CURVE, both sides |
 //! | `bus` | batches of the bus, the hub and the node behind them |
 //! | `edge` | client packets, frame decoders, netcode datagrams and tokens |
-//! | `stream` | the ring buffer, frames of a listener both ways, WebSocket from its request on |
+//! | `stream` | the ring buffer, frames of a listener both ways, WebSocket from its request on, PROXY headers |
 //!
 //! A target panics when a promise is broken: any split of a stream means the same, what was decoded encodes
 //! to the same bytes, what we write can be read. [`check`] adds the bound on memory.
@@ -38,7 +38,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     zmtp::NULL_SERVER,
     zmtp::NULL_CLIENT,
     zmtp::CURVE_SERVER,
@@ -56,6 +56,7 @@ pub const TARGETS: [Target; 17] = [
     stream::RING,
     stream::LISTENER_FRAMES,
     stream::WEBSOCKET,
+    stream::PROXY,
 ];
 
 /// The target of that name.

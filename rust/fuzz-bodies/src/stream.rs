@@ -1,7 +1,9 @@
-//! What connections are made of: the ring buffer, a listener's frames both ways, WebSocket from its request on.
+//! What connections are made of: the ring buffer, a listener's frames both ways, WebSocket from its request on,
+//! PROXY headers.
 
 use std::collections::VecDeque;
 
+use zmqgame_core::edge::proxy;
 use zmqgame_core::stream::frame::{FrameError, Framing};
 use zmqgame_core::stream::packet::Batch;
 use zmqgame_core::stream::ring::RingBuffer;
@@ -31,6 +33,14 @@ pub const WEBSOCKET: Target = Target {
     seeds: websocket_seeds,
     per_byte: 64,
     fixed: 64 << 10,
+};
+
+pub const PROXY: Target = Target {
+    name: "proxy_v2",
+    body: proxy_v2,
+    seeds: proxy_seeds,
+    per_byte: 16,
+    fixed: 16 << 10,
 };
 
 /// A ring against a queue of bytes that does the same.
@@ -245,5 +255,49 @@ fn websocket_seeds() -> Vec<Vec<u8>> {
         stream(&[], &[0x82, 0x01, b'x']),
         stream(&[9], b"GET / HTTP/1.0\r\n\r\n"),
         stream(&[], &[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0]),
+    ]
+}
+
+/// What a header is known to be at some byte it is with any more of them; a short one is waited for.
+fn proxy_v2(data: &[u8]) {
+    let mut known = None;
+    for length in 0..=data.len().min(600) {
+        let now = proxy::parse(&data[..length]);
+        if let Some(before) = known {
+            assert_eq!(now, before, "at {length}");
+        }
+        if let Ok(Some(header)) = now {
+            assert!(header.bytes <= length && header.bytes <= proxy::LONGEST_BYTES);
+        }
+        if now != Ok(None) {
+            known = Some(now);
+        }
+    }
+    let whole = proxy::parse(data);
+    assert!(known.is_none_or(|known| whole == known));
+    assert!(whole != Ok(None) || data.len() < proxy::LONGEST_BYTES);
+}
+
+fn proxy_seeds() -> Vec<Vec<u8>> {
+    let seed = |command: u8, family: u8, body: &[u8]| {
+        let mut bytes = proxy::SIGNATURE.to_vec();
+        bytes.extend([0x20 | command, family]);
+        bytes.extend((body.len() as u16).to_be_bytes());
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(b"the client's own");
+        bytes
+    };
+    let v4 = [10, 0, 0, 1, 10, 0, 0, 2, 0x1f, 0x90, 0, 80];
+    let tlv = [&v4[..], &[0x04, 0, 3, 1, 2, 3, 0x05, 0, 2, b'i', b'd']].concat();
+    let checksum = [&v4[..], &[0x03, 0, 4, 1, 2, 3, 4]].concat();
+    vec![
+        seed(1, 0x11, &v4),
+        seed(1, 0x21, &[7; 36]),
+        seed(1, 0x31, &[0; 216]),
+        seed(0, 0x00, b""),
+        seed(1, 0x11, &tlv),
+        seed(1, 0x11, &checksum),
+        seed(1, 0x12, &v4),
+        b"PROXY TCP4 1.2.3.4".to_vec(),
     ]
 }

@@ -312,6 +312,33 @@ fn limits_hold_and_others_notice_nothing() {
 }
 
 #[test]
+fn a_flood_of_one_address_is_dropped_over_its_rate_and_others_notice_nothing() {
+    let limited = EdgeConfig {
+        packets_per_s: 1,
+        packets_burst: 20,
+        max_connections_per_address: 2,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start_with(limited, |_| Some(Box::new(EchoVectored))).unwrap();
+    let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();
+    let (flooder, other, third) = (dial(&address), dial(&address), dial(&address));
+    for number in 0..200u8 {
+        flooder.send(&[number]).unwrap();
+    }
+    until("the flood is counted", || {
+        count(&edge, "datagrams_in") == 200
+    });
+    let taken = count(&edge, "packets_in");
+    assert!((20..40).contains(&taken), "{taken}");
+    assert_eq!(count(&edge, "datagrams_over_rate"), 200 - taken);
+    exchange(&other, &[b"all is well".to_vec()]);
+    third.send(b"one too many of this machine").unwrap();
+    until("the third is refused", || {
+        count(&edge, "refused_address") == 1
+    });
+}
+
+#[test]
 fn what_was_sent_before_the_stop_goes_out() {
     let edge = Edge::start(EdgeConfig::default()).unwrap();
     let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();

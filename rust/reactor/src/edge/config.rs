@@ -106,11 +106,13 @@ pub struct EdgeConfig {
     /// Connections of one IPv4 address, or of one IPv6 network of 64 bits, which is what one client has;
     /// 0 means any. Default 0.
     pub max_connections_per_address: usize,
-    /// Packets a second that a connection may send; over it, reading of it pauses. 0 means any. Default 0.
+    /// Packets a second that a connection may send; over it, reading of it pauses, and datagrams are
+    /// dropped. 0 means any. Default 0.
     pub packets_per_s: u64,
     /// Packets that may come at once; 0 means those of one second. Default 0.
     pub packets_burst: u64,
-    /// Bytes a second that a connection may send; over it, reading of it pauses. 0 means any. Default 0.
+    /// Bytes a second that a connection may send; over it, reading of it pauses, and datagrams are
+    /// dropped. 0 means any. Default 0.
     pub bytes_per_s: u64,
     /// Bytes that may come at once; 0 means those of one second. Default 0.
     pub bytes_burst: u64,

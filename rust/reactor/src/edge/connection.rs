@@ -68,13 +68,13 @@ pub(super) enum Turn {
 }
 
 /// How much the client may still send.
-struct Rates {
+pub(super) struct Rates {
     packets: Option<Bucket>,
     bytes: Option<Bucket>,
 }
 
 impl Rates {
-    fn new(config: &EdgeConfig, now_ms: u64) -> Option<Box<Self>> {
+    pub(super) fn new(config: &EdgeConfig, now_ms: u64) -> Option<Box<Self>> {
         let bucket = |per_s: u64, burst: u64| {
             let burst = if burst == 0 { per_s } else { burst };
             (per_s > 0).then(|| Bucket::new(per_s, burst, now_ms))
@@ -83,6 +83,19 @@ impl Rates {
         let bytes = bucket(config.bytes_per_s, config.bytes_burst);
         let any = packets.is_some() || bytes.is_some();
         any.then(|| Box::new(Self { packets, bytes }))
+    }
+
+    /// Whether a datagram may still be taken: one can't wait, as a stream can.
+    pub(super) fn take_datagram(&mut self, now_ms: u64, bytes: u64) -> bool {
+        let ready = |bucket: &mut Option<Bucket>| {
+            let bucket = bucket.as_mut();
+            bucket.is_none_or(|bucket| bucket.ready_at_ms(now_ms).is_none())
+        };
+        let within = ready(&mut self.packets) && ready(&mut self.bytes);
+        if within {
+            self.spend(now_ms, 1, bytes);
+        }
+        within
     }
 
     /// When reading may go on; `None`: at once.

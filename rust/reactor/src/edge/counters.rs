@@ -97,6 +97,8 @@ counters! {
     datagrams_out,
     /// Datagrams that were dropped: malformed, forged, replayed, of no client, or no room to send.
     datagrams_refused,
+    /// .. over its connection's packets or bytes a second.
+    datagrams_over_rate,
     /// .. wrong length, kind or version.
     netcode_malformed,
     /// .. from an address without a session, or out of turn.

@@ -50,7 +50,7 @@ pub(super) struct EventLoop {
     pub(super) batch: Batch,
     /// The batch of the round before, for its storage.
     spare: Batch,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     cipher: Vec<u8>,
     commands: Commands,
     /// Bytes that the handler has sent in this round and that are not charged yet.
@@ -229,23 +229,6 @@ impl EventLoop {
         self.after_write(connection, written)
     }
 
-    fn send_datagram(&mut self, id: u64, header: Header, parts: &[&[u8]]) -> bool {
-        let mut packet = std::mem::take(&mut self.scratch);
-        packet.clear();
-        let payload = parts.iter().map(|part| part.len()).sum();
-        packet.extend_from_slice(&head_of(header, payload));
-        for part in parts {
-            packet.extend_from_slice(part);
-        }
-        let taken = self.shared.charge(id, header.kind, packet.len());
-        if taken.is_ok() {
-            Counters::add(&self.shared.counters.packets_out, 1);
-            self.write_session(id, &packet);
-        }
-        self.scratch = packet;
-        taken.is_ok()
-    }
-
     fn refuse_write(&mut self, connection: Box<Connection>, at_bound: AtBound) -> bool {
         if at_bound == AtBound::Drop {
             self.shared.count_refused(NotCharged::Dropped);
@@ -278,11 +261,6 @@ impl EventLoop {
     }
 
     // Connections: taking in, finding, letting go.
-
-    /// For sessions without a socket of their own.
-    pub(super) fn admit(&self) -> bool {
-        self.shared.count_in()
-    }
 
     fn adopt(&mut self, incoming: Incoming) {
         let Some(id) = self.new_id() else {

@@ -109,7 +109,7 @@ pub(super) enum Happened<'a> {
     Connected {
         client: ClientKey,
         open: String,
-        peer: String,
+        peer: SocketAddr,
     },
     Payload {
         client: ClientKey,
@@ -329,8 +329,12 @@ fn tell_events(
                     "{{\"transport\":\"udp\",\"peer\":\"{address}\",\"client_id\":\"{client_id}\",\
                      \"user_data\":\"{hex}\"}}"
                 );
-                let peer = address.to_string();
-                if !tell(ids, Happened::Connected { client, open, peer }) {
+                let connected = Happened::Connected {
+                    client,
+                    open,
+                    peer: address,
+                };
+                if !tell(ids, connected) {
                     server.disconnect(now_ms, client);
                 }
             }

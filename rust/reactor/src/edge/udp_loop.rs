@@ -1,17 +1,20 @@
 //! The part of a loop that serves UDP, netcode and plain: the connections' ids, their rows, their end.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 
 use zmqgame_core::edge::netcode::server::ClientKey;
 use zmqgame_core::stream::packet::{HEADER_BYTES, Header, KIND_CLOSE, KIND_OPEN, PREFIX_BYTES};
 
+use super::balance::client_of;
+use super::connection::Rates;
 use super::counters::Counters;
 use super::event_loop::{EventLoop, FIRST_UDP_TOKEN};
 use super::reason::CloseReason;
-use super::table::Place;
+use super::shared::Admission;
+use super::table::{NotCharged, Place};
 use super::udp::{Happened, SessionIds, UdpListener, UdpPort};
 use super::udp_plain::{PlainListener, PlainPort};
+use crate::listener::Peer;
 use crate::reactor::{Interest, Ready, Token};
 
 /// Whom a connection's packets go to, in the words of its port.
@@ -21,11 +24,13 @@ pub(super) enum To {
     Address(SocketAddr),
 }
 
-#[derive(Clone, Copy)]
 struct Session {
     id: u64,
     port: usize,
     to: To,
+    rates: Option<Box<Rates>>,
+    /// Counts it, until it is dropped.
+    _admission: Admission,
 }
 
 enum Port {
@@ -50,8 +55,10 @@ pub(super) struct UdpPorts {
     ticks_ms: Vec<Option<u64>>,
     /// By the slot of the id.
     sessions: Vec<Option<Session>>,
-    /// How many ports have something to read.
+    /// Whether a port has something to read.
     readable: bool,
+    /// Whether some connection's rates are limited.
+    rated: bool,
 }
 
 impl UdpPorts {
@@ -59,13 +66,27 @@ impl UdpPorts {
         self.readable
     }
 
-    fn get(&self, id: u64) -> Option<Session> {
+    /// On which port it is, and whom that knows it as.
+    fn get(&self, id: u64) -> Option<(usize, To)> {
         let session = self.sessions.get(Place::of(id).slot)?.as_ref()?;
-        (session.id == id).then_some(*session)
+        (session.id == id).then_some((session.port, session.to))
     }
 
     pub(super) fn has(&self, id: u64) -> bool {
         self.get(id).is_some()
+    }
+
+    /// Whether a datagram of so many bytes is within the connection's rates.
+    #[inline]
+    pub(super) fn within_rates(&mut self, id: u64, now_ms: u64, bytes: usize) -> bool {
+        if !self.rated {
+            return true;
+        }
+        let session = self.sessions.get_mut(Place::of(id).slot);
+        let rates = session
+            .and_then(Option::as_mut)
+            .and_then(|session| session.rates.as_mut());
+        rates.is_none_or(|rates| rates.take_datagram(now_ms, bytes as u64))
     }
 
     pub(super) fn ids(&self) -> Vec<u64> {
@@ -79,7 +100,7 @@ impl UdpPorts {
     fn insert(&mut self, session: Session) {
         let slot = Place::of(session.id).slot;
         if self.sessions.len() <= slot {
-            self.sessions.resize(slot + 1, None);
+            self.sessions.resize_with(slot + 1, || None);
         }
         self.sessions[slot] = Some(session);
     }
@@ -207,7 +228,7 @@ impl EventLoop {
     ) -> bool {
         match happened {
             Happened::Connected { client, open, peer } => {
-                let Some(id) = self.open_session(index, To::Client(*client), peer) else {
+                let Some(id) = self.open_session(index, To::Client(*client), *peer) else {
                     return false;
                 };
                 ids.insert(*client, id);
@@ -218,6 +239,12 @@ impl EventLoop {
                 let Some(id) = ids.get(*client) else {
                     return false;
                 };
+                let now_ms = self.reactor.now_ms();
+                if !self.udp.within_rates(id, now_ms, bytes.len()) {
+                    Counters::add(&self.shared.counters.datagrams_refused, 1);
+                    Counters::add(&self.shared.counters.datagrams_over_rate, 1);
+                    return true;
+                }
                 match Header::read(bytes, self.shared.config.max_packet_bytes) {
                     Ok(header) => {
                         self.batch.push(id, header, &bytes[HEADER_BYTES..]);
@@ -241,17 +268,27 @@ impl EventLoop {
     }
 
     /// Takes one more connection in, if the limits allow it and the edge goes on.
-    pub(super) fn open_session(&mut self, port: usize, to: To, peer: &str) -> Option<u64> {
-        if self.stop_at_ms.is_some() || !self.admit() {
+    pub(super) fn open_session(&mut self, port: usize, to: To, peer: SocketAddr) -> Option<u64> {
+        if self.stop_at_ms.is_some() {
             return None;
         }
-        let Some(id) = self.new_id() else {
-            self.shared.live.fetch_sub(1, Ordering::AcqRel);
+        let mut admission = Admission::new(&self.shared)?;
+        if !admission.count_client(client_of(&Peer::Ip(peer))) {
             return None;
-        };
+        }
+        admission.count_loop(self.index);
+        let id = self.new_id()?;
         Counters::add(&self.shared.counters.opened, 1);
-        self.shared.peers().insert(id, peer.to_owned());
-        self.udp.insert(Session { id, port, to });
+        self.shared.peers().insert(id, peer.to_string());
+        let rates = Rates::new(&self.shared.config, self.now_ms());
+        self.udp.rated |= rates.is_some();
+        self.udp.insert(Session {
+            id,
+            port,
+            to,
+            rates,
+            _admission: admission,
+        });
         Some(id)
     }
 
@@ -274,13 +311,12 @@ impl EventLoop {
         self.batch.push(id, header, reason.to_string().as_bytes());
         self.udp.remove(id);
         self.shared.loops[self.index].table.close(id);
-        self.shared.live.fetch_sub(1, Ordering::AcqRel);
         self.shared.peers().remove(&id);
         self.free.push(Place::of(id).slot);
     }
 
     pub(super) fn close_session(&mut self, id: u64, reason: &CloseReason) {
-        let Some(Session { port, to, .. }) = self.udp.get(id) else {
+        let Some((port, to)) = self.udp.get(id) else {
             return;
         };
         self.release_session(id, reason);
@@ -294,9 +330,37 @@ impl EventLoop {
         }
     }
 
+    /// A packet of the handler: a datagram waits in its port only, so there is nothing to charge.
+    pub(super) fn send_datagram(&mut self, id: u64, header: Header, parts: &[&[u8]]) -> bool {
+        let Some((port, to)) = self.udp.get(id) else {
+            self.shared.count_refused(NotCharged::Closed);
+            return false;
+        };
+        let (now_ms, counters) = (self.reactor.now_ms(), &self.shared.counters);
+        Counters::add(&counters.packets_out, 1);
+        match (self.udp.ports.get_mut(port), to, parts) {
+            (Some(Some(Port::Plain(port))), To::Address(address), &[payload]) => {
+                port.write(address, payload, counters);
+            }
+            (Some(Some(Port::Plain(port))), To::Address(address), _) => {
+                port.write(address, &parts.concat(), counters);
+            }
+            (Some(Some(Port::Netcode(port))), To::Client(client), _) => {
+                self.scratch.clear();
+                header.write(&mut self.scratch);
+                parts
+                    .iter()
+                    .for_each(|part| self.scratch.extend_from_slice(part));
+                port.write(now_ms, client, &self.scratch, counters);
+            }
+            _ => {}
+        }
+        true
+    }
+
     pub(super) fn write_session(&mut self, id: u64, packet: &[u8]) {
         self.shared.recharge(self.index, id, packet.len(), 0);
-        let Some(Session { port, to, .. }) = self.udp.get(id) else {
+        let Some((port, to)) = self.udp.get(id) else {
             return;
         };
         let (now_ms, counters) = (self.reactor.now_ms(), &self.shared.counters);
@@ -305,7 +369,7 @@ impl EventLoop {
                 port.write(now_ms, client, &packet[PREFIX_BYTES..], counters);
             }
             (Some(Some(Port::Plain(port))), To::Address(address)) => {
-                port.write(address, packet, counters);
+                port.write(address, &packet[PREFIX_BYTES + HEADER_BYTES..], counters);
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use zmqgame_core::edge::keyed::Keyed;
-use zmqgame_core::stream::packet::{HEADER_BYTES, Header, PREFIX_BYTES};
+use zmqgame_core::stream::packet::Header;
 
 use super::config::ROUND_BYTES;
 use super::counters::Counters;
@@ -100,10 +100,10 @@ impl PlainPort {
         self.known.remove(&address);
     }
 
-    /// Queues a packet (prefix, header, payload) as a datagram of its payload.
-    pub(super) fn write(&mut self, to: SocketAddr, packet: &[u8], counters: &Counters) {
+    /// Queues a packet as a datagram of its payload.
+    pub(super) fn write(&mut self, to: SocketAddr, payload: &[u8], counters: &Counters) {
         if self.sender.has_room() {
-            self.sender.push(to, &packet[PREFIX_BYTES + HEADER_BYTES..]);
+            self.sender.push(to, payload);
         } else {
             Counters::add(&counters.datagrams_refused, 1);
         }
@@ -128,7 +128,7 @@ impl PlainPort {
 impl EventLoop {
     /// Reads for one round.
     pub(super) fn read_plain(&mut self, index: usize, port: &mut PlainPort) {
-        let (mut datagrams_in, mut bytes_in, mut refused) = (0, 0, 0);
+        let (mut datagrams_in, mut bytes_in, mut refused, mut over_rate) = (0, 0, 0, 0);
         for _ in 0..RECEIVES_A_ROUND {
             if self.batch.arena.len() > ROUND_BYTES {
                 break;
@@ -161,7 +161,7 @@ impl EventLoop {
                     refused += number;
                     continue;
                 };
-                self.push_datagrams(id, bytes, each);
+                over_rate += self.push_datagrams(id, bytes, each);
             }
             if count < DATAGRAMS_A_CALL {
                 // Emptied: what comes from now on is told as a new edge.
@@ -172,21 +172,34 @@ impl EventLoop {
         let counters = &self.shared.counters;
         Counters::add(&counters.datagrams_in, datagrams_in);
         Counters::add(&counters.bytes_in, bytes_in);
+        refused += over_rate;
         Counters::add(&counters.datagrams_refused, refused);
+        Counters::add(&counters.datagrams_over_rate, over_rate);
         Counters::add(&counters.packets_in, datagrams_in - refused);
     }
 
-    fn push_datagrams(&mut self, id: u64, bytes: &[u8], each: usize) {
+    /// Makes rows of what one address sent. Gives how many were over its rates.
+    fn push_datagrams(&mut self, id: u64, bytes: &[u8], each: usize) -> u64 {
+        let now_ms = self.now_ms();
         if bytes.is_empty() {
-            return self.batch.push(id, RAW, bytes);
+            let within = self.udp.within_rates(id, now_ms, 0);
+            if within {
+                self.batch.push(id, RAW, bytes);
+            }
+            return u64::from(!within);
         }
-        let mut offset = self.batch.arena.len() as u32;
+        let (mut offset, mut over) = (self.batch.arena.len() as u32, 0);
         self.batch.arena.extend_from_slice(bytes);
         for datagram in bytes.chunks(each) {
             let length = datagram.len() as u32;
-            self.batch.push_row(id, RAW, offset, length);
+            if self.udp.within_rates(id, now_ms, datagram.len()) {
+                self.batch.push_row(id, RAW, offset, length);
+            } else {
+                over += 1;
+            }
             offset += length;
         }
+        over
     }
 
     /// The connection of an address: known, or opened if the limits allow it.
@@ -201,7 +214,7 @@ impl EventLoop {
             known.heard_ms = heard_ms;
             return Some(known.id);
         }
-        let id = self.open_session(index, To::Address(from), &from.to_string())?;
+        let id = self.open_session(index, To::Address(from), from)?;
         let open = format!("{{\"transport\":\"udp-plain\",\"peer\":\"{from}\"}}");
         self.push_open(id, &open);
         known.insert(from, Known { id, heard_ms });
