@@ -161,7 +161,7 @@ async def test_bad_bytes_are_refused_and_nobody_else_notices(tmp_path):
                 framed(ToServer.LOGIN, 0, b"not json"): "malformed",
                 framed(ToServer.LOGIN, 0, login._replace(token="x.y.z").dump()): "bad_token",
                 framed(ToServer.LOGIN, 0, login._replace(session=5).dump()): "bad_token",
-                framed(ToServer.LOGIN, 0, login._replace(cursor=[(1, 1, 1)] * 65).dump()): "malformed",
+                framed(ToServer.LOGIN, 0, login._replace(cursor=[(1, 1, 1)] * 65).dump()): "limit",
                 framed(99, 0): "malformed",
             }
             for data, reason in wrong.items():
