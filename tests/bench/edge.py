@@ -11,12 +11,14 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shutil import which
 
 from tests.bench.edge_load import (
     Samples,
     c_program,
     gnet_program,
     idle_bytes,
+    idle_tls_bytes,
     python_server,
     run_load,
     rust_example,
@@ -102,17 +104,24 @@ def memory(*, quick: bool) -> list[Row]:
     """What an idle connection costs in user memory, in KB."""
     load, native = rust_example("edge_load"), rust_example("edge_echo")
     connections = IDLE_CONNECTIONS // (4 if quick else 1)
-    rows = []
-    for name, framing, limit_kb in (("TCP", "raw", 2), ("WebSocket", "websocket", 6)):
-        listen = "raw" if framing == "raw" else "packets"
-        kb = idle_bytes([str(native), listen], load, framing, connections) / 1024
+    found: list[tuple[str, float | str, float]] = [
+        ("TCP", idle_bytes([str(native), "raw"], load, "raw", connections), 2),
+        ("WebSocket", idle_bytes([str(native), "packets"], load, "websocket", connections), 6),
+        ("TLS", idle_tls_bytes(connections // 2) if which("openssl") else "openssl is not installed", 40),
+    ]
+    rows: list[Row] = []
+    for name, cost, limit_kb in found:
+        title = f"user memory of an idle connection, {name}"
+        if isinstance(cost, str):
+            rows.append({"name": title, "reason": cost})
+            continue
         row: Row = {
-            "name": f"user memory of an idle connection, {name}",
-            "ours": round(kb, 2),
+            "name": title,
+            "ours": round(cost / 1024, 2),
             "peer": limit_kb,
             "peer_name": "the limit",
             "unit": "KB",
-            "ratio": round(kb / limit_kb, 2),
+            "ratio": round(cost / 1024 / limit_kb, 2),
             "goal": 1.0,
             "better": "lower",
         }

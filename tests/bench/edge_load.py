@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,6 +129,44 @@ def idle_bytes(command: list[str], program: Path, framing: str, connections: int
             before = anonymous_bytes(process.pid)
             with held([*load, str(connections), "1", framing, "0"]):
                 return (anonymous_bytes(process.pid) - before) / connections
+
+
+def tls_files(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself, and its key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    key_type = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+    command = f"openssl req -x509 {key_type} -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    return certificate, key
+
+
+def idle_tls_bytes(connections: int) -> float:
+    """User memory that an idle TLS connection costs the edge; its clients are an edge too."""
+    from zmqgame_native import Edge
+
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, _ = tls_files(Path(folder))
+        with server(python_server("edge", f"tls:{folder}")) as (process, address):
+            clients = Edge(idle_ms=0, handshake_ms=0)
+
+            def connect(count: int) -> None:
+                for _ in range(count):
+                    clients.connect_tcp(address, tls=certificate, server_name="localhost")
+                opened = 0
+                while opened < count and clients.wait(10_000):
+                    kinds = [kind for _, kind, _, _ in clients.receive()]
+                    if 0xF1 in kinds:
+                        raise RuntimeError("a TLS connection has ended")
+                    opened += len(kinds)
+
+            connect(100)
+            before = anonymous_bytes(process.pid)
+            connect(connections)
+            cost = (anonymous_bytes(process.pid) - before) / connections
+            clients.stop(0)
+            return cost
 
 
 @contextmanager

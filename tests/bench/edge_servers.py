@@ -1,7 +1,7 @@
 """The Python servers of the edge's benchmark: `python -m tests.bench.edge_servers KIND WORK` prints where.
 
 Work: `raw` echoes bytes; `seen` looks at each framed message and echoes them all; `answered` answers each
-framed message by itself; `websocket` echoes messages.
+framed message by itself; `websocket` echoes messages; `tls:FOLDER` echoes, over TLS with the files there.
 """
 
 from __future__ import annotations
@@ -91,6 +91,11 @@ def serve_edge(work: str) -> None:
         rows = zip(batch.kind, batch.payloads(), strict=True)
         return batch.reply([payload if kind < OPEN else None for kind, payload in rows])
 
+    if work.startswith("tls:"):
+        folder = work.removeprefix("tls:")
+        files = (f"{folder}/certificate.pem", f"{folder}/key.pem")
+        print(edge.listen_tcp("127.0.0.1:0", tls=files), flush=True)
+        edge.serve(echo)
     handler = {"raw": echo, "seen": see, "answered": answer, "websocket": answer}[work]
     print(edge.listen_tcp("127.0.0.1:0", framing="raw" if work == "raw" else "packets"), flush=True)
     edge.serve(handler)
