@@ -314,12 +314,13 @@ impl Hub {
         }
     }
 
-    /// A recipient's outcome is told: once for each.
+    /// A recipient's outcome is told: once for each. What was deferred will be handled under another id.
     fn note_sum(&mut self, from: u32, id: MessageId, outcome: Outcome, host: u32) {
-        if matches!(
+        let counts = matches!(
             outcome,
             Outcome::Delivered | Outcome::Stored | Outcome::Passed
-        ) {
+        );
+        if counts && !self.sessions.get(from).deferred.contains_key(&id.seq) {
             let key = SumKey {
                 second: self.second(self.now_us()),
                 outcome: outcome as u8,

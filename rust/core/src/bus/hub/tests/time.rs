@@ -399,3 +399,22 @@ fn what_became_due_in_a_batch_of_unknown_outcome_is_delivered() {
     world.pass_with(&[&sender, &host], 3_000);
     assert_eq!(world.take(&host).seqs().len(), 1);
 }
+
+#[test]
+fn what_is_deferred_is_in_no_account_of_what_was_acked() {
+    let mut world = world();
+    let (sender, host) = world.known();
+    let (_, binding) = world.login(&host, "p");
+    send(&mut world, &sender, 1, 0, UNIX + 3_000, false);
+    send(&mut world, &sender, 1, 0, UNIX + 3_000, true);
+    send(&mut world, &sender, 2, 0, 0, false);
+    world.ack(&host, binding, 1);
+    world.pass_with(&[&sender, &host], 4_000);
+    world.ack(&host, binding, 2);
+    let outcomes = world.take(&sender).outcomes();
+    let stored = (1, Outcome::Stored);
+    assert_eq!(outcomes, [stored, stored, (2, Outcome::Delivered)]);
+    let sums = world.hub.take_sums(100, true);
+    let told: Vec<_> = sums.iter().map(|sum| (sum.outcome, sum.messages)).collect();
+    assert_eq!(told, [("delivered", 1)], "it is handled under another id");
+}
