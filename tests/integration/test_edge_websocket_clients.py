@@ -1,8 +1,11 @@
 """WebSocket on the edge with three clients that are not ours: `websockets`, Node's `ws`, Chromium."""
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from zmqgame_native import Edge
@@ -41,8 +44,24 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
             yield browser
 
 
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate that signs itself, and its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed: tests/install-system-packages")
+    folder = tmp_path_factory.mktemp("tls")
+    files = folder / "certificate.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    where = ["-out", str(files[0]), "-keyout", str(files[1])]
+    subprocess.run([*command.split(), *names, *where], check=True, capture_output=True)
+    return files
+
+
 @contextmanager
-def echoing(**settings: int) -> Iterator[tuple[Edge, str, list[tuple[int, int, int, bytes]]]]:
+def echoing(
+    tls: tuple[Path, Path] | None = None, **settings: int
+) -> Iterator[tuple[Edge, str, list[tuple[int, int, int, bytes]]]]:
     """An edge that sends packets back from a thread of its own; with its rows."""
     edge = Edge(max_packet_bytes=LIMIT_BYTES, max_outbound_bytes=4 << 20, **settings)
     rows: list[tuple[int, int, int, bytes]] = []
@@ -58,7 +77,7 @@ def echoing(**settings: int) -> Iterator[tuple[Edge, str, list[tuple[int, int, i
     thread = threading.Thread(target=echo)
     thread.start()
     try:
-        yield edge, edge.listen_tcp("127.0.0.1:0"), rows
+        yield edge, edge.listen_tcp("127.0.0.1:0", tls=tls), rows
     finally:
         over.set()
         thread.join()
@@ -130,3 +149,23 @@ def test_the_server_says_why_it_closes(client: Client) -> None:
         seen = client.run(f"ws://{address}", "told")
         thread.join()
         assert seen["closed"] == {"code": 1000, "reason": "closed by the server: second login", "clean": True}
+
+
+def test_over_tls_it_is_the_same(client: Client, certificate: tuple[Path, Path]) -> None:
+    sizes = [0, 1, 114, 65_524, 200_000, LIMIT_BYTES - 12, 5]
+    with echoing(tls=certificate) as (edge, address, rows):
+        seen = client.run(f"wss://{address}", "echo", sizes=sizes)
+        assert seen["equal"] == len(sizes)
+        assert seen["extensions"] == ""
+        assert seen["closed"] == {"code": 3001, "reason": "enough", "clean": True}
+        until(lambda: closings(rows) == ["closed by the client"], "the consumer is told")
+        seen = client.run(f"wss://{address}", "refused", bytes=LIMIT_BYTES + 1)
+        assert seen["closed"]["code"] == 1009
+        assert edge.counters()["packet_too_long"] == edge.counters()["bad_bytes"] == 1
+
+
+def test_over_tls_byte_by_byte(client: Client, certificate: tuple[Path, Path]) -> None:
+    with echoing(tls=certificate) as (_, address, _rows), bytewise(address) as slow:
+        seen = client.run(f"wss://{slow}", "echo", sizes=[0, 1, 300])
+        assert seen["equal"] == 3
+        assert seen["closed"]["clean"]
