@@ -38,8 +38,8 @@ LOOK_S = 0.02
 SLOW_S = 1.0
 """A rest that takes longer says what it waits for, again after as long."""
 START_S = 60.0
-DISK_BYTES = 24 << 20
-"""The small disk of the hub: SQLite's log may grow to 4 MiB, the rest is filled by a fault."""
+DISK_BYTES = 48 << 20
+"""The small disk of the hub: mailbox, 8 MiB of batches, SQLite's log of them; the rest is filled by a fault."""
 
 
 class Stuck(Exception):

@@ -1,7 +1,7 @@
 //! Limits of the store, each with its reason.
 
-/// Bytes of the log after which the transaction is committed: what a start runs again takes some tenths of a second.
-pub const LOG_BYTES: u64 = 16 << 20;
+/// Bytes of the log after which the transaction is committed: a start that runs it again takes some 0.2 s.
+pub const LOG_BYTES: u64 = 8 << 20;
 /// The log grows by so much: a write inside it changes no length, so its sync is the data's only.
 pub const LOG_STEP_BYTES: u64 = 1 << 20;
 /// Records begin at multiples of this: a disk writes no less at once, so a torn one leaves those before it whole.
