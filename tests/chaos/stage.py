@@ -39,7 +39,7 @@ SLOW_S = 1.0
 """A rest that takes longer says what it waits for, again after as long."""
 START_S = 60.0
 DISK_BYTES = 48 << 20
-"""The small disk of the hub: mailbox, 8 MiB of batches, SQLite's log of them; the rest is filled by a fault."""
+"""The small disk of the hub: mailbox, 8 MiB of batches, what SQLite logs of them; a fault fills the rest."""
 
 
 class Stuck(Exception):
