@@ -15,6 +15,8 @@ import tempfile
 import zlib
 from pathlib import Path
 
+from tests.chaos.wal import write_torn
+
 _HEAD = struct.Struct("<IIQIQII")
 _MAGIC = 0x7A674231
 _ALIGN = 512
@@ -92,7 +94,5 @@ def tear(database: Path, chance: random.Random) -> bool:
         one = one[:at] + bytes([one[at] ^ (1 << chance.randrange(8))]) + one[at + 1 :]
     else:
         one = chance.randbytes(len(one))
-    with path.open("r+b") as file:
-        file.seek(-(-found[-1][1] // _ALIGN) * _ALIGN if found else 0)
-        file.write(one)
+    write_torn(path, -(-found[-1][1] // _ALIGN) * _ALIGN if found else 0, one)
     return True

@@ -14,6 +14,7 @@ says where. Two things can't be told, and are not tried: a bit in the very last 
 the same), and a bit in a page that was moved into the database (SQLite has no checksums there).
 """
 
+import errno
 import random
 import struct
 from dataclasses import dataclass
@@ -132,7 +133,16 @@ def tear(path: Path, chance: random.Random) -> bool:
     log = read(data)
     if log is None:
         return False
-    with path.open("r+b") as file:
-        file.seek(log.end)
-        file.write(unfinished(log, chance))
+    write_torn(path, log.end, unfinished(log, chance))
     return True
+
+
+def write_torn(path: Path, at: int, data: bytes) -> None:
+    """Write as a process that dies: on a full disk what still fits."""
+    with path.open("r+b", buffering=0) as file:
+        file.seek(at)
+        try:
+            file.write(data)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
