@@ -4,4 +4,6 @@
 mod clients;
 mod echo;
 mod life;
+mod limits;
+mod outgoing;
 mod tls;

@@ -1,0 +1,172 @@
+"""Hostile clients beside a calm one: the calm one's round trips with and without them, in turns.
+
+The probe and the attackers are processes of their own, so that they only share the machine with the edge.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import statistics
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from tests.load._many import PING
+from tests.load._server import Server, certificate, raise_descriptors, running
+
+PROBES = 20
+PAUSE_S = 0.002
+SLOW_CLIENTS = 500
+DEAF_CLIENTS = 20
+# What an attacker does with an address until the event is set.
+Attack = Callable[[str, Event], None]
+
+
+def dial(address: str) -> socket.socket:
+    """A connection whose packets are not held back."""
+    host, port = address.split(":")
+    client = socket.create_connection((host, int(port)), timeout=20)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return client
+
+
+def probe(address: str, seconds: float) -> list[float]:
+    """Round trips of clients that behave, in microseconds."""
+    clients, times = [dial(address) for _ in range(PROBES)], []
+    end, turn = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        client = clients[turn % PROBES]
+        start = time.perf_counter()
+        client.sendall(PING)
+        got = b""
+        while len(got) < len(PING):
+            piece = client.recv(64)
+            if not piece:
+                raise ConnectionError("the edge has closed a client that behaves")
+            got += piece
+        times.append((time.perf_counter() - start) * 1e6)
+        turn += 1
+        time.sleep(PAUSE_S)
+    for client in clients:
+        client.close()
+    return times
+
+
+def drip(address: str, over: Event) -> None:
+    """Slowloris: unfinished requests, a byte now and then, and again when they are thrown out."""
+    raise_descriptors()
+    clients: list[socket.socket] = []
+    while not over.is_set():
+        while len(clients) < SLOW_CLIENTS and not over.is_set():
+            with suppress(OSError):
+                client = dial(address)
+                client.sendall(b"GET / HTTP/1.1\r\n")
+                clients.append(client)
+        for client in list(clients):
+            try:
+                client.sendall(b"X")
+            except OSError:
+                clients.remove(client)
+                client.close()
+        over.wait(0.2)
+
+
+def knock(address: str, over: Event) -> None:
+    """Handshakes that are begun and never ended: the edge does the dear part, the attacker nothing."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    outgoing = ssl.MemoryBIO()
+    session = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        session.do_handshake()
+    hello = outgoing.read()
+    while not over.is_set():
+        with suppress(OSError):
+            client = dial(address)
+            client.sendall(hello)
+            client.recv(1)
+            client.close()
+
+
+def ignore(address: str, over: Event) -> None:
+    """Clients that ask and never read: until the edge closes them."""
+    clients: list[socket.socket] = []
+    burst = PING * 200
+    while not over.is_set():
+        while len(clients) < DEAF_CLIENTS and not over.is_set():
+            with suppress(OSError):
+                client = dial(address)
+                client.setblocking(False)
+                clients.append(client)
+        for client in list(clients):
+            try:
+                client.send(burst)
+            except BlockingIOError:
+                pass
+            except OSError:
+                clients.remove(client)
+                client.close()
+        over.wait(0.01)
+
+
+def p99(times: list[float]) -> float:
+    """All but one in a hundred are at most this."""
+    return statistics.quantiles(times, n=100)[98]
+
+
+def measure(options: Namespace, server: Server, attack: Attack, port: str, attackers: int) -> dict[str, Any]:
+    """Calm and attacked in turns; medians of their p99."""
+    seconds, address = options.seconds, server.addresses["tcp"]
+    calm, attacked = [], []
+    spawn = multiprocessing.get_context("spawn")
+    probe(address, min(1.0, seconds))
+    for _ in range(options.rounds):
+        calm.append(p99(probe(address, seconds)))
+        over = spawn.Event()
+        arguments = (server.addresses[port], over)
+        processes = [spawn.Process(target=attack, args=arguments) for _ in range(attackers)]
+        for process in processes:
+            process.start()
+        time.sleep(0.5)
+        attacked.append(p99(probe(address, seconds)))
+        over.set()
+        for process in processes:
+            process.join()
+        print(f"p99 calm {calm[-1]:.0f} us, attacked {attacked[-1]:.0f} us", flush=True)
+    state = server.state()
+    ratio = statistics.median(attacked) / statistics.median(calm)
+    return {
+        "p99_calm_us": round(statistics.median(calm)),
+        "p99_attacked_us": round(statistics.median(attacked)),
+        "ratio": round(ratio, 2),
+        **{name: state[name] for name in ("accepted", "closed_handshake", "closed_full", "descriptors")},
+    }
+
+
+def slowloris(options: Namespace) -> dict[str, Any]:
+    """Unfinished requests by the hundred."""
+    with running(handshake_ms=1_000) as server:
+        return measure(options, server, drip, "tcp", 1)
+
+
+def handshakes(options: Namespace) -> dict[str, Any]:
+    """As many begun TLS handshakes as two processes can begin."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(certificate(Path(folder)), handshake_ms=2_000) as server,
+    ):
+        return measure(options, server, knock, "tls", 2)
+
+
+def deaf(options: Namespace) -> dict[str, Any]:
+    """Clients that never read."""
+    with running(max_outbound_bytes=262_144) as server:
+        return measure(options, server, ignore, "tcp", 1)

@@ -1,0 +1,9 @@
+"""Unfinished requests by the hundred beside clients that behave."""
+
+from tests.load import _attacks
+from tests.load._options import run
+
+
+def main(arguments: list[str]) -> int:
+    """Run it."""
+    return run("slowloris", _attacks.slowloris, arguments, rounds=5, seconds=5.0)
