@@ -284,16 +284,19 @@ fn a_stop_sends_what_waits_and_tells_everyone() {
             payload: &payload,
         };
         assert_eq!(edge.send([write; 8]), 0);
-        std::thread::scope(|scope| {
-            let got = scope.spawn(move || {
+        let rows = std::thread::scope(|scope| {
+            let edge = &edge;
+            let told = scope.spawn(move || {
                 for _ in 0..8 {
                     assert_eq!(client.receive().len(), 60_012);
                 }
+                // Not before the stop has come to the loop: else it is the client that closes.
+                rows_until(edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 1);
+                rows
             });
             edge.stop(5_000);
-            got.join().unwrap();
+            told.join().unwrap()
         });
-        rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 1);
         assert_eq!(reasons(&rows), ["the server stops"]);
         assert!(edge.listen_tcp("127.0.0.1:0", Framing::Raw).is_err());
         assert!(edge.connect_tcp("127.0.0.1:9", Framing::Raw, None).is_err());
