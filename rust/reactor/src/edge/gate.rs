@@ -31,6 +31,9 @@ use crate::stream::Stream;
 const HANDSHAKES_A_ROUND: usize = 32;
 /// Reads of one handshake in a turn: a client's whole part fits in one.
 const READS_A_TURN: usize = 4;
+/// How much the gate's thread stands back: who is connected comes first when processors are short. It still
+/// gets a tenth beside a loop that is never idle.
+const NICE: i32 = 10;
 /// Tokens from here on are listeners: below are slots and their generations.
 const FIRST_PORT_TOKEN: u64 = 1 << 63;
 const WAKE: Token = Token(u64::MAX);
@@ -92,6 +95,8 @@ impl Gate {
 
     /// Runs until it is told to stop; what is pending is dropped then.
     pub(super) fn run(mut self) -> io::Result<()> {
+        // It concerns this thread alone, and may always be asked for; without it all works as well.
+        let _ = rustix::process::nice(NICE);
         let mut ready = Vec::new();
         loop {
             let at_once = !self.to_go_on.is_empty();
