@@ -27,11 +27,11 @@ border from Rust; a result is a tuple as well::
 `append` inserts nothing for an id at or below the mark in `accepted`, and still answers `appended` [20], or
 `passed` if it can tell that no row has that id. `defer` does so with marks of its own; `trim` ends both.
 `first`: the message was not sent before, so quota and `max_bytes` count; nothing else is refused for them
-[35]. A refusal holds for the rest of the batch: what follows of that sender to
-that player gets the same answer, or else a later message would be in before a refused one. `due` moves
-deferred messages whose time has come into the rows, oldest first, each under the id (DEFERRED_KEY, 1, n), n
-counted for ever [37]; `players` names each once. `next_due_ms` is when the next one is due, 0 for none.
-`expire` deletes rows whose deadline is past, looking at no more than `limit` [34]. Times are unix ms.
+[35]. A refusal holds for the rest of the batch: what follows of that sender to that player and is no repeat
+gets the same answer, or else a later message would be in before a refused one. `due` moves deferred
+messages whose time has come into the rows, oldest first, each under the id (DEFERRED_KEY, 1, n), n counted
+for ever [37]; `players` names each once. `next_due_ms` is when the next one is due, 0 for none. `expire`
+deletes rows whose deadline is past, looking at no more than `limit` [34]. Times are unix ms.
 
 `admin` asks in JSON, for operators::
 

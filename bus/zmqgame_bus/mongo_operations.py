@@ -62,14 +62,14 @@ def players_of(operations: Sequence[Operation]) -> set[str]:
 def _take(documents: Documents, work: Work, bounds: Bounds, operation: Operation) -> Result:
     """Append or defer a message, or refuse it, and then the rest of its sender to that player."""
     kind, player, node_key, epoch, seq, *rest = operation
-    refused = work.refused.get((kind == "defer", player, node_key))
-    if refused is not None:
-        return refused
     state = documents.players[player]
     known = state.has_deferred if kind == "defer" else state.has
     if state.known and known(node_key, (epoch, seq)):  # [20, 35] a repeat is never refused
         waits = kind == "defer" or state.has_row(node_key, (epoch, seq))
         return ("appended",) if waits else ("passed",)
+    refused = work.refused.get((kind == "defer", player, node_key))
+    if refused is not None:
+        return refused
     deliver_at_ms = rest.pop(0) if kind == "defer" else 0
     deadline_ms, content, payload = rest[:3]
     first = len(rest) > 3 and rest[3]

@@ -271,6 +271,13 @@ def test_nothing_passes_a_refused_message_in_its_batch(opener: Opener) -> None:
     assert store.run(batch) == [("over_quota", 1, 1), ("over_quota", 1, 1), ("appended",)]
 
 
+def test_a_repeat_behind_a_refused_message_is_not_refused(opener: Opener) -> None:
+    store = opener(player_messages=1)
+    store.run([("open", 1, 0), ("know", "alice"), (*append("alice", 1), True)])
+    batch = [(*append("alice", 2), True), (*append("alice", 1), False)]
+    assert store.run(batch) == [("over_quota", 1, 1), ("appended",)]
+
+
 def test_groups_and_roster_come_back_at_open(opener: Opener) -> None:
     store = opener()
     store.run(

@@ -83,6 +83,10 @@ fn seeds_that_once_failed() {
             "a message with a policy passed what its sender had waiting for the end of the hold",
         ),
         (
+            22_136,
+            "a stored message, resent behind a new one that was refused, was told refused too",
+        ),
+        (
             25_361,
             "a refused deferred send took back what was in flight, its resend was told stored",
         ),

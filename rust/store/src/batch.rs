@@ -199,17 +199,20 @@ impl Run<'_> {
         size: usize,
         first: bool,
     ) -> Result<Option<StoreDone>, Failure> {
+        let known = is_known(database, player)?;
+        if known
+            && find_mark(database, list, player, id.node_key)?
+                .is_some_and(|mark| (id.epoch, id.seq) <= mark)
+        {
+            return repeated(database, list, player, id).map(Some); // [20, 35] never refused
+        }
         if !database.refused.is_empty()
             && let Some(refused) = database.refused.get(&(list, player.clone(), id.node_key))
         {
             return Ok(Some(refused.clone())); // else a later one would be in before a refused one
         }
-        let refused = if !is_known(database, player)? {
+        let refused = if !known {
             StoreDone::UnknownPlayer
-        } else if find_mark(database, list, player, id.node_key)?
-            .is_some_and(|mark| (id.epoch, id.seq) <= mark)
-        {
-            return repeated(database, list, player, id).map(Some);
         } else {
             let size = size as u64;
             // When the log is run again nobody asks how much there is.

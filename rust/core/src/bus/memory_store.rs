@@ -247,9 +247,6 @@ impl MemoryStore {
         first: bool,
         deferred: bool,
     ) -> Result<bool, StoreDone> {
-        if let Some(why) = self.refused.get(&(deferred, player.clone(), id.node_key)) {
-            return Err(why.clone());
-        }
         if !self.known.contains(player) {
             return Err(StoreDone::UnknownPlayer);
         }
@@ -260,7 +257,10 @@ impl MemoryStore {
             mailbox.and_then(|mailbox| mailbox.accepted.get(&id.node_key))
         };
         if mark >= Some(&(id.epoch, id.seq)) && !self.broken.lacks(Rule::AppendOnce) {
-            return Ok(false);
+            return Ok(false); // Also behind a refused one: it came before.
+        }
+        if let Some(why) = self.refused.get(&(deferred, player.clone(), id.node_key)) {
+            return Err(why.clone());
         }
         let (messages, used) = self.used(player);
         let over = |limit: u64, wanted: u64| limit != 0 && wanted > limit;

@@ -25,7 +25,7 @@ pub enum StoreOp {
     /// Inserts a row, unless `id` is at or below `accepted` of its sender [20]. Answered by `Appended`, also
     /// when nothing was inserted, or by `Passed`; refused with `UnknownPlayer` if no `Know` of the player was committed,
     /// or, a first transmission only [35], with `Full` or `OverQuota`. A refusal holds for the rest of the batch: what follows of that
-    /// sender to that player, in the same list, gets the same answer, or else a later one would be accepted before it.
+    /// sender to that player, in the same list, and is no repeat, gets the same answer, or else a later one would be accepted before it.
     Append {
         /// The mailbox.
         player: Arc<str>,
