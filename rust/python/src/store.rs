@@ -179,97 +179,133 @@ fn id((node_key, epoch, seq): (u64, u64, u64)) -> MessageId {
     }
 }
 
-/// The other way of `hub::operation`.
-fn store_op(operation: &Bound<'_, PyTuple>) -> PyResult<StoreOp> {
-    let name: String = operation.get_item(0)?.extract()?;
-    let text = |at: usize| -> PyResult<std::sync::Arc<str>> {
-        Ok(operation.get_item(at)?.extract::<String>()?.into())
-    };
-    let long = |at: usize| -> PyResult<u64> { operation.get_item(at)?.extract() };
-    let int = |at: usize| -> PyResult<u32> { operation.get_item(at)?.extract() };
-    let flag = |at: usize| -> PyResult<bool> {
-        if at < operation.len() {
-            operation.get_item(at)?.extract()
+/// The fields of an operation, by place.
+struct Fields<'a, 'py>(&'a Bound<'py, PyTuple>);
+
+impl Fields<'_, '_> {
+    fn text(&self, at: usize) -> PyResult<std::sync::Arc<str>> {
+        Ok(self.0.get_item(at)?.extract::<String>()?.into())
+    }
+
+    fn long(&self, at: usize) -> PyResult<u64> {
+        self.0.get_item(at)?.extract()
+    }
+
+    fn int(&self, at: usize) -> PyResult<u32> {
+        self.0.get_item(at)?.extract()
+    }
+
+    /// False where there is none.
+    fn flag(&self, at: usize) -> PyResult<bool> {
+        if at < self.0.len() {
+            self.0.get_item(at)?.extract()
         } else {
             Ok(false)
         }
-    };
-    let bytes = |at: usize| -> PyResult<std::sync::Arc<[u8]>> {
-        Ok(operation.get_item(at)?.extract::<Vec<u8>>()?.into())
-    };
-    let message = || -> PyResult<MessageId> { Ok(id((long(2)?, long(3)?, long(4)?))) };
+    }
+
+    fn bytes(&self, at: usize) -> PyResult<std::sync::Arc<[u8]>> {
+        Ok(self.0.get_item(at)?.extract::<Vec<u8>>()?.into())
+    }
+
+    fn content(&self, at: usize) -> PyResult<Content> {
+        content(self.0.get_item(at)?.extract()?)
+    }
+
+    fn message(&self) -> PyResult<MessageId> {
+        Ok(id((self.long(2)?, self.long(3)?, self.long(4)?)))
+    }
+}
+
+/// The other way of `hub::operation`.
+fn store_op(operation: &Bound<'_, PyTuple>) -> PyResult<StoreOp> {
+    let name: String = operation.get_item(0)?.extract()?;
+    let of = Fields(operation);
     Ok(match name.as_str() {
-        "open" => StoreOp::Open {
-            hub_epoch: int(1)?,
-            unix_ms: long(2)?,
-        },
         "append" => StoreOp::Append {
-            player: text(1)?,
-            id: message()?,
-            deadline_ms: long(5)?,
-            content: content(operation.get_item(6)?.extract()?)?,
-            payload: bytes(7)?,
-            first: flag(8)?,
+            player: of.text(1)?,
+            id: of.message()?,
+            deadline_ms: of.long(5)?,
+            content: of.content(6)?,
+            payload: of.bytes(7)?,
+            first: of.flag(8)?,
         },
         "defer" => StoreOp::Defer {
-            player: text(1)?,
-            id: message()?,
-            deliver_at_ms: long(5)?,
-            deadline_ms: long(6)?,
-            content: content(operation.get_item(7)?.extract()?)?,
-            payload: bytes(8)?,
-            first: flag(9)?,
+            player: of.text(1)?,
+            id: of.message()?,
+            deliver_at_ms: of.long(5)?,
+            deadline_ms: of.long(6)?,
+            content: of.content(7)?,
+            payload: of.bytes(8)?,
+            first: of.flag(9)?,
+        },
+        "open" | "due" | "expire" | "admin" | "roster" => of_the_hub(&name, &of)?,
+        _ => of_a_player(&name, &of)?,
+    })
+}
+
+fn of_the_hub(name: &str, of: &Fields<'_, '_>) -> PyResult<StoreOp> {
+    Ok(match name {
+        "open" => StoreOp::Open {
+            hub_epoch: of.int(1)?,
+            unix_ms: of.long(2)?,
         },
         "due" => StoreOp::Due {
-            unix_ms: long(1)?,
-            limit: int(2)?,
+            unix_ms: of.long(1)?,
+            limit: of.int(2)?,
         },
         "expire" => StoreOp::Expire {
-            unix_ms: long(1)?,
-            limit: int(2)?,
+            unix_ms: of.long(1)?,
+            limit: of.int(2)?,
         },
         "admin" => StoreOp::Admin {
-            json: operation.get_item(1)?.extract()?,
+            json: of.0.get_item(1)?.extract()?,
         },
+        _ => StoreOp::Roster {
+            entry: RosterEntry {
+                node_key: of.long(1)?,
+                name: of.text(2)?,
+                epoch: of.long(3)?,
+                linked: of.flag(4)?,
+            },
+        },
+    })
+}
+
+fn of_a_player(name: &str, of: &Fields<'_, '_>) -> PyResult<StoreOp> {
+    let player = || of.text(1);
+    Ok(match name {
         "read" => StoreOp::Read {
-            player: text(1)?,
-            after_row: long(2)?,
-            limit: int(3)?,
+            player: player()?,
+            after_row: of.long(2)?,
+            limit: of.int(3)?,
         },
-        "accepted" => StoreOp::Accepted { player: text(1)? },
+        "accepted" => StoreOp::Accepted { player: player()? },
         "settle" => StoreOp::Settle {
-            player: text(1)?,
-            up_to: long(2)?,
+            player: player()?,
+            up_to: of.long(2)?,
         },
         "logout" => {
-            let cursor: Vec<(u64, u64, u64)> = operation.get_item(2)?.extract()?;
+            let cursor: Vec<(u64, u64, u64)> = of.0.get_item(2)?.extract()?;
             StoreOp::Logout {
-                player: text(1)?,
+                player: player()?,
                 cursor: cursor.into_iter().map(id).collect(),
             }
         }
         "trim" => StoreOp::Trim {
-            player: text(1)?,
-            sender: long(2)?,
-            epoch: long(3)?,
-            seq: long(4)?,
+            player: player()?,
+            sender: of.long(2)?,
+            epoch: of.long(3)?,
+            seq: of.long(4)?,
         },
-        "know" => StoreOp::Know { player: text(1)? },
+        "know" => StoreOp::Know { player: player()? },
         "join" => StoreOp::Join {
-            group: text(1)?,
-            player: text(2)?,
+            group: of.text(1)?,
+            player: of.text(2)?,
         },
         "leave" => StoreOp::Leave {
-            group: text(1)?,
-            player: text(2)?,
-        },
-        "roster" => StoreOp::Roster {
-            entry: RosterEntry {
-                node_key: long(1)?,
-                name: text(2)?,
-                epoch: long(3)?,
-                linked: flag(4)?,
-            },
+            group: of.text(1)?,
+            player: of.text(2)?,
         },
         other => {
             return Err(PyValueError::new_err(format!(

@@ -84,27 +84,7 @@ impl Run<'_> {
             database.write_rows()?; // what follows sees rows, or adds some behind them
         }
         match op {
-            StoreOp::Append {
-                player,
-                id,
-                deadline_ms,
-                content,
-                payload,
-                first,
-            } => {
-                let taken = self.take(database, List::Rows, player, *id, payload.len(), *first)?;
-                if let Some(answer) = taken {
-                    return Ok((answer, Effect::None));
-                }
-                database.hold(Pending {
-                    player: player.clone(),
-                    id: *id,
-                    deadline_ms: *deadline_ms,
-                    content: *content,
-                    payload: payload.clone(),
-                })?;
-                Ok((StoreDone::Appended, Effect::Logged))
-            }
+            StoreOp::Append { .. } => self.append(database, op),
             StoreOp::Defer { .. } => self.defer(database, op),
             StoreOp::Due { unix_ms, limit } => due(database, *unix_ms, *limit),
             StoreOp::Expire { unix_ms, limit } => self.expire(database, *unix_ms, *limit),
@@ -122,39 +102,14 @@ impl Run<'_> {
                 after_row,
                 limit,
             } => Ok((read(database, player, *after_row, *limit)?, Effect::None)),
-            StoreOp::Accepted { player } => {
-                database.settle_marks(player)?;
-                let sql =
-                    "select node_key, epoch, seq from accepted where player = ? order by node_key";
-                let mut statement = database.statement(sql)?;
-                let marks = statement
-                    .query_map([&**player], mark)?
-                    .collect::<Result<_, _>>()?;
-                Ok((StoreDone::Marks { marks }, Effect::None))
-            }
+            StoreOp::Accepted { player } => accepted(database, player),
             StoreOp::Settle { player, up_to } => {
                 let values = (&**player, row_number(*up_to));
                 let gone = delete(database, "rows where player = ? and row <= ?", values)?;
                 Ok(done(gone > 0))
             }
             StoreOp::Logout { player, cursor } => logout(database, player, cursor),
-            StoreOp::Trim {
-                player,
-                sender,
-                epoch,
-                seq,
-            } => {
-                database.settle_marks(player)?;
-                let values = (&**player, signed(*sender), signed(*epoch), signed(*seq));
-                let mut gone = 0;
-                for list in ["accepted", "deferred_marks"] {
-                    let sql = format!(
-                        "delete from {list} where player = ? and node_key = ? and (epoch, seq) <= (?, ?)"
-                    );
-                    gone += database.execute(&sql, values)?;
-                }
-                Ok(done(gone > 0))
-            }
+            StoreOp::Trim { .. } => trim(database, op),
             StoreOp::Know { player } => know(database, player),
             StoreOp::Join { group, player } => {
                 if !database.exists("select 1 from players where player = ?", [&**player])? {
@@ -167,26 +122,52 @@ impl Run<'_> {
                 let sql = "delete from members where group_name = ? and player = ?";
                 Ok(done(database.execute(sql, (&**group, &**player))? > 0))
             }
-            StoreOp::Roster { entry } => {
-                // [4b] an epoch never goes back; a late `linked` of an older one changes nothing
-                let sql =
-                    "insert into roster values (?, ?, ?, ?, ?) on conflict (node_key) do update
-                    set name = excluded.name, epoch = excluded.epoch, linked = excluded.linked,
-                    seen_ms = excluded.seen_ms where excluded.epoch >= roster.epoch";
-                let (key, epoch) = (signed(entry.node_key), signed(entry.epoch));
-                let values = (
-                    key,
-                    &*entry.name,
-                    epoch,
-                    entry.linked,
-                    self.now_ms.cast_signed(),
-                );
-                Ok(done(database.execute(sql, values)? > 0))
-            }
+            StoreOp::Roster { entry } => self.roster(database, entry),
             StoreOp::Open { .. } => {
                 Err(Failure::Unavailable("open comes from the hub only".into()))
             }
         }
+    }
+
+    fn append(&mut self, database: &mut Database, op: &StoreOp) -> Answer {
+        let StoreOp::Append {
+            player,
+            id,
+            deadline_ms,
+            content,
+            payload,
+            first,
+        } = op
+        else {
+            return Err(Failure::Unavailable("no append".into()));
+        };
+        let taken = self.take(database, List::Rows, player, *id, payload.len(), *first)?;
+        if let Some(answer) = taken {
+            return Ok((answer, Effect::None));
+        }
+        database.hold(Pending {
+            player: player.clone(),
+            id: *id,
+            deadline_ms: *deadline_ms,
+            content: *content,
+            payload: payload.clone(),
+        })?;
+        Ok((StoreDone::Appended, Effect::Logged))
+    }
+
+    fn roster(&self, database: &mut Database, entry: &RosterEntry) -> Answer {
+        // [4b] an epoch never goes back; a late `linked` of an older one changes nothing
+        let sql = "insert into roster values (?, ?, ?, ?, ?) on conflict (node_key) do update
+            set name = excluded.name, epoch = excluded.epoch, linked = excluded.linked,
+            seen_ms = excluded.seen_ms where excluded.epoch >= roster.epoch";
+        let values = (
+            signed(entry.node_key),
+            &*entry.name,
+            signed(entry.epoch),
+            entry.linked,
+            self.now_ms.cast_signed(),
+        );
+        Ok(done(database.execute(sql, values)? > 0))
     }
 
     /// Counts a message that is new and has room; else the answer.
@@ -449,6 +430,38 @@ pub fn delete(database: &mut Database, what: &str, values: impl Params) -> Resul
         database.memory.free(player, 1, *size);
     }
     Ok(freed.len() as u64)
+}
+
+fn accepted(database: &mut Database, player: &Arc<str>) -> Answer {
+    database.settle_marks(player)?;
+    let sql = "select node_key, epoch, seq from accepted where player = ? order by node_key";
+    let mut statement = database.statement(sql)?;
+    let marks = statement
+        .query_map([&**player], mark)?
+        .collect::<Result<_, _>>()?;
+    Ok((StoreDone::Marks { marks }, Effect::None))
+}
+
+fn trim(database: &mut Database, op: &StoreOp) -> Answer {
+    let StoreOp::Trim {
+        player,
+        sender,
+        epoch,
+        seq,
+    } = op
+    else {
+        return Err(Failure::Unavailable("no trim".into()));
+    };
+    database.settle_marks(player)?;
+    let values = (&**player, signed(*sender), signed(*epoch), signed(*seq));
+    let mut gone = 0;
+    for list in ["accepted", "deferred_marks"] {
+        let sql = format!(
+            "delete from {list} where player = ? and node_key = ? and (epoch, seq) <= (?, ?)"
+        );
+        gone += database.execute(&sql, values)?;
+    }
+    Ok(done(gone > 0))
 }
 
 fn read(

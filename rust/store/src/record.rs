@@ -34,38 +34,7 @@ fn message_id(to: &mut Vec<u8>, id: &MessageId) {
 /// Adds what was carried out; false for an operation that is not recorded.
 pub fn encode(to: &mut Vec<u8>, op: &StoreOp) -> bool {
     match op {
-        StoreOp::Append {
-            player,
-            id,
-            deadline_ms,
-            content,
-            payload,
-            ..
-        } => {
-            to.push(APPEND);
-            bytes(to, player.as_bytes());
-            message_id(to, id);
-            number(to, *deadline_ms);
-            to.push(*content as u8);
-            bytes(to, payload);
-        }
-        StoreOp::Defer {
-            player,
-            id,
-            deliver_at_ms,
-            deadline_ms,
-            content,
-            payload,
-            ..
-        } => {
-            to.push(DEFER);
-            bytes(to, player.as_bytes());
-            message_id(to, id);
-            number(to, *deliver_at_ms);
-            number(to, *deadline_ms);
-            to.push(*content as u8);
-            bytes(to, payload);
-        }
+        StoreOp::Append { .. } | StoreOp::Defer { .. } => message(to, op),
         StoreOp::Due { unix_ms, limit } => {
             to.push(DUE);
             number(to, *unix_ms);
@@ -123,6 +92,44 @@ pub fn encode(to: &mut Vec<u8>, op: &StoreOp) -> bool {
         | StoreOp::Accepted { .. } => return false,
     }
     true
+}
+
+fn message(to: &mut Vec<u8>, op: &StoreOp) {
+    match op {
+        StoreOp::Append {
+            player,
+            id,
+            deadline_ms,
+            content,
+            payload,
+            ..
+        } => {
+            to.push(APPEND);
+            bytes(to, player.as_bytes());
+            message_id(to, id);
+            number(to, *deadline_ms);
+            to.push(*content as u8);
+            bytes(to, payload);
+        }
+        StoreOp::Defer {
+            player,
+            id,
+            deliver_at_ms,
+            deadline_ms,
+            content,
+            payload,
+            ..
+        } => {
+            to.push(DEFER);
+            bytes(to, player.as_bytes());
+            message_id(to, id);
+            number(to, *deliver_at_ms);
+            number(to, *deadline_ms);
+            to.push(*content as u8);
+            bytes(to, payload);
+        }
+        _ => {}
+    }
 }
 
 struct Reader<'a>(&'a [u8]);

@@ -5,7 +5,7 @@ use super::what::{Heard, What};
 use super::{CLUB, GROUP, World};
 use zmqgame_core::bus::hub::{Conn, Peer};
 use zmqgame_core::bus::memory_store::MemoryStore;
-use zmqgame_core::bus::message::{MessageId, POLICY_SEQ, node_key};
+use zmqgame_core::bus::message::{MessageId, Outcome, POLICY_SEQ, node_key};
 use zmqgame_core::bus::node::event::NodeEvent;
 use zmqgame_core::bus::node::{Node, NodeConfig};
 use zmqgame_core::bus::store::{DEFERRED_KEY, Row};
@@ -240,14 +240,7 @@ impl World {
                 self.tell_loose();
             }
             NodeEvent::Receipt { seq, outcome, .. } => {
-                let id = self.id(node, seq);
-                let players = self.checker.recipients(id);
-                for player in players {
-                    let stored = holds(&self.store, &player, id, self.checker.token(id));
-                    self.checker
-                        .receipt(self.now_ms, id, &player, outcome, stored);
-                }
-                self.busy_at = self.now_ms;
+                self.take_receipt(self.id(node, seq), outcome)
             }
             NodeEvent::Report { seq, report } => {
                 let id = self.id(node, seq);
@@ -274,13 +267,7 @@ impl World {
             }
             NodeEvent::Bound { player, login } => {
                 self.tell_client(node, &player, Heard::Bound(login));
-                if let Some(core) = self.nodes[node].core.as_mut() {
-                    let _ = core.member(true, false, GROUP, &player);
-                    if self.knobs.club_per_mille > 0 && player.ends_with(['0', '2', '4', '6', '8'])
-                    {
-                        let _ = core.member(true, true, CLUB, &player);
-                    }
-                }
+                self.join_groups(node, &player);
             }
             NodeEvent::Dropped { player, .. } => self.tell_client(node, &player, Heard::Closed),
             NodeEvent::LoggedOut { player } => self.tell_client(node, &player, Heard::LoggedOut),
@@ -292,6 +279,24 @@ impl World {
                     .push(format!("{}: {code} {text}", self.nodes[node].name));
             }
             _ => {}
+        }
+    }
+
+    fn take_receipt(&mut self, id: MessageId, outcome: Outcome) {
+        for player in self.checker.recipients(id) {
+            let stored = holds(&self.store, &player, id, self.checker.token(id));
+            self.checker
+                .receipt(self.now_ms, id, &player, outcome, stored);
+        }
+        self.busy_at = self.now_ms;
+    }
+
+    fn join_groups(&mut self, node: usize, player: &str) {
+        if let Some(core) = self.nodes[node].core.as_mut() {
+            let _ = core.member(true, false, GROUP, player);
+            if self.knobs.club_per_mille > 0 && player.ends_with(['0', '2', '4', '6', '8']) {
+                let _ = core.member(true, true, CLUB, player);
+            }
         }
     }
 
