@@ -78,12 +78,22 @@ fn every_open_has_its_close_and_its_reason() {
             kept.push((index, stream));
         }
         rows_until(&edge, &mut rows, |rows| count(rows, 0) == 40);
-        for (index, stream) in kept {
+        let id_of = |stream: &TcpStream| {
+            let peer = Some(stream.local_addr().unwrap().to_string());
+            rows.iter()
+                .map(|row| row.0)
+                .find(|id| edge.peer(*id) == peer)
+                .unwrap()
+        };
+        for (index, mut stream) in kept {
             match index % 4 {
                 0 => drop(stream),
                 1 => stream.shutdown(Shutdown::Write).unwrap(),
                 2 => reset(stream),
-                _ => edge.close(rows[index].0, "enough"),
+                _ => {
+                    edge.close(id_of(&stream), "enough");
+                    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+                }
             }
         }
         rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 40);
@@ -99,7 +109,8 @@ fn every_open_has_its_close_and_its_reason() {
         );
         let reasons = reasons(&rows);
         assert_eq!(reasons[0], "closed by the client");
-        assert!(reasons.contains(&"connection broken: connection reset".to_owned()));
+        let reset = "connection broken: connection reset".to_owned();
+        assert!(reasons.contains(&reset), "{reasons:?}");
         assert!(reasons.contains(&"closed by the server: enough".to_owned()));
         until("all gone", || edge.connections() == 0);
         assert_eq!(edge.memory_bytes(), 0);
