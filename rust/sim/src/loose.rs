@@ -47,7 +47,8 @@ pub struct Loose {
     /// Must-deliver messages that the hub has read: on which connection, and when first.
     must: BTreeMap<MessageId, (u64, u64)>,
     reads: u64,
-    /// Must-deliver messages that may be overtaken: they were `busy`, are deferred, or go to a group.
+    /// Must-deliver messages that may be overtaken: they were `busy`, are deferred, go to a group, or were passed over by
+    /// a clock that is set back later.
     late: BTreeSet<MessageId>,
     found: Vec<(&'static str, String)>,
 }

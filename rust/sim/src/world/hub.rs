@@ -281,6 +281,9 @@ impl World {
                 self.busy_at = self.now_ms;
             }
         }
+        if let Some(done) = result.as_ref().filter(|_| alive && !fails) {
+            self.note_passed_over(done);
+        }
         let Some(hub) = self.hub.as_mut().filter(|_| alive) else {
             return;
         };

@@ -4,7 +4,7 @@ use super::{WALL_MS, World};
 use crate::checker::Gone;
 use std::collections::BTreeMap;
 use zmqgame_core::bus::message::MessageId;
-use zmqgame_core::bus::store::{StoreBatch, StoreDone, StoreOp};
+use zmqgame_core::bus::store::{Row, StoreBatch, StoreDone, StoreOp};
 
 /// By player and message: the deadline.
 type Held = BTreeMap<(String, MessageId), u64>;
@@ -12,7 +12,11 @@ type Held = BTreeMap<(String, MessageId), u64>;
 impl World {
     /// The store commits a batch; what it deletes is checked.
     pub(super) fn commit(&mut self, batch: &StoreBatch) -> Vec<StoreDone> {
-        let deletes = |op: &StoreOp| matches!(op, StoreOp::Settle { .. } | StoreOp::Expire { .. });
+        let deletes = |op: &StoreOp| {
+            // A logout takes what its cursor covers, rows that were passed over before included.
+            let logout = matches!(op, StoreOp::Logout { .. });
+            logout || matches!(op, StoreOp::Settle { .. } | StoreOp::Expire { .. })
+        };
         let watched = self.knobs.keeps_short() && batch.ops.iter().any(deletes);
         if !watched {
             return self.store.commit(batch);
@@ -32,6 +36,23 @@ impl World {
             self.checker.deleted(unix_ms, off_ms, player, gone);
         }
         done
+    }
+
+    /// The hub takes an answer: late rows are passed over, and what comes live goes past them. They stay until they are
+    /// settled, so if the clock is set back meanwhile they are shown after all.
+    pub(super) fn note_passed_over(&mut self, done: &[StoreDone]) {
+        if self.knobs.wall_off_ms == 0 {
+            return; // What is late stays late.
+        }
+        let unix_ms = self.wall_ms + self.now_ms;
+        for done in done {
+            if let StoreDone::Rows { rows, .. } = done {
+                let late = |row: &&Row| (1..unix_ms).contains(&row.deadline_ms);
+                for row in rows.iter().filter(late) {
+                    self.loose.may_be_late(row.id);
+                }
+            }
+        }
     }
 
     /// All that waits, by the ids of its senders.
