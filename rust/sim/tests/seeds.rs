@@ -99,6 +99,10 @@ fn seeds_that_once_failed() {
             41_489,
             "by the checker: rows past their time, deleted by the logout whose cursor was beyond them, were called lost",
         ),
+        (
+            42_043,
+            "by the checker: an outcome written to a dead process was taken for one of its successor's",
+        ),
     ] {
         let verdict = run(seed, false);
         assert!(

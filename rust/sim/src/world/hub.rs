@@ -135,6 +135,8 @@ impl World {
             return;
         };
         let (stalled, host) = (link.stalled, (link.node, link.node_incarnation));
+        // An older process that the hub still writes to sent other messages under the same numbers.
+        let current = self.nodes[host.0].incarnation == host.1;
         for message in decode(frame).flatten() {
             match message {
                 Message::Bound { bound } if !stalled => {
@@ -149,7 +151,7 @@ impl World {
                             .goes_out(self.now_ms, deliver.id, target.binding);
                     }
                 }
-                Message::Receipt { receipts } => {
+                Message::Receipt { receipts } if current => {
                     for receipt in receipts.iter() {
                         let id = self.id(host.0, receipt.seq);
                         if receipt.outcome == Outcome::Busy {
@@ -161,7 +163,7 @@ impl World {
                         }
                     }
                 }
-                Message::GroupReport(report) => {
+                Message::GroupReport(report) if current => {
                     let id = self.id(host.0, report.seq);
                     for entry in report.entries.iter() {
                         if entry.outcome == Outcome::Expired {
