@@ -49,6 +49,7 @@ _FORMS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
         re.compile(rf"chdb|https?://(?:[^/\s]*@)?{_HOST}(?:{_PORT})?(?:/\S*)?"),
         "chdb, http://HOST:PORT or https://HOST:PORT",
     ),
+    "file or empty": (re.compile(rf"{_PATH}*"), "the name of a file"),
     "file": (re.compile(rf"{_PATH}+"), "the name of a file"),
     "start of a name": (re.compile(r"[^\s\0-\x1f\x7f]{0,100}"), "at most 100 characters without a blank"),
     "folder": (re.compile(rf"{_PATH}*"), "the name of a folder"),

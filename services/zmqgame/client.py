@@ -113,6 +113,7 @@ class Client:
         transport: Literal["ws", "tcp"] = "ws",
         udp: bool = True,
         network: Network | None = None,
+        ca_file: str | None = None,
         seed: int | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
@@ -122,7 +123,7 @@ class Client:
         self._handler = handler
         self._transport = transport
         self._use_udp = udp
-        self._network = network or Direct()
+        self._network = network or Direct(ca_file)
         self._random = random.Random(seed)
         self._resume = Resume()
         self._ping_s = 10.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from typing import Any, Literal, Protocol
 
@@ -38,10 +39,15 @@ class Link(Protocol):
         """Cut."""
 
 
-async def open_link(transport: Literal["ws", "tcp"], tcp: str, ws: str) -> Link:
-    """Connect to a game server."""
+async def open_link(
+    transport: Literal["ws", "tcp"], tcp: str, ws: str, tls: ssl.SSLContext | None = None
+) -> Link:
+    """Connect to a game server; by TLS when its `ws` says wss, trusting whom `tls` or the system trusts."""
+    context = (tls or ssl.create_default_context()) if ws.startswith("wss://") else None
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        return await WebSocketLink.open(ws) if transport == "ws" else await TcpLink.open(tcp)
+        if transport == "ws":
+            return await WebSocketLink.open(ws, context)
+        return await TcpLink.open(tcp, context)
 
 
 class Network(Protocol):
@@ -55,11 +61,14 @@ class Network(Protocol):
 
 
 class Direct:
-    """The network as it is."""
+    """The network as it is; `ca_file` has the certificates that are trusted in the place of the system's."""
+
+    def __init__(self, ca_file: str | None = None) -> None:
+        self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else None
 
     async def open_link(self, transport: Literal["ws", "tcp"], tcp: str, ws: str) -> Link:
         """Connect a stream."""
-        return await open_link(transport, tcp, ws)
+        return await open_link(transport, tcp, ws, self._tls)
 
     def datagrams(self, connect_token: bytes, address: str) -> Datagrams:
         """A netcode client, not started yet."""
@@ -74,10 +83,10 @@ class TcpLink:
         self._writer = writer
 
     @classmethod
-    async def open(cls, address: str) -> TcpLink:
+    async def open(cls, address: str, tls: ssl.SSLContext | None = None) -> TcpLink:
         """Connect to host:port."""
         host, _, port = address.rpartition(":")
-        return cls(*await asyncio.open_connection(host.strip("[]"), int(port)))
+        return cls(*await asyncio.open_connection(host.strip("[]"), int(port), ssl=tls))
 
     def send(self, packet: bytes) -> None:
         """Send one packet."""
@@ -114,11 +123,11 @@ class WebSocketLink:
         self._writer = asyncio.ensure_future(self._write())
 
     @classmethod
-    async def open(cls, address: str) -> WebSocketLink:
-        """Connect to a ws:// address."""
+    async def open(cls, address: str, tls: ssl.SSLContext | None = None) -> WebSocketLink:
+        """Connect to a ws:// address, or with `tls` to a wss:// one."""
         return cls(
             await websockets.connect(
-                address, max_size=MAX_PACKET_BYTES, compression=None, ping_interval=None, proxy=None
+                address, ssl=tls, max_size=MAX_PACKET_BYTES, compression=None, ping_interval=None, proxy=None
             )
         )
 

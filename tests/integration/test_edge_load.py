@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.load._many import churned, held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +22,7 @@ def load(*arguments: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("transport", ["tcp", "tls"])
+@pytest.mark.parametrize("transport", ["tcp", "websocket", "tls"])
 def test_held_connections_leave_nothing_behind(transport: str) -> None:
     found = load("hold", "--connections", "400", "--transport", transport)
     assert found["connections"] == 400
@@ -29,14 +32,44 @@ def test_held_connections_leave_nothing_behind(transport: str) -> None:
 
 
 def test_opening_and_closing_leaves_nothing_behind() -> None:
-    found = load("churn", "--rate", "150", "--seconds", "4")
+    found = load("churn", "--rate", "150", "--seconds", "4", "--least", "0")
     assert found["opened"] == found["closed"] == 600
     assert found["connections_left"] == found["buffer_bytes_left"] == found["descriptors_left"] == 0
 
 
 @pytest.mark.parametrize("attack", ["slowloris", "handshakes", "deaf"])
 def test_clients_that_behave_are_served_beside_those_that_do_not(attack: str) -> None:
-    found = load(attack, "--rounds", "1", "--seconds", "2")
-    assert found["p99_attacked_us"] > 0
-    if attack == "slowloris":
-        assert found["closed_handshake"] > 0
+    found = load(attack, "--rounds", "1", "--seconds", "3", "--most", "1e9")
+    assert found["closed"] > 0, "the edge has thrown nobody out"
+    assert found["attacks_a_second"] > 0
+
+
+def test_a_goal_that_is_not_reached_is_a_failure() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.load",
+        "slowloris",
+        "--rounds",
+        "1",
+        "--seconds",
+        "1",
+        "--most",
+        "0",
+    ]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1, done.stderr[-2_000:]
+    assert "the goal is 0.0" in done.stderr
+
+
+def test_what_is_left_or_missing_is_a_failure() -> None:
+    options = Namespace(connections=10, rate=5, seconds=2.0, least=0.95)
+    clean = {"connections_left": 0, "buffer_bytes_left": 0, "descriptors_left": 0}
+    all_held = {"connections": 10, **clean}
+    assert held(options, all_held) == []
+    for name, value in {"connections": 9, "connections_left": 1, "descriptors_left": 1}.items():
+        assert len(held(options, {**all_held, name: value})) == 1, name
+    all_done = {"opened": 10, "closed": 10, "a_second": 5, "own_bytes_grown": 0, **clean}
+    assert churned(options, all_done) == []
+    for name, value in {"opened": 9, "closed": 9, "a_second": 4, "own_bytes_grown": 9 << 20}.items():
+        assert len(churned(options, {**all_done, name: value})) == 1, name

@@ -15,12 +15,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from tests.load._server import Server, certificate, raise_descriptors, running
+from tests.certificates import certificate
+from tests.load._options import left
+from tests.load._server import Server, raise_descriptors, running
 
 # A client packet: length, kind, flags, reserved, sequence, payload (CLIENT.md).
 PING = struct.pack("<IBBHQ", 16, 1, 0, 0, 1) + b"ping"
 # As many source addresses, so that ports in TIME_WAIT don't run out: 28,000 an address, for a minute.
 SOURCES = 8
+# What an allocator may keep; of 60,000 connections that leak it would be 140 bytes each.
+GROWN_BYTES = 8 << 20
 # Opened together; more would only wait in the backlog.
 AT_ONCE = 200
 
@@ -82,6 +86,13 @@ def hold(options: Namespace) -> dict[str, Any]:
             return asyncio.run(hold_with(server, options.transport, count))
 
 
+def held(options: Namespace, found: dict[str, Any]) -> list[str]:
+    """All were held that the system allows, and nothing is left of them."""
+    asked = min(options.connections, raise_descriptors() - 100)
+    there = found["connections"]
+    return [f"{there} connections were held, not {asked}"] * (there != asked) + left(found)
+
+
 async def hold_with(server: Server, transport: str, count: int) -> dict[str, Any]:
     """The same with a server."""
     first = await open_many(server, transport, 100)
@@ -129,6 +140,19 @@ def churn(options: Namespace) -> dict[str, Any]:
         "connections_left": after["connections_now"],
         "buffer_bytes_left": after["memory_bytes_now"],
     }
+
+
+def churned(options: Namespace, found: dict[str, Any]) -> list[str]:
+    """All were opened, in time, and closed, and nothing is left of them."""
+    wrong, asked = left(found), int(options.rate * options.seconds)
+    for name in ("opened", "closed"):
+        if found[name] != asked:
+            wrong.append(f"{found[name]} {name}, not {asked}")
+    if found["a_second"] < options.rate * options.least:
+        wrong.append(f"{found['a_second']} a second: fewer than {options.least} of {options.rate}")
+    if found["own_bytes_grown"] > GROWN_BYTES:
+        wrong.append(f"memory has grown by {found['own_bytes_grown']} bytes: the limit is {GROWN_BYTES}")
+    return wrong
 
 
 async def churn_with(server: Server, rate: int, seconds: float) -> float:

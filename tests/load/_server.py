@@ -84,15 +84,6 @@ def running(tls: tuple[str, str] | None = None, **settings: Any) -> Iterator[Ser
         process.communicate()
 
 
-def certificate(folder: Path) -> tuple[str, str]:
-    """A certificate that signs itself, and its key."""
-    names = str(folder / "certificate.pem"), str(folder / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30"
-    command += " -subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run([*command.split(), "-out", names[0], "-keyout", names[1]], check=True, capture_output=True)
-    return names
-
-
 if __name__ == "__main__":
     paths = json.loads(sys.argv[2])
     serve(json.loads(sys.argv[1]), tuple(paths) if paths else None)

@@ -6,4 +6,4 @@ from tests.load._options import run
 
 def main(arguments: list[str]) -> int:
     """Run it."""
-    return run("churn", _many.churn, arguments, rate=1_000, seconds=60.0)
+    return run("churn", _many.churn, _many.churned, arguments, rate=1_000, seconds=60.0, least=0.95)

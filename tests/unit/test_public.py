@@ -43,3 +43,10 @@ def test_clients_hear_the_public_host_and_tokens_its_address():
 def test_a_public_host_without_an_address_is_named():
     with pytest.raises(StartError, match=r"game.public_host = no..dots has no address"):
         public_udp("0.0.0.0:7612", "no..dots")
+
+
+@pytest.mark.parametrize("given", ["certificate", "key"])
+def test_a_certificate_without_its_key_is_refused(given):
+    with pytest.raises(ConfigError) as caught:
+        check_public(load(environ={}, flags={f"game.tls_{given}": "some.pem"}))
+    assert [problem.key for problem in caught.value.problems] == [f"game.tls_{given}"]

@@ -83,6 +83,7 @@ class Bot:
             lambda loss: self._tickets(self.player, loss),
             self,
             transport="tcp" if self._config.transport == "tcp" else "ws",
+            ca_file=self._config.ca_file or None,
             seed=self._random.randrange(1 << 30),
         )
 

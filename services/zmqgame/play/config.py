@@ -28,6 +28,44 @@ class GameConfig:
     public_host: str = key(
         "", unit="host", help="The name under which clients reach this server; empty: the host it listens on."
     )
+    tls_certificate: str = key(
+        "",
+        unit="file or empty",
+        help="PEM file of the certificate chain: clients connect by TLS and wss. Read again at SIGHUP.",
+    )
+    tls_key: str = key("", unit="file or empty", help="PEM file of the certificate's private key.")
+    proxy_protocol: bool = key(
+        False,
+        help="Connections come from a proxy and begin with a PROXY protocol header of version 2;"
+        " nobody else may reach `listen`.",
+    )
+    max_connections_per_address: int = key(
+        0,
+        unit="connections",
+        low=0,
+        high=1_000_000,
+        reason="a connection takes a descriptor",
+        help="From one IPv4 address or IPv6 network of 64 bits, UDP counted too. 0: any number,"
+        " since behind one address may be a proxy, or all players of a provider or a school.",
+    )
+    packets_per_s: int = key(
+        500,
+        unit="packets",
+        low=0,
+        high=1_000_000,
+        reason="each takes time of the thread that ticks",
+        help="From one connection, twice as many at once; a game sends a fifth of it. More wait unread;"
+        " datagrams are dropped. 0: any number.",
+    )
+    bytes_per_s: int = key(
+        262_144,
+        unit="bytes",
+        low=0,
+        high=1_073_741_824,
+        reason="each is copied",
+        help="From one connection, four times as many at once: a client that is back sends up to 1 MiB of"
+        " kept actions. More wait unread; datagrams are dropped. 0: any number.",
+    )
     rules: str = key(
         "zmqgame.play.drag:DragRace", unit="module:class", help="The game: a subclass of zmqgame.Match."
     )
@@ -128,6 +166,9 @@ class BotsConfig:
     )
     transport: str = key(
         "ws", choices=("ws", "tcp"), help="How they connect; inputs go by UDP where it is up."
+    )
+    ca_file: str = key(
+        "", unit="file or empty", help="PEM file of the certificates that they trust; empty: the system's."
     )
     spread_ms: int = key(
         1_000,

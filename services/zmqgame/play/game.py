@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 import time
 from base64 import b64decode
@@ -11,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import orjson
-from zmqgame_bus.errors import binding
 from zmqgame_bus.events import Emitter, open_emitter
 from zmqgame_bus.hops import HostTrace
 from zmqgame_bus.keys import Keyring
@@ -25,11 +25,12 @@ from zmqgame_native import Edge
 from zmqgame import limits, protocol, tokens
 from zmqgame.metrics import game_metrics
 from zmqgame.play.config import GameConfig
+from zmqgame.play.doors import open_doors
 from zmqgame.play.handover import Handover, Keeper
 from zmqgame.play.match import ENDED, MatchRun, State
 from zmqgame.play.matches import Matches, load_rules, phases_of
 from zmqgame.play.player import Session
-from zmqgame.play.public import check_public, public_tcp, public_udp
+from zmqgame.play.public import check_public
 from zmqgame.play.record import RecordFolder
 from zmqgame.play.rules import Refused
 from zmqgame.play.sessions import Door, Sessions
@@ -343,23 +344,14 @@ async def serve(process: Process) -> None:
     )
     game = Game(process.name, config, matches, node, emitter)
     matches.on_state = game.on_state
-    edge = Edge(max_connections=config.max_players * 3 + 1_024, max_outbound_bytes=4 << 20)
-    netcode_key = keyring.netcode_key()
-    with binding(config.listen, key="game.listen"):
-        tcp = edge.listen_tcp(config.listen)
-    udp, told = "", public_udp(config.udp, config.public_host)
-    if config.udp:
-        with binding(f"udp://{config.udp}", key="game.udp"):
-            udp = edge.listen_udp(
-                config.udp, protocol_id=tokens.PROTOCOL_ID, private_key=netcode_key, public_address=told
-            )
-    tcp, udp = public_tcp(tcp, config.public_host), told or udp
-    game.addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp}
+    doors = open_doors(config, keyring)
+    edge, game.addresses = doors.edge, doors.addresses
+    tcp, udp = doors.addresses["tcp"], doors.addresses["udp"]
     door = Door(
         process.name,
         udp,
         keyring.token_secret(),
-        netcode_key,
+        keyring.netcode_key(),
         config.max_players,
         int(config.grace_s * 1_000),
         config.token_s,
@@ -373,6 +365,7 @@ async def serve(process: Process) -> None:
     node.serve(f"game:{process.name}", game.serve)
     emitter.attach(node)
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, doors.reload_tls)
     async with node, serve_metrics(process, lambda: game_metrics(game, node)) as metrics:
         loop.add_reader(edge.fileno(), lambda: game.sessions.receive(now_ms()))
         clock = TickClock(rules_class.tick_hz, time.monotonic_ns())
@@ -384,8 +377,7 @@ async def serve(process: Process) -> None:
             asyncio.ensure_future(trace.run()),
         ]
         keeping = asyncio.ensure_future(game.keep())
-        addresses = {"tcp": tcp, "ws": f"ws://{tcp}", "udp": udp, "metrics": metrics}
-        await process.ready(f"tcp {tcp} udp {udp}", addresses)
+        await process.ready(f"tcp {tcp} udp {udp}", {**game.addresses, "metrics": metrics})
         stopped = asyncio.ensure_future(process.stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
         for task in work:

@@ -29,6 +29,10 @@ def check_public(config: Config) -> None:
         if why:
             path = f"game.{key}"
             problems.append(Problem(config.source(path), path, f'{path} = "{address}" {why}'))
+    if bool(game.tls_certificate) != bool(game.tls_key):
+        there, missing = ("certificate", "key") if game.tls_certificate else ("key", "certificate")
+        path = f"game.tls_{there}"
+        problems.append(Problem(config.source(path), path, f"{path} needs game.tls_{missing} beside it"))
     if problems:
         raise ConfigError(problems)
 
