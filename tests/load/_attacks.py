@@ -28,10 +28,10 @@ PROBES = 20
 PAUSE_S = 0.002
 SLOW_CLIENTS = 500
 DEAF_CLIENTS = 20
-# A deaf client's window, and what it asks for in a turn: its bound is reached in a second or two.
+# A deaf client's window, and what it asks for in a turn: more at once than the edge keeps for it.
 DEAF_WINDOW_BYTES = 4_096
 ASKED_BYTES = 1_000
-ASKED_PACKETS = 20
+ASKED_PACKETS = 100
 # What an attacker does with an address until the event is set; it counts how often.
 Attack = Callable[[str, Event, Any], None]
 
@@ -101,7 +101,7 @@ def drip(address: str, over: Event, attacks: Any) -> None:
 def knock(address: str, over: Event, attacks: Any) -> None:
     """Handshakes that are begun and never ended: the edge does the dear part, the attacker nothing.
 
-    A pile of them is left open until the edge closes them; behind it each is dropped once the edge has worked.
+    A pile of them stays open until the edge closes it; beyond it each is dropped once the edge has worked.
     """
     stand_back()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -145,7 +145,7 @@ def is_open(client: socket.socket) -> bool:
 def ignore(address: str, over: Event, attacks: Any) -> None:
     """Clients that ask and never read: until the edge closes them."""
     stand_back()
-    clients: list[socket.socket] = []
+    clients: dict[socket.socket, bytes] = {}  # each with what is left of its burst
     burst = packet(1, 1, bytes(ASKED_BYTES)) * ASKED_PACKETS
     while not over.is_set():
         while len(clients) < DEAF_CLIENTS and not over.is_set():
@@ -153,17 +153,18 @@ def ignore(address: str, over: Event, attacks: Any) -> None:
                 client = dial(address)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_WINDOW_BYTES)
                 client.setblocking(False)
-                clients.append(client)
-        for client in list(clients):
+                clients[client] = b""
+        for client, rest in list(clients.items()):
             try:
-                client.send(burst)
+                asked = rest or burst
+                clients[client] = asked[client.send(asked) :]
                 count(attacks)
             except BlockingIOError:
                 pass
             except OSError:
-                clients.remove(client)
+                del clients[client]
                 client.close()
-        over.wait(0.02)
+        over.wait(0.1)
 
 
 def p99(times: list[float]) -> float:
@@ -174,7 +175,7 @@ def p99(times: list[float]) -> float:
 def measure(
     options: Namespace, server: Server, attack: Attack, closed: str, *, port: str = "tcp", attackers: int = 1
 ) -> dict[str, Any]:
-    """Calm and attacked in turns; medians of their p99. `closed` counts what the edge throws attackers out for."""
+    """Calm and attacked in turns; medians of their p99. `closed` counts whom the edge throws out for it."""
     seconds, address = options.seconds, server.addresses["tcp"]
     calm, attacked, attacked_s = [], [], 0.0
     spawn = multiprocessing.get_context("spawn")

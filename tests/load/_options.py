@@ -1,4 +1,4 @@
-"""The command lines of the edge's loads: options, one JSON object on the last line, and whether all was well."""
+"""The command lines of the edge's loads: options, one JSON object on the last line, the exit code."""
 
 from __future__ import annotations
 
