@@ -20,7 +20,7 @@ FRAMES = 32
 # What one turn reads of a link at most: READS_A_TURN, READ_BYTES in rust/reactor/src/bus/limits.rs.
 TURN_BYTES = 4 * (256 << 10)
 SLACK_BYTES = 65_536
-ROUNDS = 5
+ROUNDS, TELLING_ROUNDS = 30, 3
 POLITE = 4
 
 
@@ -84,8 +84,11 @@ async def test_a_flood_delays_others_by_a_bounded_number_of_its_messages(hub: Hu
     port = int(hub.address.rsplit(":", 1)[1])
     for each in (flooder, *polite):
         await asyncio.to_thread(each.hello)
+    await asyncio.to_thread(grow, polite[0], [flooder])
     telling = 0
     for round_ in range(ROUNDS):
+        if telling == TELLING_ROUNDS:
+            break
         # While the hub stands still, all write: the flood first, and more of it than the kernel takes.
         look(polite[0], round_)
         before = await asyncio.to_thread(flooded, polite[0])
@@ -120,12 +123,11 @@ async def test_those_who_flood_take_turns(hub: HubProcess) -> None:
     port = int(hub.address.rsplit(":", 1)[1])
     for each in (*flooders, polite):
         await asyncio.to_thread(each.hello)
-    for each in flooders:  # Makes the kernel's buffers grow.
-        for _ in range(FRAMES // 2):
-            each.write(each.batch())
-    await asyncio.to_thread(all_read, polite, flooders)
+    await asyncio.to_thread(grow, polite, flooders)
     telling = 0
     for round_ in range(ROUNDS):
+        if telling == TELLING_ROUNDS:
+            break
         look(polite, round_)
         before = await asyncio.to_thread(read_of, polite)
         batches = [(each, each.batch()) for _ in range(4) for each in flooders]
@@ -157,6 +159,14 @@ async def more_than_a_turn(port: int, flooders: int) -> bool:
             return True
         await asyncio.sleep(0.02)
     return False
+
+
+def grow(polite: Foreign, flooders: list[Flooder]) -> None:
+    """Make the kernel's buffers grow: it gives room by what was read before."""
+    for each in flooders:
+        for _ in range(FRAMES // 2):
+            each.write(each.batch())
+    all_read(polite, flooders)
 
 
 def told(rounds: int) -> None:

@@ -19,7 +19,9 @@ BROUGHT_BY_NAME = {"chdb-core-lite"}
 
 def declared(project):
     table = tomllib.loads((ROOT / project / "pyproject.toml").read_text())["project"]
-    return table["name"], {re.match(r"[\w-]+", each)[0] for each in table["dependencies"]}
+    optional = table.get("optional-dependencies", {}).values()
+    every = [*table["dependencies"], *(each for extra in optional for each in extra)]
+    return table["name"], {re.match(r"[\w-]+", each)[0] for each in every}
 
 
 def imported(project):
