@@ -401,7 +401,7 @@ async def _drain(game: Game, node: Node, edge: Edge) -> None:
     game.sessions.stop()
     await game.uplink.drain(DRAIN_S)
     await game.sessions.close()
-    edge.stop(500)
+    await asyncio.to_thread(edge.stop, 500)  # it waits for its threads: the bus goes on meanwhile
 
 
 def main() -> int:
