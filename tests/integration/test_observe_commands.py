@@ -50,7 +50,9 @@ def test_each_hop_of_an_operators_message_is_shown(backend):
     sent = json.loads(backend.run("send", "--player", player, "--json", '{"gift": 1}'))
     assert sent["outcome"] == "delivered"
     names = hops_of(backend, sent["id"], "acked")
-    assert names == ["accepted", "sent", "handed", "client acked", "acked"]
+    assert names[:2] == ["accepted", "sent"]
+    # Hub and host note the time by themselves: within a millisecond either may seem to be first.
+    assert sorted(names[2:]) == ["acked", "client acked", "handed"]
     shown = backend.run("trace", sent["id"])
     assert re.search(rf"\d\d:\d\d:\d\d\.\d{{3}} hub +{player} on game-1$", shown, re.M), shown
     assert re.search(rf"game-1 +handed to {player}'s client$", shown, re.M), shown
