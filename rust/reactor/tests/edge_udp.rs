@@ -1,32 +1,21 @@
 //! netcode sessions through a real socket, with core's client at the other end.
 
+mod common;
+
 use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use zmqgame_core::edge::netcode::client::{Client, State};
 use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
-use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE, KIND_OPEN};
+use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
+use zmqgame_reactor::edge::{Edge, Write};
+
+use common::Echo;
 
 const PROTOCOL: u64 = 0x7a6d_7167;
 const KEY: [u8; 32] = [7; 32];
 const DEADLINE: Duration = Duration::from_secs(15);
-
-/// Sends every packet back to where it came from.
-struct Echo;
-
-impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
-        let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        out.send_all(rows.map(|row| Write {
-            connection: batch.connection[row],
-            kind: batch.kind[row],
-            sequence: batch.sequence[row],
-            payload: batch.payload(row),
-        }));
-    }
-}
 
 struct Player {
     socket: UdpSocket,

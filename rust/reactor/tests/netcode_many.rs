@@ -1,13 +1,17 @@
 //! Ten thousand netcode clients, each with a socket of its own, on one edge.
 
+mod common;
+
 use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use zmqgame_core::edge::netcode::client::{Client, State};
 use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
-use zmqgame_core::stream::packet::{Batch, Header, KIND_OPEN};
+use zmqgame_core::stream::packet::Header;
+use zmqgame_reactor::edge::Edge;
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
+
+use common::Echo;
 
 const CLIENTS: u64 = 10_000;
 /// Clients that begin at once: as many requests fit into the smallest socket buffer.
@@ -15,20 +19,6 @@ const WAVE: usize = 100;
 const PROTOCOL: u64 = 1;
 const KEY: [u8; 32] = [5; 32];
 const DEADLINE: Duration = Duration::from_secs(100);
-
-struct Echo;
-
-impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
-        let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        out.send_all(rows.map(|row| Write {
-            connection: batch.connection[row],
-            kind: batch.kind[row],
-            sequence: batch.sequence[row],
-            payload: batch.payload(row),
-        }));
-    }
-}
 
 struct Player {
     socket: UdpSocket,

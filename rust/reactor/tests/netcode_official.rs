@@ -1,6 +1,8 @@
 //! The standard's official Rust implementation as an oracle: its clients play on our edge, our client on its
 //! server, with the tokens of either, over real sockets.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,9 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use netcode::{ClientState, DisconnectReason, ServerEvent};
 use zmqgame_core::edge::netcode::client::{Client, State};
 use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
-use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE, KIND_OPEN};
+use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
-use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
+use zmqgame_reactor::edge::{Edge, Handler};
+
+use common::Echo;
 
 const PROTOCOL: u64 = 0x5a17;
 const KEY: [u8; 32] = [0x42; 32];
@@ -18,20 +22,6 @@ const USER_DATA: [u8; 256] = [7; 256];
 const DEADLINE: Duration = Duration::from_secs(20);
 const TURN: Duration = Duration::from_millis(2);
 const FRESH: &str = "127.0.0.1:0";
-
-struct Echo;
-
-impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
-        let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-        out.send_all(rows.map(|row| Write {
-            connection: batch.connection[row],
-            kind: batch.kind[row],
-            sequence: batch.sequence[row],
-            payload: batch.payload(row),
-        }));
-    }
-}
 
 /// Which implementation makes the token.
 #[derive(Clone, Copy, Debug)]

@@ -433,7 +433,7 @@ impl Hub {
         let mut trace = Json::new('{');
         trace
             .number("hops_lost", observed.trace.hops_lost)
-            .number("sums_lost", observed.trace.sums_lost);
+            .number("sums_lost", observed.trace.sums_lost());
         let mut json = Json::new('{');
         json.json("status", &self.status_json())
             .json("messages", &messages.end('}'))

@@ -116,13 +116,9 @@ pub struct Trace {
     hops: VecDeque<Hop>,
     flagged: BTreeSet<MessageId>,
     flagged_order: VecDeque<MessageId>,
-    sums: BTreeMap<SumKey, (u64, u64)>,
-    /// The sum that was added to last: most messages belong to it.
-    last: Option<(SumKey, (u64, u64))>,
+    sums: Sums<SumKey>,
     /// Hops that found no room.
     pub hops_lost: u64,
-    /// Messages whose sums found no room.
-    pub sums_lost: u64,
 }
 
 impl Trace {
@@ -172,7 +168,42 @@ impl Trace {
 
     /// One recipient of a message has this outcome.
     pub fn add(&mut self, key: SumKey, id: MessageId) {
-        let of_id = hash(id);
+        self.sums.add(key, hash(id));
+    }
+
+    /// Messages whose sums found no room.
+    pub const fn sums_lost(&self) -> u64 {
+        self.sums.lost()
+    }
+
+    /// The sums of the seconds before this one, at most so many.
+    pub fn take_sums(&mut self, before_second: u64, most: usize) -> Vec<(SumKey, u64, u64)> {
+        self.sums.take(most, |key| key.second < before_second)
+    }
+}
+
+/// Counts and wrapping sums of hashed ids by key, until they are taken.
+#[derive(Debug)]
+pub struct Sums<K> {
+    sums: BTreeMap<K, (u64, u64)>,
+    /// The one that was added to last: most messages belong to it.
+    last: Option<(K, (u64, u64))>,
+    lost: u64,
+}
+
+impl<K> Default for Sums<K> {
+    fn default() -> Self {
+        Self {
+            sums: BTreeMap::new(),
+            last: None,
+            lost: 0,
+        }
+    }
+}
+
+impl<K: Ord + Copy> Sums<K> {
+    /// One message more; without room for its key it is lost.
+    pub fn add(&mut self, key: K, of_id: u64) {
         if let Some((last, (messages, sum))) = &mut self.last
             && *last == key
         {
@@ -182,7 +213,7 @@ impl Trace {
         }
         self.settle();
         if self.sums.len() >= MAX_SUMS && !self.sums.contains_key(&key) {
-            self.sums_lost += 1;
+            self.lost += 1;
             return;
         }
         let (messages, sum) = self.sums.remove(&key).unwrap_or_default();
@@ -195,18 +226,26 @@ impl Trace {
         }
     }
 
-    /// The sums of the seconds before this one, at most so many.
-    pub fn take_sums(&mut self, before_second: u64, most: usize) -> Vec<(SumKey, u64, u64)> {
+    /// The first ones, while they are wanted, at most so many: key, messages, sum.
+    pub fn take(&mut self, most: usize, wanted: impl Fn(&K) -> bool) -> Vec<(K, u64, u64)> {
         self.settle();
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some(entry) = self.sums.first_entry()
-            && entry.key().second < before_second
+            && wanted(entry.key())
         {
             let (key, (messages, sum)) = entry.remove_entry();
             taken.push((key, messages, sum));
         }
         taken
+    }
+}
+
+impl<K> Sums<K> {
+    /// Messages that found no room.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
     }
 }
 
