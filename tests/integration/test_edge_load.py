@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.load._attacks import judge
 from tests.load._many import churned, held
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,9 +40,11 @@ def test_opening_and_closing_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("attack", ["slowloris", "handshakes", "deaf"])
 def test_clients_that_behave_are_served_beside_those_that_do_not(attack: str) -> None:
-    found = load(attack, "--rounds", "1", "--seconds", "3", "--most", "1e9")
+    found = load(attack, "--rounds", "1", "--seconds", "2", "--most", "1e9")
     assert found["closed"] > 0, "the edge has thrown nobody out"
+    assert found["shown"] >= found["shown_least"] > 0, "attackers did not come together"
     assert found["attacks_a_second"] > 0
+    assert found["connections_left"] == found["buffer_bytes_left"] == found["descriptors_left"] == 0
 
 
 def test_a_goal_that_is_not_reached_is_a_failure() -> None:
@@ -63,13 +66,28 @@ def test_a_goal_that_is_not_reached_is_a_failure() -> None:
 
 
 def test_what_is_left_or_missing_is_a_failure() -> None:
-    options = Namespace(connections=10, rate=5, seconds=2.0, least=0.95)
+    options = Namespace(connections=10, transport="tcp", rate=5, seconds=2.0, least=0.95, most=1.2)
     clean = {"connections_left": 0, "buffer_bytes_left": 0, "descriptors_left": 0}
-    all_held = {"connections": 10, **clean}
+    all_held = {"connections": 10, "bytes_each": 2_048, **clean}
     assert held(options, all_held) == []
-    for name, value in {"connections": 9, "connections_left": 1, "descriptors_left": 1}.items():
+    for name, value in {
+        "connections": 9,
+        "bytes_each": 2_049,
+        "connections_left": 1,
+        "descriptors_left": 1,
+    }.items():
         assert len(held(options, {**all_held, name: value})) == 1, name
     all_done = {"opened": 10, "closed": 10, "a_second": 5, "own_bytes_grown": 0, **clean}
     assert churned(options, all_done) == []
     for name, value in {"opened": 9, "closed": 9, "a_second": 4, "own_bytes_grown": 9 << 20}.items():
         assert len(churned(options, {**all_done, name: value})) == 1, name
+    attack = {"attacks_a_second": 9, "accepted": 9, "closed": 1, "shown": 5, "shown_least": 5, "ratio": 1.2}
+    assert judge(options, {**attack, **clean}) == []
+    for name, value in {
+        "attacks_a_second": 0,
+        "closed": 0,
+        "shown": 4,
+        "ratio": 1.21,
+        "descriptors_left": 1,
+    }.items():
+        assert len(judge(options, {**attack, **clean, name: value})) == 1, name

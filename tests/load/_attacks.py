@@ -15,25 +15,41 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 from tests.certificates import certificate
 from tests.edge_tools import packet
-from tests.load._many import PING
+from tests.load._many import PING, settled
+from tests.load._options import left
 from tests.load._server import Server, raise_descriptors, running
 
 PROBES = 20
 PAUSE_S = 0.002
 SLOW_CLIENTS = 500
+# Long enough that they pile up on a slow machine, short enough that some are thrown out in each round.
+HANDSHAKE_MS = 4_000
 DEAF_CLIENTS = 20
 # A deaf client's window, and what it asks for in a turn: more at once than the edge keeps for it.
 DEAF_WINDOW_BYTES = 4_096
 ASKED_BYTES = 1_000
 ASKED_PACKETS = 100
-# What an attacker does with an address until the event is set; it counts how often.
-Attack = Callable[[str, Event, Any], None]
+# Until an attack shows, and until the edge has thrown its first client out.
+SHOWN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How clients misbehave, and what the edge counts when they do."""
+
+    work: Callable[[str, Event, Any], None]  # with an address until the event is set; it counts how often
+    shown: str  # what the edge counts, from the start of a round on
+    least: int  # as much of it, before the others are timed
+    closed: str  # whom the edge throws out for it
+    port: str = "tcp"
+    attackers: int = 1
 
 
 def dial(address: str) -> socket.socket:
@@ -172,66 +188,83 @@ def p99(times: list[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def measure(
-    options: Namespace, server: Server, attack: Attack, closed: str, *, port: str = "tcp", attackers: int = 1
-) -> dict[str, Any]:
-    """Calm and attacked in turns; medians of their p99. `closed` counts whom the edge throws out for it."""
+def counted(server: Server, name: str, least: int) -> int:
+    """What the edge counts of it, once it is so much, or what it is when that takes too long."""
+    end = time.monotonic() + SHOWN_S
+    while (found := server.state()[name]) < least and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def measure(options: Namespace, server: Server, attack: Attack) -> dict[str, Any]:
+    """Calm and attacked in turns; medians of their p99. The attack has to show before its clients count."""
     seconds, address = options.seconds, server.addresses["tcp"]
-    calm, attacked, attacked_s = [], [], 0.0
+    calm, attacked, shown, attacked_s = [], [], [], 0.0
     spawn = multiprocessing.get_context("spawn")
     attacks = spawn.Value("q", 0)
     probe(address, min(1.0, seconds))
+    before = settled(server, 0)
     for _ in range(options.rounds):
         calm.append(p99(probe(address, seconds)))
-        over = spawn.Event()
-        arguments = (server.addresses[port], over, attacks)
-        processes = [spawn.Process(target=attack, args=arguments) for _ in range(attackers)]
+        over, was = spawn.Event(), settled(server, 0)
+        arguments = (server.addresses[attack.port], over, attacks)
+        processes = [spawn.Process(target=attack.work, args=arguments) for _ in range(attack.attackers)]
         start = time.monotonic()
         for process in processes:
             process.start()
-        time.sleep(0.5)
+        shown.append(counted(server, attack.shown, was[attack.shown] + attack.least) - was[attack.shown])
         attacked.append(p99(probe(address, seconds)))
+        counted(server, attack.closed, was[attack.closed] + 1)
         over.set()
         attacked_s += time.monotonic() - start
         for process in processes:
             process.join()
         print(f"p99 calm {calm[-1]:.0f} us, attacked {attacked[-1]:.0f} us", flush=True)
-    state = server.state()
+    state = settled(server, 0)
     ratio = statistics.median(attacked) / statistics.median(calm)
     return {
         "p99_calm_us": round(statistics.median(calm)),
         "p99_attacked_us": round(statistics.median(attacked)),
         "ratio": round(ratio, 2),
         "attacks_a_second": round(attacks.value / attacked_s),
-        "closed": state[closed],
-        **{name: state[name] for name in ("accepted", "descriptors")},
+        "shown": min(shown),
+        "shown_least": attack.least,
+        "closed": state[attack.closed],
+        "accepted": state["accepted"],
+        "descriptors_left": state["descriptors"] - before["descriptors"],
+        "connections_left": state["connections_now"],
+        "buffer_bytes_left": state["memory_bytes_now"],
+        "load_average": round(os.getloadavg()[0], 1),
     }
 
 
 def judge(options: Namespace, found: dict[str, Any]) -> list[str]:
     """The attack took place, the edge has thrown attackers out, and clients that behave were served."""
     wrong = [f"{name} is 0" for name in ("attacks_a_second", "accepted", "closed") if not found[name]]
+    if found["shown"] < found["shown_least"]:
+        wrong.append(f"the attack has not shown: {found['shown']} of {found['shown_least']}")
     if found["ratio"] > options.most:
         wrong.append(f"p99 is {found['ratio']} times that without the attack: the goal is {options.most}")
-    return wrong
+    return wrong + left(found)
 
 
 def slowloris(options: Namespace) -> dict[str, Any]:
     """Unfinished requests by the hundred."""
-    with running(handshake_ms=1_000) as server:
-        return measure(options, server, drip, "closed_handshake")
+    with running(handshake_ms=HANDSHAKE_MS) as server:
+        return measure(options, server, Attack(drip, "connections_now", SLOW_CLIENTS, "closed_handshake"))
 
 
 def handshakes(options: Namespace) -> dict[str, Any]:
     """As many begun TLS handshakes as two processes can begin."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(certificate(Path(folder)), handshake_ms=1_000) as server,
+        running(certificate(Path(folder)), handshake_ms=HANDSHAKE_MS) as server,
     ):
-        return measure(options, server, knock, "closed_handshake", port="tls", attackers=2)
+        knocking = Attack(knock, "connections_now", SLOW_CLIENTS, "closed_handshake", "tls", attackers=2)
+        return measure(options, server, knocking)
 
 
 def deaf(options: Namespace) -> dict[str, Any]:
     """Clients that never read."""
     with running(max_outbound_bytes=65_536) as server:
-        return measure(options, server, ignore, "closed_full")
+        return measure(options, server, Attack(ignore, "closed_full", DEAF_CLIENTS, "closed_full"))

@@ -25,6 +25,8 @@ PING = struct.pack("<IBBHQ", 16, 1, 0, 0, 1) + b"ping"
 SOURCES = 8
 # What an allocator may keep; of 60,000 connections that leak it would be 140 bytes each.
 GROWN_BYTES = 8 << 20
+# What an idle connection may cost of the server's memory.
+MOST_BYTES = {"tcp": 2_048, "websocket": 6_144, "tls": 40_960}
 # Opened together; more would only wait in the backlog.
 AT_ONCE = 200
 
@@ -87,10 +89,14 @@ def hold(options: Namespace) -> dict[str, Any]:
 
 
 def held(options: Namespace, found: dict[str, Any]) -> list[str]:
-    """All were held that the system allows, and nothing is left of them."""
-    asked = min(options.connections, raise_descriptors() - 100)
-    there = found["connections"]
-    return [f"{there} connections were held, not {asked}"] * (there != asked) + left(found)
+    """All were held, for the memory that is allowed, and nothing is left of them."""
+    there, each, most = found["connections"], found["bytes_each"], MOST_BYTES[options.transport]
+    wrong = left(found)
+    if there != options.connections:
+        wrong.append(f"{there} connections were held, not {options.connections}")
+    if each > most:
+        wrong.append(f"a connection of {options.transport} takes {each} bytes: the goal is {most}")
+    return wrong
 
 
 async def hold_with(server: Server, transport: str, count: int) -> dict[str, Any]:
@@ -111,6 +117,7 @@ async def hold_with(server: Server, transport: str, count: int) -> dict[str, Any
     return {
         "connections": during["connections_now"],
         "bytes_each": round(each),
+        "load_average": round(os.getloadavg()[0], 1),
         "descriptors_left": after["descriptors"] - before["descriptors"] + 100,
         "connections_left": after["connections_now"],
         "buffer_bytes_left": after["memory_bytes_now"],
@@ -135,6 +142,7 @@ def churn(options: Namespace) -> dict[str, Any]:
         "opened": done,
         "closed": closed,
         "a_second": round(done / (seconds + lateness)),
+        "load_average": round(os.getloadavg()[0], 1),
         "descriptors_left": after["descriptors"] - before["descriptors"],
         "own_bytes_grown": grown,
         "connections_left": after["connections_now"],
