@@ -1,31 +1,23 @@
 //! gnet's echo matrix for UDP: {1, 3 loops} x {from the handler, from another thread, vectored}, every byte
 //! back in order, on both families; and the life of a connection that is only an address.
 
-use std::collections::BTreeMap;
+mod common;
+
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proptest::prelude::*;
-use zmqgame_core::stream::packet::{Batch, KIND_CLOSE, KIND_OPEN};
+use zmqgame_core::stream::packet::{Batch, KIND_CLOSE};
 use zmqgame_reactor::edge::config::EdgeConfig;
 use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
-const DEADLINE: Duration = Duration::from_secs(15);
+use common::{DEADLINE, Echo, answers, counter, rows_until, until};
+
 const CLIENTS: usize = 6;
 /// Datagrams of one client that are under way: what fits into the smallest socket buffers.
 const UNDER_WAY: usize = 4;
-
-fn answers(batch: &Batch) -> impl Iterator<Item = Write<'_>> {
-    let rows = (0..batch.len()).filter(|&row| batch.kind[row] < KIND_OPEN);
-    rows.map(|row| Write {
-        connection: batch.connection[row],
-        kind: 0,
-        sequence: 0,
-        payload: batch.payload(row),
-    })
-}
 
 /// Answers each packet by itself.
 struct EchoEach;
@@ -35,15 +27,6 @@ impl Handler for EchoEach {
         for write in answers(batch) {
             assert!(out.send(write));
         }
-    }
-}
-
-/// Answers all packets of a batch at once.
-struct EchoVectored;
-
-impl Handler for EchoVectored {
-    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
-        assert_eq!(out.send_all(answers(batch)), 0);
     }
 }
 
@@ -66,7 +49,7 @@ fn with_echo(loops: usize, way: Way, address: &str, client: impl FnOnce(&Edge, &
     let make = |_| -> Option<Box<dyn Handler>> {
         match way {
             Way::Handler => Some(Box::new(EchoEach)),
-            Way::Vectored => Some(Box::new(EchoVectored)),
+            Way::Vectored => Some(Box::new(Echo)),
             Way::OtherThread => None,
         }
     };
@@ -118,19 +101,6 @@ fn exchange(socket: &UdpSocket, datagrams: &[Vec<u8>]) {
     }
 }
 
-fn count(edge: &Edge, name: &str) -> u64 {
-    let counters: BTreeMap<_, _> = edge.counters().snapshot().into_iter().collect();
-    counters[name]
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < DEADLINE, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Bytes that no other datagram has.
 fn content(client: usize, number: usize, length: usize) -> Vec<u8> {
     let seed = (client * 1_000 + number) as u64;
@@ -160,14 +130,16 @@ fn echoes(loops: usize, way: Way, address: &str, lengths: &[usize]) {
         });
         let total = (CLIENTS * lengths.len()) as u64;
         assert_eq!(
-            (count(edge, "packets_in"), count(edge, "packets_out")),
+            (counter(edge, "packets_in"), counter(edge, "packets_out")),
             (total, total)
         );
-        assert_eq!(count(edge, "opened"), CLIENTS as u64);
-        assert_eq!(count(edge, "datagrams_refused"), 0);
+        assert_eq!(counter(edge, "opened"), CLIENTS as u64);
+        assert_eq!(counter(edge, "datagrams_refused"), 0);
         let bytes = (CLIENTS * lengths.iter().sum::<usize>()) as u64;
-        until("all sent is counted", || count(edge, "bytes_out") == bytes);
-        assert_eq!(count(edge, "bytes_in"), bytes);
+        until("all sent is counted", || {
+            counter(edge, "bytes_out") == bytes
+        });
+        assert_eq!(counter(edge, "bytes_in"), bytes);
     });
 }
 
@@ -195,27 +167,6 @@ fn the_longest_datagrams_come_back_too() {
             exchange(&socket, &[content(1, length, length)]);
         }
     });
-}
-
-/// The rows of the consumer until `done`.
-fn rows_until(
-    edge: &Edge,
-    rows: &mut Vec<(u64, u8, Vec<u8>)>,
-    done: impl Fn(&[(u64, u8, Vec<u8>)]) -> bool,
-) {
-    let start = Instant::now();
-    while !done(rows) {
-        assert!(start.elapsed() < DEADLINE, "{rows:?}");
-        edge.wait(50).unwrap();
-        let batch = edge.receive();
-        rows.extend((0..batch.len()).map(|row| {
-            (
-                batch.connection[row],
-                batch.kind[row],
-                batch.payload(row).to_vec(),
-            )
-        }));
-    }
 }
 
 #[test]
@@ -280,7 +231,7 @@ fn an_address_is_a_connection_until_it_is_silent_or_closed() {
         String::from_utf8_lossy(&reason.2),
         "idle: no packet in 400 ms"
     );
-    assert_eq!((edge.connections(), count(&edge, "closed_idle")), (1, 1));
+    assert_eq!((edge.connections(), counter(&edge, "closed_idle")), (1, 1));
 }
 
 #[test]
@@ -290,7 +241,7 @@ fn limits_hold_and_others_notice_nothing() {
         max_packet_bytes: 1_000,
         ..EdgeConfig::default()
     };
-    let edge = Edge::start_with(limited, |_| Some(Box::new(EchoVectored))).unwrap();
+    let edge = Edge::start_with(limited, |_| Some(Box::new(Echo))).unwrap();
     let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();
     let known = [dial(&address), dial(&address)];
     for socket in &known {
@@ -299,16 +250,16 @@ fn limits_hold_and_others_notice_nothing() {
     let stranger = dial(&address);
     stranger.send(b"let me in").unwrap();
     until("the stranger is refused", || {
-        count(&edge, "refused_connections") == 1
+        counter(&edge, "refused_connections") == 1
     });
     known[0].send(&[2; 1_001]).unwrap();
     until("the long one is refused", || {
-        count(&edge, "datagrams_refused") == 2
+        counter(&edge, "datagrams_refused") == 2
     });
     for socket in &known {
         exchange(socket, &[vec![3; 500]]);
     }
-    assert_eq!((edge.connections(), count(&edge, "opened")), (2, 2));
+    assert_eq!((edge.connections(), counter(&edge, "opened")), (2, 2));
 }
 
 #[test]
@@ -319,22 +270,22 @@ fn a_flood_of_one_address_is_dropped_over_its_rate_and_others_notice_nothing() {
         max_connections_per_address: 2,
         ..EdgeConfig::default()
     };
-    let edge = Edge::start_with(limited, |_| Some(Box::new(EchoVectored))).unwrap();
+    let edge = Edge::start_with(limited, |_| Some(Box::new(Echo))).unwrap();
     let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();
     let (flooder, other, third) = (dial(&address), dial(&address), dial(&address));
     for number in 0..200u8 {
         flooder.send(&[number]).unwrap();
     }
     until("the flood is counted", || {
-        count(&edge, "datagrams_in") == 200
+        counter(&edge, "datagrams_in") == 200
     });
-    let taken = count(&edge, "packets_in");
+    let taken = counter(&edge, "packets_in");
     assert!((20..40).contains(&taken), "{taken}");
-    assert_eq!(count(&edge, "datagrams_over_rate"), 200 - taken);
+    assert_eq!(counter(&edge, "datagrams_over_rate"), 200 - taken);
     exchange(&other, &[b"all is well".to_vec()]);
     third.send(b"one too many of this machine").unwrap();
     until("the third is refused", || {
-        count(&edge, "refused_address") == 1
+        counter(&edge, "refused_address") == 1
     });
 }
 

@@ -3,23 +3,21 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use netcode::{ClientState, DisconnectReason, ServerEvent};
-use zmqgame_core::edge::netcode::client::{Client, State};
-use zmqgame_core::edge::netcode::token::{ConnectToken, TokenEntropy, TokenSpec};
+use zmqgame_core::edge::netcode::client::State;
 use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::EdgeConfig;
 use zmqgame_reactor::edge::{Edge, Handler};
 
-use common::Echo;
+use common::player::{Player, Realm};
+use common::{DEADLINE, Echo, counter, until};
 
 const PROTOCOL: u64 = 0x5a17;
 const KEY: [u8; 32] = [0x42; 32];
 const USER_DATA: [u8; 256] = [7; 256];
-const DEADLINE: Duration = Duration::from_secs(20);
 const TURN: Duration = Duration::from_millis(2);
 const FRESH: &str = "127.0.0.1:0";
 
@@ -37,26 +35,18 @@ fn token(maker: Maker, client_id: u64, timeout_s: i32, servers: &[SocketAddr]) -
         )
         .unwrap(),
         Maker::Ours => {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            let spec = TokenSpec {
+            let realm = Realm {
                 protocol_id: PROTOCOL,
-                create_s: since.as_secs(),
-                expire_s: since.as_secs() + 30,
-                timeout_s,
-                client_id,
-                servers,
-                user_data: &USER_DATA,
+                private_key: KEY,
+                user_data: USER_DATA,
             };
-            let mut random = [0; TokenEntropy::BYTES];
-            zmqgame_reactor::random(&mut random).unwrap();
-            let token = ConnectToken::generate(&spec, &KEY, TokenEntropy::from_bytes(&random));
-            *token.unwrap().write()
+            realm.token(client_id, timeout_s, servers)
         }
     }
 }
 
 /// Drives one of their clients until something holds.
-fn until(
+fn drive(
     client: &mut netcode::Client,
     start: Instant,
     what: &str,
@@ -98,11 +88,6 @@ fn edge_of(config: EdgeConfig, handler: bool) -> (Edge, SocketAddr) {
     (edge, address.parse().unwrap())
 }
 
-fn count(edge: &Edge, name: &str) -> u64 {
-    let counters: BTreeMap<_, _> = edge.counters().snapshot().into_iter().collect();
-    counters[name]
-}
-
 #[test]
 fn their_clients_play_on_our_edge() {
     let start = Instant::now();
@@ -118,13 +103,13 @@ fn their_clients_play_on_our_edge() {
         })
         .collect();
     for client in &mut clients {
-        until(client, start, "connected", is(ClientState::Connected));
+        drive(client, start, "connected", is(ClientState::Connected));
         assert_eq!(client.max_clients(), 10_000);
         for (sequence, bytes) in [12, 13, 100, 1_199, 1_200].into_iter().enumerate() {
             let sent = packet(sequence as u64, bytes);
             client.send_packet(&sent).unwrap();
             let mut got = None;
-            until(client, start, "echo", |client| {
+            drive(client, start, "echo", |client| {
                 got = client.receive_packet().map(|(payload, _)| payload);
                 got.is_some()
             });
@@ -132,18 +117,14 @@ fn their_clients_play_on_our_edge() {
         }
     }
     assert_eq!(
-        (edge.connections(), count(&edge, "datagrams_refused")),
+        (edge.connections(), counter(&edge, "datagrams_refused")),
         (16, 0)
     );
     clients[0].disconnect();
-    let begun = Instant::now();
-    while edge.connections() != 15 {
-        assert!(begun.elapsed() < DEADLINE);
-        std::thread::sleep(TURN);
-    }
+    until("one has left", || edge.connections() == 15);
     edge.stop(1_000);
     for client in &mut clients[1..] {
-        until(
+        drive(
             client,
             start,
             "told of the stop",
@@ -162,20 +143,20 @@ fn their_client_hears_of_a_full_server_and_of_silence_and_finds_the_next_server(
     let (full, full_address) = edge_of(one, true);
     let (other, other_address) = edge_of(EdgeConfig::default(), true);
     let mut first = connect(start, &token(Maker::Theirs, 1, 5, &[full_address]));
-    until(&mut first, start, "connected", is(ClientState::Connected));
+    drive(&mut first, start, "connected", is(ClientState::Connected));
     let mut denied = connect(start, &token(Maker::Theirs, 2, 5, &[full_address]));
-    until(
+    drive(
         &mut denied,
         start,
         "denied",
         is(ClientState::ConnectionDenied),
     );
-    assert!(count(&full, "netcode_server_full") > 0);
+    assert!(counter(&full, "netcode_server_full") > 0);
     let mut second = connect(
         start,
         &token(Maker::Ours, 3, 5, &[full_address, other_address]),
     );
-    until(
+    drive(
         &mut second,
         start,
         "connected elsewhere",
@@ -187,7 +168,7 @@ fn their_client_hears_of_a_full_server_and_of_silence_and_finds_the_next_server(
     let silent = UdpSocket::bind(FRESH).unwrap();
     let servers = [silent.local_addr().unwrap(), other_address];
     let mut third = connect(start, &token(Maker::Ours, 4, 1, &servers));
-    until(
+    drive(
         &mut third,
         start,
         "connected past silence",
@@ -200,7 +181,7 @@ fn our_edge_tells_how_their_client_is_and_why_it_ends() {
     let start = Instant::now();
     let (edge, address) = edge_of(EdgeConfig::default(), false);
     let mut client = connect(start, &token(Maker::Theirs, 77, 1, &[address]));
-    until(&mut client, start, "connected", is(ClientState::Connected));
+    drive(&mut client, start, "connected", is(ClientState::Connected));
     client.send_packet(&packet(9, 20)).unwrap();
     // From here on it is silent: its time-out of a second ends it.
     let (mut kinds, mut texts, begun) = (Vec::new(), Vec::new(), Instant::now());
@@ -219,53 +200,10 @@ fn our_edge_tells_how_their_client_is_and_why_it_ends() {
     assert_eq!(texts[2], "UDP session timed out");
 }
 
-/// Our client, turned by hand.
-struct Ours {
-    socket: UdpSocket,
-    session: Client,
-    start: Instant,
-    got: Vec<Vec<u8>>,
-}
-
-impl Ours {
-    fn new(token: &[u8; 2048]) -> Self {
-        let socket = UdpSocket::bind(FRESH).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let mut session = Client::new(token).unwrap();
-        session.start(0);
-        let (start, got) = (Instant::now(), Vec::new());
-        Self {
-            socket,
-            session,
-            start,
-            got,
-        }
-    }
-
-    fn now_ms(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
-    }
-
-    fn turn(&mut self) {
-        let now_ms = self.now_ms();
-        self.session.handle_timeout(now_ms);
-        while let Some((to, bytes)) = self.session.poll_datagram() {
-            self.socket.send_to(bytes, to).unwrap();
-        }
-        let mut buffer = [0; 2048];
-        while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
-            let payload = self
-                .session
-                .handle_datagram(now_ms, from, &mut buffer[..length]);
-            self.got.extend(payload.map(|payload| payload.to_vec()));
-        }
-    }
-}
-
 /// Their server with `slots`, and our clients on it, driven until something holds.
 struct Theirs {
     server: netcode::Server,
-    clients: Vec<Ours>,
+    clients: Vec<Player>,
     start: Instant,
     events: Vec<ServerEvent>,
 }
@@ -292,7 +230,7 @@ impl Theirs {
             while let Some(event) = self.server.next_event() {
                 self.events.push(event);
             }
-            self.clients.iter_mut().for_each(Ours::turn);
+            self.clients.iter_mut().for_each(Player::turn);
             std::thread::sleep(TURN);
         }
     }
@@ -305,13 +243,13 @@ fn our_client_plays_on_their_server() {
     for (id, maker) in [(1, Maker::Ours), (2, Maker::Theirs), (3, Maker::Ours)] {
         world
             .clients
-            .push(Ours::new(&token(maker, id, 5, &[address])));
+            .push(Player::begun(&token(maker, id, 5, &[address])));
     }
     let connected = |world: &mut Theirs| {
         world
             .clients
             .iter()
-            .all(|client| client.session.state() == State::Connected)
+            .all(|client| client.is(State::Connected))
     };
     world.until("connected", connected);
     for (number, bytes) in [1, 2, 500, 1_200].into_iter().enumerate() {
@@ -343,7 +281,7 @@ fn our_client_plays_on_their_server() {
     );
     world.server.disconnect_client(first as usize);
     world.until("told of the end", |world| {
-        world.clients[0].session.state() == State::Disconnected
+        world.clients[0].is(State::Disconnected)
     });
     let now_ms = world.clients[1].now_ms();
     world.clients[1].session.disconnect(now_ms);
@@ -366,21 +304,12 @@ fn our_client_hears_of_their_full_server_and_of_silence() {
     let address = world.server.address();
     world
         .clients
-        .push(Ours::new(&token(Maker::Theirs, 1, 1, &[address])));
-    world.until("connected", |world| {
-        world.clients[0].session.state() == State::Connected
-    });
+        .push(Player::begun(&token(Maker::Theirs, 1, 1, &[address])));
+    world.until("connected", |world| world.clients[0].is(State::Connected));
     world
         .clients
-        .push(Ours::new(&token(Maker::Theirs, 2, 5, &[address])));
-    world.until("denied", |world| {
-        world.clients[1].session.state() == State::Denied
-    });
+        .push(Player::begun(&token(Maker::Theirs, 2, 5, &[address])));
+    world.until("denied", |world| world.clients[1].is(State::Denied));
     // Nobody turns the server any more.
-    let begun = Instant::now();
-    while world.clients[0].session.state() != State::TimedOut {
-        assert!(begun.elapsed() < DEADLINE);
-        world.clients[0].turn();
-        std::thread::sleep(TURN);
-    }
+    world.clients[0].until("timed out", |client| client.is(State::TimedOut));
 }

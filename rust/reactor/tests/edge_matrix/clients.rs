@@ -5,7 +5,6 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -15,7 +14,7 @@ use zmqgame_core::stream::packet::{Header, write_packet};
 use zmqgame_reactor::edge::Edge;
 use zmqgame_reactor::edge::config::{Framing, ListenOptions, TlsFiles};
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+use crate::common::DEADLINE;
 
 /// Random numbers that are the same each time.
 pub struct Random(u64);

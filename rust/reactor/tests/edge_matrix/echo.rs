@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zmqgame_core::stream::packet::{FIRST_OWN_KIND, Header};
+use zmqgame_core::stream::packet::Header;
 use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
 use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 use crate::clients::{
     Client, Folder, Place, Random, TRANSPORTS, Transport, dial, listen, send_pieces,
 };
+use crate::common::{answers, counter};
 
 const CLIENTS: usize = 5;
 const PACKETS: usize = 60;
@@ -63,13 +64,7 @@ pub fn with_echo(config: EdgeConfig, way: Way, client: impl FnOnce(&Edge)) {
             while !over.load(Ordering::Acquire) {
                 if edge.wait(20).unwrap() {
                     let batch = edge.receive();
-                    let rows = (0..batch.len()).filter(|&row| batch.kind[row] < FIRST_OWN_KIND);
-                    edge.send(rows.map(|row| Write {
-                        connection: batch.connection[row],
-                        kind: batch.kind[row],
-                        sequence: batch.sequence[row],
-                        payload: batch.payload(row),
-                    }));
+                    edge.send(answers(&batch));
                 }
             }
         })
@@ -142,8 +137,7 @@ fn matrix_of(transport: Transport) {
             with_echo(config, way, |edge| {
                 let place = listen(edge, transport, Framing::Packets, &folder);
                 all_at_once(&place, packets_come_back);
-                let counters = edge.counters().snapshot();
-                let of = |name| counters.iter().find(|(key, _)| *key == name).unwrap().1;
+                let of = |name| counter(edge, name);
                 let all = (CLIENTS * PACKETS) as u64;
                 assert_eq!((of("packets_in"), of("packets_out")), (all, all));
                 assert_eq!(of("opened"), CLIENTS as u64);

@@ -4,58 +4,16 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
 use zmqgame_reactor::edge::{Edge, Write};
 
-use crate::clients::{
-    Client, DEADLINE, Folder, Random, TRANSPORTS, Transport, dial, listen, tcp, tls,
-};
+use crate::clients::{Client, Folder, Random, TRANSPORTS, Transport, dial, listen, tcp, tls};
+use crate::common::{count, reasons, rows_until, until};
 use crate::echo::{WAYS, Way, with_echo};
-
-/// Takes rows until there is one that `enough` likes.
-pub fn rows_until(
-    edge: &Edge,
-    rows: &mut Vec<(u64, u8, Vec<u8>)>,
-    enough: impl Fn(&[(u64, u8, Vec<u8>)]) -> bool,
-) {
-    let end = Instant::now() + DEADLINE;
-    while !enough(rows) {
-        assert!(Instant::now() < end, "not seen; there is {:?}", rows.last());
-        if edge.wait(50).unwrap() {
-            let batch = edge.receive();
-            for row in 0..batch.len() {
-                let payload = batch.payload(row).to_vec();
-                rows.push((batch.connection[row], batch.kind[row], payload));
-            }
-        }
-    }
-}
-
-pub fn count(rows: &[(u64, u8, Vec<u8>)], kind: u8) -> usize {
-    rows.iter().filter(|row| row.1 == kind).count()
-}
-
-/// The reasons of all closes, sorted.
-pub fn reasons(rows: &[(u64, u8, Vec<u8>)]) -> Vec<String> {
-    let closes = rows.iter().filter(|row| row.1 == KIND_CLOSE);
-    let mut all: Vec<_> = closes
-        .map(|row| String::from_utf8(row.2.clone()).unwrap())
-        .collect();
-    all.sort();
-    all
-}
-
-pub fn until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 pub fn reset(stream: TcpStream) {
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();

@@ -9,13 +9,8 @@ use zmqgame_reactor::edge::config::{Balance, EdgeConfig, Framing, ListenOptions,
 use zmqgame_reactor::edge::{Edge, Write};
 
 use crate::clients::{Folder, Transport, listen, tcp, tls};
+use crate::common::{count, counter, reasons, rows_until, until};
 use crate::echo::{Way, with_echo};
-use crate::life::{count, reasons, rows_until, until};
-
-fn counter(edge: &Edge, name: &str) -> u64 {
-    let all = edge.counters().snapshot();
-    all.iter().find(|(key, _)| *key == name).unwrap().1
-}
 
 fn is_closed(mut stream: TcpStream) -> bool {
     matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_))
@@ -179,7 +174,7 @@ fn what_happens_at_the_outbound_bound_is_a_choice() {
         // Until sockets and bound are full.
         let start = Instant::now();
         while edge.send([write(5)]) == 0 {
-            assert!(start.elapsed() < crate::clients::DEADLINE);
+            assert!(start.elapsed() < crate::common::DEADLINE);
         }
         match policy {
             OutboundPolicy::Close => {
@@ -198,7 +193,7 @@ fn what_happens_at_the_outbound_bound_is_a_choice() {
                 // Those that may not be dropped have room still.
                 assert_eq!(edge.send([write(1)]), 0);
                 while edge.send([write(1)]) == 0 {
-                    assert!(start.elapsed() < crate::clients::DEADLINE);
+                    assert!(start.elapsed() < crate::common::DEADLINE);
                 }
                 rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 1);
                 assert!(reasons(&rows)[0].starts_with("full: "));

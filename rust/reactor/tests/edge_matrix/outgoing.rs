@@ -8,9 +8,9 @@ use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
 use zmqgame_reactor::edge::{Dial, Edge, Handler, Out, Write};
 
-use crate::clients::{DEADLINE, Folder, Random, Transport, listen};
+use crate::clients::{Folder, Random, Transport, listen};
+use crate::common::{DEADLINE, count, reasons, rows_until, until};
 use crate::echo::{Way, with_echo};
-use crate::life::{count, reasons, rows_until, until};
 
 #[test]
 fn outgoing_connections_are_like_the_others() {

@@ -7,13 +7,8 @@ use zmqgame_reactor::edge::Edge;
 use zmqgame_reactor::edge::config::{ConnectTls, EdgeConfig, Framing};
 
 use crate::clients::{Folder, Transport, listen, tcp, tls};
+use crate::common::{count, counter, reasons, rows_until, until};
 use crate::echo::{Way, with_echo};
-use crate::life::{count, reasons, rows_until, until};
-
-fn counter(edge: &Edge, name: &str) -> u64 {
-    let all = edge.counters().snapshot();
-    all.iter().find(|(key, _)| *key == name).unwrap().1
-}
 
 #[test]
 fn certificates_change_without_a_restart_and_broken_ones_change_nothing() {
