@@ -29,35 +29,37 @@ class PacketBatch:
     def decode(data: Buffer, connection: int = 0, max_packet_bytes: int = 65_536) -> tuple[PacketBatch, int]:
         """Decode the whole packets at the front of a byte stream; return them and how many bytes they are.
 
-        Keep the bytes after that for the next call. Raise FrameError when the bytes at the front can't
-        become a packet; packets before such bytes are returned first.
+        Keep the bytes after that for the next call: any split of a stream gives the same packets.
+        `connection` fills that column. Raise FrameError when the bytes at the front can't become a packet
+        (more than `max_packet_bytes` with the header of 12, shorter than it, flags, a kind from 0xf0);
+        packets before such bytes are returned first. Raise ValueError for more than 4 GiB.
         """
     @property
     def connection(self) -> memoryview:
-        """Whose each packet is: u64."""
+        """Whose each packet is: u64, one item a row. A connection's number never comes again."""
     @property
     def kind(self) -> memoryview:
-        """What each packet is: u8."""
+        """What each packet is: u8, one item a row; 0 from a framing other than `packets`."""
     @property
     def sequence(self) -> memoryview:
-        """Each packet's number: u64."""
+        """Each packet's number as its sender has set it: u64, one item a row; 0 where there is none."""
     @property
     def offset(self) -> memoryview:
-        """Where each payload begins in the arena: u32."""
+        """Where each payload begins in the arena: u32 in bytes, one item a row."""
     @property
     def length(self) -> memoryview:
-        """How many bytes each payload has: u32."""
+        """How many bytes each payload has: u32, one item a row."""
     @property
     def arena(self) -> memoryview:
-        """The bytes that the rows point into: u8."""
+        """The bytes that the rows point into: u8. There may be bytes between payloads that no row has."""
     def packets(self) -> list[tuple[int, int, int, bytes]]:
         """All rows as (connection, kind, sequence, payload); payloads are copies."""
     def payloads(self) -> list[bytes]:
-        """All payloads, copied: with the columns the cheapest way to look at every packet."""
+        """All payloads, row by row, copied: with the columns the cheapest way to see every packet."""
     def reply(self, payloads: Iterable[Buffer | None]) -> WriteBatch:
         """Answer row by row: each to its connection with its kind and sequence; None is no answer.
 
-        Raise ValueError when there are not as many as packets. Give None for the edge's own rows.
+        Raise ValueError when there are not as many as rows. Give None for the edge's own rows.
         """
     def __iter__(self) -> Iterator[tuple[int, int, int, bytes]]: ...
     def __getitem__(self, index: int, /) -> tuple[int, int, int, bytes]: ...
@@ -89,11 +91,14 @@ class WriteBatch:
         a row is not in the arena, ValueError when columns differ in length.
         """
     def add(self, connection: int, payload: Buffer, kind: int = 0, sequence: int = 0) -> None:
-        """Add a packet."""
+        """Add a packet; its payload is copied. Raise ValueError beyond 2**30 bytes in a batch."""
     def broadcast(
         self, connections: Buffer | Iterable[int], payload: Buffer, kind: int = 0, sequence: int = 0
     ) -> None:
-        """Add the same packet for many; its payload is kept once."""
+        """Add the same packet for many; its payload is kept once. Quickest are connections as array of u64.
+
+        Raise ValueError beyond 2**30 bytes in a batch.
+        """
     def clear(self) -> None:
         """Drop all packets, keep the storage."""
     def __len__(self) -> int: ...
@@ -105,23 +110,26 @@ class RingBuffer:
     """Bytes in order: grows by powers of two up to a limit, shrinks after a quiet time. For any thread."""
 
     def __new__(cls, limit: int) -> Self:
-        """Make an empty buffer that holds at most `limit` bytes, 1 to 2**30."""
+        """Make an empty buffer that holds at most `limit` bytes, 1 to 2**30, else raise ValueError."""
     @property
     def limit(self) -> int:
         """The most bytes it may hold."""
     @property
     def capacity(self) -> int:
-        """The size of its storage: 0 or a power of two."""
+        """The size of its storage in bytes: 0 or a power of two."""
     def write(self, data: Buffer) -> None:
         """Append all of `data`. Raise BufferError, and take nothing, when it does not fit."""
     def read(self, size: int = -1) -> bytes:
-        """Take up to `size` bytes from the front; all when negative."""
+        """Take up to `size` bytes from the front; all when negative. b"" when it is empty."""
     def peek(self, size: int = -1) -> bytes:
-        """Look at up to `size` bytes at the front; all when negative."""
+        """Look at up to `size` bytes at the front; all when negative. They stay."""
     def skip(self, size: int) -> None:
-        """Drop `size` bytes from the front. Raise IndexError when there are fewer."""
+        """Drop `size` bytes from the front. Raise IndexError, and drop nothing, when there are fewer."""
     def tick(self, now_ms: int, quiet_ms: int) -> None:
-        """Shrink if at most a quarter of the storage was used in the last `quiet_ms`; call it often."""
+        """Shrink if at most a quarter of the storage was used in the last `quiet_ms`; call it often.
+
+        `now_ms` is any clock in milliseconds that does not run backwards.
+        """
     def __len__(self) -> int: ...
 
 @final
@@ -142,17 +150,18 @@ class FrameDecoder:
 
         `adjustment` is added to its value to get the bytes that follow it: 0 when it counts only those,
         negative when it counts the header too. The first `strip` bytes of a frame are left out: by default
-        those up to the length field's end. `limit` bounds the whole frame.
+        those up to the length field's end. `limit` bounds the whole frame in bytes. Raise ValueError when the
+        parameters can give no frame.
         """
     @staticmethod
     def line(*, limit: int = 65_536) -> FrameDecoder:
-        """Lines that end with LF or CR LF, which is left out."""
+        """Lines that end with LF or CR LF, which is left out; `limit` bounds a line in bytes."""
     @staticmethod
     def delimiter(delimiter: bytes, *, limit: int = 65_536) -> FrameDecoder:
-        """Frames that end with `delimiter` (1 to 64 bytes), which is left out."""
+        """Frames that end with `delimiter` (1 to 64 bytes), which is left out; `limit` bounds a frame."""
     @staticmethod
     def fixed(length: int) -> FrameDecoder:
-        """Frames of `length` bytes each."""
+        """Frames of `length` bytes each, at least 1."""
     def feed(self, data: Buffer) -> list[bytes]:
         """Take the next bytes of the stream; return the frames that are whole now.
 
@@ -161,10 +170,10 @@ class FrameDecoder:
         """
     @property
     def error(self) -> str | None:
-        """What ended the stream, if something did."""
+        """What ended the stream, with the limit and the value; None while it goes on."""
     @property
     def waiting_bytes(self) -> int:
-        """How many bytes wait for the rest of their frame."""
+        """How many bytes wait for the rest of their frame: at most one frame's."""
 
 # edge.rs
 
@@ -174,8 +183,9 @@ _Writes = PacketBatch | WriteBatch | Iterable[tuple[int, int, int, Buffer]]
 class Edge:
     """Connections of many clients as batches of packets.
 
-    Native threads own the sockets. `receive` takes what has come from all clients as one batch; `send`
-    and `close` may be called from any thread. Everything that waits is bounded.
+    Native threads own the sockets. `receive` takes what has come from all clients as one batch; all
+    methods may be called from any thread, and at most one serves. Everything that waits is bounded.
+    docs/edge.md tells more: the edge's own rows, limits, counters, ends.
     """
 
     def __new__(
@@ -239,7 +249,7 @@ class Edge:
         they live. TCP_NODELAY is always on.
         """
     def listen_unix(self, path: str | PathLike[str], *, framing: str | FrameDecoder = "packets") -> str:
-        """Listen on a path; like `listen_tcp`."""
+        """Listen on a path; like `listen_tcp`. A socket that a dead process left there is replaced."""
     def reload_tls(self) -> None:
         """Read the certificates and keys of all listeners again, for connections that come from now on.
 
@@ -260,11 +270,14 @@ class Edge:
         server's must have `server_name`, by default the host. Raise OSError when the name does not resolve.
         """
     def connect_unix(self, path: str | PathLike[str], *, framing: str | FrameDecoder = "packets") -> int:
-        """Connect to a path; like `connect_tcp`."""
+        """Connect to a path; like `connect_tcp`. Raise OSError when there is nobody."""
     def pause(self, connection: int) -> None:
-        """Read a connection no more: what its client sends waits in the network; it is not called idle."""
+        """Read a connection no more: what its client sends waits in the network; it is not called idle.
+
+        What was read before may still come. Nothing happens when the connection is closed.
+        """
     def resume(self, connection: int) -> None:
-        """Read a connection again."""
+        """Read a connection again. Nothing happens when it is closed or was not paused."""
     def listen_udp(
         self, address: str, *, protocol_id: int, private_key: bytes, public_address: str | None = None
     ) -> str:
@@ -285,7 +298,11 @@ class Edge:
     def receive(self) -> PacketBatch:
         """Take all packets that are there, opens and closes of connections included. Never waits."""
     def wait(self, timeout_ms: int) -> bool:
-        """Wait, without the GIL, until `receive` has something; return whether it has."""
+        """Wait, without the GIL, until `receive` has something; return whether it has.
+
+        False after `timeout_ms`, or when a signal has come. `wake` and a stop end the wait, too: then there
+        may be nothing to receive.
+        """
     def send(self, writes: _Writes) -> int:
         """Queue packets; return how many were refused.
 
@@ -293,7 +310,8 @@ class Edge:
         packets go back to where they came from, the edge's own rows are left out.
 
         Refused are packets to a connection that is closed or over its bound (it gets closed), and all
-        packets while the bound over all connections is reached. The counters tell which.
+        packets while the bound over all connections is reached. The counters tell which. What one call sends
+        to a connection goes out in that order; taken means queued, not received.
         """
     def serve(
         self,
@@ -318,21 +336,31 @@ class Edge:
     ) -> Future[None]:
         """Serve on the running asyncio (or uvloop) loop like `serve`; await the future, or cancel it.
 
-        The handler may be a coroutine function: the next batch is taken when it has returned.
+        The handler may be a coroutine function: the next batch is taken when it has returned. `stop` called
+        on the loop's thread drains beside the loop, and the future is done when it has.
         """
     def wake(self) -> None:
         """Let `wait` return, as if packets had come."""
     def close(self, connection: int, reason: str = "") -> None:
-        """Close a connection after what was sent to it before."""
+        """Close a connection after what was sent to it before.
+
+        A WebSocket is told the reason, at most 123 bytes of it. Its close row comes in any case. Nothing
+        happens when it is closed.
+        """
     def peer(self, connection: int) -> str | None:
-        """Return where a connection comes from; None when it is closed."""
+        """Return where a connection comes from, as its open row does; None when it is closed."""
     @property
     def connections(self) -> int:
-        """How many connections there are."""
+        """How many connections there are, those included that have not spoken yet or are being closed."""
     def counters(self) -> dict[str, int]:
         """Return the counters by name; those that end with `_now` are gauges, the others only grow."""
     def stop(self, drain_ms: int = 1_000) -> None:
-        """Take nothing in any more, send what is queued, close everything; wait at most `drain_ms`."""
+        """Take nothing in any more, send what is queued, close everything; wait at most `drain_ms`.
+
+        It waits, unless the thread that serves calls it: then it returns at once, what the handler returns is
+        still sent, and the serving ends when everything is closed. What came before can still be received.
+        A second call waits, too.
+        """
 
 # load.rs
 

@@ -268,6 +268,26 @@ def test_a_coroutine_handles_one_batch_at_a_time(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOOPS)
+def test_a_stop_drains_beside_the_loop(name: str) -> None:
+    """The client, on the same loop, is told and takes its time; a stop on the loop would be over before."""
+
+    async def main() -> None:
+        edge = Edge()
+        served = edge.serve_async(lambda batch: batch)
+        host, port = edge.listen_tcp("127.0.0.1:0").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(packet(1, 1, b"a"))
+        await reader.readexactly(17)
+        edge.stop(int(DEADLINE_S * 1000))
+        assert await reader.read() == b""
+        assert not served.done()
+        writer.close()
+        await served
+
+    run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
 def test_errors_and_cancellation_end_serving_on_asyncio(name: str) -> None:
     async def main() -> None:
         edge = Edge()

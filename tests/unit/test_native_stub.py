@@ -169,6 +169,34 @@ def test_methods_are_what_the_stub_says(class_name: str, name: str) -> None:
     assert same(stub_signature(node), native_signature(native)), inspect.signature(native)
 
 
+# Whose docs are read where Python users look: `help`.
+DOCUMENTED = ("Edge", "FrameDecoder", "PacketBatch", "RingBuffer", "WriteBatch")
+
+
+def stub_doc(node: Function | ast.ClassDef) -> str:
+    return ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_classes_of_the_edge_have_the_stubs_docs(name: str) -> None:
+    """A class's doc and that of its arguments are one: Python shows none of `__new__`."""
+    node = stub_classes()[name]
+    new = stub_functions(node.body).get("__new__")
+    docs = [doc for doc in (stub_doc(node), stub_doc(new) if new else "") if doc]
+    assert inspect.getdoc(getattr(zmqgame_native, name)) == "\n\n".join(docs)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "name"),
+    [found for found in methods() if found[0] in DOCUMENTED and not found[1].startswith("__")],
+    ids=str,
+)
+def test_methods_of_the_edge_have_the_stubs_docs(class_name: str, name: str) -> None:
+    doc = stub_doc(stub_functions(stub_classes()[class_name].body)[name])
+    assert doc
+    assert inspect.getdoc(getattr(getattr(zmqgame_native, class_name), name)) == doc
+
+
 def test_the_comparison_can_fail() -> None:
     """A default, a kind or a name that differs is seen."""
     node = stub_functions(stub_classes()["Edge"].body)["stop"]

@@ -20,6 +20,26 @@ use crate::serve::{self, Serving};
 use crate::write;
 
 /// Connections of many clients as batches of packets.
+///
+/// Native threads own the sockets. `receive` takes what has come from all clients as one batch; all
+/// methods may be called from any thread, and at most one serves. Everything that waits is bounded.
+/// docs/edge.md tells more: the edge's own rows, limits, counters, ends.
+///
+/// Start the loops, a thread each, and one that takes connections in and does TLS handshakes.
+///
+/// A connection is closed when it gives no whole packet in `idle_ms`, no first packet (WebSocket: no
+/// request) in `handshake_ms`, a packet of more than `max_packet_bytes`, or when more than
+/// `max_outbound_bytes` wait to be read by its client. Beyond `max_connections` new ones are closed at
+/// once, beyond `max_outbound_total_bytes` in all queues `send` refuses, beyond `max_inbound_bytes` of
+/// packets not taken yet reading pauses.
+///
+/// `balance` says which loop gets a connection. `max_connections_per_address` counts an IPv4 address or
+/// an IPv6 network of 64 bits. A connection that sends more than `packets_per_s` or `bytes_per_s`, with a
+/// burst on top (0: that of one second), is not read until it may again: nothing is lost. In all these 0
+/// means any. At `max_outbound_bytes` a connection is closed, or (`drop_newest`) the packet refused, or
+/// (`drop_droppable`) packets of `droppable_kinds` refused from half of the bound on. Buffers of all
+/// connections, in and out, have at most `max_memory_bytes`: beyond, new connections are refused and
+/// who needs more is closed.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct Edge {
     inner: edge::Edge,
@@ -43,16 +63,13 @@ impl Edge {
         PacketBatch::new(self.inner.receive(), self.inner.returns())
     }
 
-    /// Whether it has stopped, and so nothing more will come than is there now. A stop that the handler
-    /// asked for is done here.
-    pub fn has_stopped(&self, py: Python<'_>) -> bool {
-        if let Some(drain_ms) = self.serving.take_stop() {
-            py.detach(|| self.stop_now(drain_ms));
-        }
+    /// Whether it has stopped, and so nothing more will come than is there now.
+    pub fn has_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
-    fn stop_now(&self, drain_ms: u64) {
+    /// Stops it, and wakes who serves it.
+    pub fn stop_now(&self, drain_ms: u64) {
         self.inner.stop(drain_ms);
         self.stopped.store(true, Ordering::Release);
         self.inner.wake();
@@ -197,6 +214,17 @@ impl Edge {
         })
     }
 
+    /// Listen on `host:port` (port 0: a free one); return the address it is bound to.
+    ///
+    /// Framing `packets`: the project's client packets, WebSocket on the same port. Framing `raw`: each
+    /// read is a packet of kind 0, and what is sent goes out as it is. `lines`, or the rule of a
+    /// FrameDecoder: each frame is a packet of kind 0, and what a frame is cut by (line end, delimiter,
+    /// length) is put back when one is sent. Raise OSError when it can't.
+    ///
+    /// With `tls` (PEM files: certificate chain, key) it speaks TLS 1.3 or 1.2. With `proxy_protocol` each
+    /// connection must begin with a PROXY protocol header of version 2, whose client becomes the peer: only
+    /// where nobody but the proxy can connect. With `keepalive_s` the kernel asks silent machines whether
+    /// they live. TCP_NODELAY is always on.
     #[pyo3(signature = (
         address, *, framing = None, tls = None, proxy_protocol = false, reuse_port = false, keepalive_s = 0
     ), text_signature = "($self, address, *, framing='packets', tls=None, proxy_protocol=False, reuse_port=False, keepalive_s=0)")]
@@ -224,17 +252,30 @@ impl Edge {
         Ok(py.detach(|| self.inner.listen_tcp(address, options))?)
     }
 
+    /// Listen on a path; like `listen_tcp`. A socket that a dead process left there is replaced.
     #[pyo3(signature = (path, *, framing = None), text_signature = "($self, path, *, framing='packets')")]
-    fn listen_unix(&self, path: PathBuf, framing: Option<Given<'_>>) -> PyResult<String> {
-        Ok(self
-            .inner
-            .listen_unix(&path, framing_of(framing.as_ref(), self.limit())?)?)
+    fn listen_unix(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        framing: Option<Given<'_>>,
+    ) -> PyResult<String> {
+        let framing = framing_of(framing.as_ref(), self.limit())?;
+        Ok(py.detach(|| self.inner.listen_unix(&path, framing))?)
     }
 
+    /// Read the certificates and keys of all listeners again, for connections that come from now on.
+    ///
+    /// Raise OSError when some can't be used; their listeners keep what they had.
     fn reload_tls(&self, py: Python<'_>) -> PyResult<()> {
         Ok(py.detach(|| self.inner.reload_tls())?)
     }
 
+    /// Connect to `host:port`; return the connection at once.
+    ///
+    /// Its open row comes when it is there, its close row when it can't be made in `connect_ms`; from then
+    /// on it is like those that clients make. `tls` is a PEM file of the certificates that are trusted; the
+    /// server's must have `server_name`, by default the host. Raise OSError when the name does not resolve.
     #[pyo3(
         signature = (address, *, framing = None, tls = None, server_name = None),
         text_signature = "($self, address, *, framing='packets', tls=None, server_name=None)"
@@ -258,6 +299,7 @@ impl Edge {
         Ok(py.detach(|| self.inner.connect_tcp(address, framing, tls.as_ref()))?)
     }
 
+    /// Connect to a path; like `connect_tcp`. Raise OSError when there is nobody.
     #[pyo3(signature = (path, *, framing = None), text_signature = "($self, path, *, framing='packets')")]
     fn connect_unix(
         &self,
@@ -269,47 +311,83 @@ impl Edge {
         Ok(py.detach(|| self.inner.connect_unix(&path, framing))?)
     }
 
+    /// Read a connection no more: what its client sends waits in the network; it is not called idle.
+    ///
+    /// What was read before may still come. Nothing happens when the connection is closed.
     fn pause(&self, connection: u64) {
         self.inner.pause(connection);
     }
 
+    /// Read a connection again. Nothing happens when it is closed or was not paused.
     fn resume(&self, connection: u64) {
         self.inner.resume(connection);
     }
 
+    /// Listen for netcode 1.02 sessions on `host:port`; return the address it is bound to.
+    ///
+    /// Connect tokens must be sealed with `private_key` (32 bytes) and name `public_address`, by default
+    /// the bound one. The open packet's JSON also has `client_id` (decimal) and `user_data` (hex).
     #[pyo3(signature = (address, *, protocol_id, private_key, public_address = None))]
     fn listen_udp(
         &self,
+        py: Python<'_>,
         address: &str,
         protocol_id: u64,
         private_key: [u8; 32],
         public_address: Option<&str>,
     ) -> PyResult<String> {
-        Ok(self
-            .inner
-            .listen_udp(address, public_address, protocol_id, private_key)?)
+        let listen = || {
+            self.inner
+                .listen_udp(address, public_address, protocol_id, private_key)
+        };
+        Ok(py.detach(listen)?)
     }
 
-    fn listen_udp_plain(&self, address: &str) -> PyResult<String> {
-        Ok(self.inner.listen_udp_plain(address)?)
+    /// Listen for plain datagrams on `host:port`, each loop on a socket of its own; return the address.
+    ///
+    /// A datagram is a packet of kind 0, and `send` sends the payload alone. A remote address is a connection
+    /// from its first datagram until it is silent for `idle_ms`; addresses can be forged, so answer with no
+    /// more than what was asked, or use `listen_udp`.
+    fn listen_udp_plain(&self, py: Python<'_>, address: &str) -> PyResult<String> {
+        Ok(py.detach(|| self.inner.listen_udp_plain(address))?)
     }
 
+    /// Return the descriptor that is readable when `receive` has something: for `loop.add_reader`.
     fn fileno(&self) -> i32 {
         self.inner.raw_fd()
     }
 
+    /// Take all packets that are there, opens and closes of connections included. Never waits.
     fn receive(&self) -> PacketBatch {
         self.take_batch()
     }
 
+    /// Wait, without the GIL, until `receive` has something; return whether it has.
+    ///
+    /// False after `timeout_ms`, or when a signal has come. `wake` and a stop end the wait, too: then there
+    /// may be nothing to receive.
     fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
         Ok(py.detach(|| self.inner.wait(timeout_ms))?)
     }
 
+    /// Queue packets; return how many were refused.
+    ///
+    /// `writes` is rows of (connection, kind, sequence, payload), a `WriteBatch`, or a `PacketBatch`: its
+    /// packets go back to where they came from, the edge's own rows are left out.
+    ///
+    /// Refused are packets to a connection that is closed or over its bound (it gets closed), and all
+    /// packets while the bound over all connections is reached. The counters tell which. What one call sends
+    /// to a connection goes out in that order; taken means queued, not received.
     fn send(&self, writes: &Bound<'_, PyAny>) -> PyResult<usize> {
         write::send(&self.inner, writes)
     }
 
+    /// Call `handler` with each batch and send what it returns, until the edge is stopped.
+    ///
+    /// I/O goes on while the handler runs: what comes meanwhile is the next batch. `on_tick` is called
+    /// every `tick_ms` and may return the next interval (0 ends it). `stop` may be called in the handler
+    /// (what it returns is sent first), in a signal's handler, or by any thread. An exception of a handler
+    /// ends the serving and is raised; the edge is not stopped by it.
     #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0))]
     fn serve(
         slf: &Bound<'_, Self>,
@@ -320,6 +398,10 @@ impl Edge {
         serve::serve(slf, handler, on_tick, tick_ms)
     }
 
+    /// Serve on the running asyncio (or uvloop) loop like `serve`; await the future, or cancel it.
+    ///
+    /// The handler may be a coroutine function: the next batch is taken when it has returned. `stop` called
+    /// on the loop's thread drains beside the loop, and the future is done when it has.
     #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0))]
     fn serve_async<'py>(
         slf: &Bound<'py, Self>,
@@ -330,24 +412,32 @@ impl Edge {
         serve::serve_async(slf, handler, on_tick, tick_ms)
     }
 
+    /// Let `wait` return, as if packets had come.
     fn wake(&self) {
         self.inner.wake();
     }
 
+    /// Close a connection after what was sent to it before.
+    ///
+    /// A WebSocket is told the reason, at most 123 bytes of it. Its close row comes in any case. Nothing
+    /// happens when it is closed.
     #[pyo3(signature = (connection, reason = ""))]
     fn close(&self, connection: u64, reason: &str) {
         self.inner.close(connection, reason);
     }
 
+    /// Return where a connection comes from, as its open row does; None when it is closed.
     fn peer(&self, connection: u64) -> Option<String> {
         self.inner.peer(connection)
     }
 
+    /// How many connections there are, those included that have not spoken yet or are being closed.
     #[getter]
     fn connections(&self) -> usize {
         self.inner.connections()
     }
 
+    /// Return the counters by name; those that end with `_now` are gauges, the others only grow.
     fn counters(&self) -> BTreeMap<&'static str, u64> {
         let mut all: BTreeMap<_, _> = self.inner.counters().snapshot().into_iter().collect();
         all.insert("connections_now", self.inner.connections() as u64);
@@ -356,6 +446,11 @@ impl Edge {
         all
     }
 
+    /// Take nothing in any more, send what is queued, close everything; wait at most `drain_ms`.
+    ///
+    /// It waits, unless the thread that serves calls it: then it returns at once, what the handler returns is
+    /// still sent, and the serving ends when everything is closed. What came before can still be received.
+    /// A second call waits, too.
     #[pyo3(signature = (drain_ms = 1_000))]
     fn stop(&self, py: Python<'_>, drain_ms: u64) {
         if self.serving.defer_stop(drain_ms) {

@@ -106,7 +106,13 @@ impl Column {
     }
 }
 
-/// Packets as columns over one arena.
+/// Packets of many connections as columns over one arena.
+///
+/// Row `i` is the packet `kind[i]`, `sequence[i]` of `connection[i]` with
+/// `arena[offset[i]:offset[i] + length[i]]` as its payload. The columns are read-only memoryviews of
+/// the batch's own memory (`numpy.frombuffer` takes them without a copy) and stay valid for as long as
+/// anyone holds them. Kinds from 0xf0 are the edge's own: 0xf0 open (payload: JSON with `transport` and
+/// `peer`), 0xf1 close (payload: the reason as text).
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct PacketBatch {
     batch: Arc<Held>,
@@ -201,6 +207,12 @@ impl PacketBatch {
 
 #[pymethods]
 impl PacketBatch {
+    /// Decode the whole packets at the front of a byte stream; return them and how many bytes they are.
+    ///
+    /// Keep the bytes after that for the next call: any split of a stream gives the same packets.
+    /// `connection` fills that column. Raise FrameError when the bytes at the front can't become a packet
+    /// (more than `max_packet_bytes` with the header of 12, shorter than it, flags, a kind from 0xf0);
+    /// packets before such bytes are returned first. Raise ValueError for more than 4 GiB.
     #[staticmethod]
     #[pyo3(signature = (data, connection = 0, max_packet_bytes = 65_536))]
     fn decode(
@@ -223,36 +235,43 @@ impl PacketBatch {
         }
     }
 
+    /// Whose each packet is: u64, one item a row. A connection's number never comes again.
     #[getter]
     fn connection<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         self.view(py, Field::Connection)
     }
 
+    /// What each packet is: u8, one item a row; 0 from a framing other than `packets`.
     #[getter]
     fn kind<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         self.view(py, Field::Kind)
     }
 
+    /// Each packet's number as its sender has set it: u64, one item a row; 0 where there is none.
     #[getter]
     fn sequence<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         self.view(py, Field::Sequence)
     }
 
+    /// Where each payload begins in the arena: u32 in bytes, one item a row.
     #[getter]
     fn offset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         self.view(py, Field::Offset)
     }
 
+    /// How many bytes each payload has: u32, one item a row.
     #[getter]
     fn length<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         self.view(py, Field::Length)
     }
 
+    /// The bytes that the rows point into: u8. There may be bytes between payloads that no row has.
     #[getter]
     fn arena<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyMemoryView>> {
         self.view(py, Field::Arena)
     }
 
+    /// All rows as (connection, kind, sequence, payload); payloads are copies.
     fn packets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.rows(py, 0..self.batch.len())?)
     }
@@ -269,11 +288,15 @@ impl PacketBatch {
             .call_method1("from_iterable", (Bound::new(py, pieces)?,))
     }
 
+    /// All payloads, row by row, copied: with the columns the cheapest way to see every packet.
     fn payloads<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let payloads = (0..self.batch.len()).map(|row| PyBytes::new(py, self.batch.payload(row)));
         PyList::new(py, payloads)
     }
 
+    /// Answer row by row: each to its connection with its kind and sequence; None is no answer.
+    ///
+    /// Raise ValueError when there are not as many as rows. Give None for the edge's own rows.
     fn reply(&self, payloads: &Bound<'_, PyAny>) -> PyResult<WriteBatch> {
         let batch = &self.batch;
         let (mut answers, mut row) = (Batch::default(), 0);

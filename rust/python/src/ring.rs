@@ -13,7 +13,9 @@ use crate::packet::{FrameError, copy_bytes};
 /// The largest limit of a ring buffer.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Bytes in order: grows by powers of two to a limit, shrinks after a quiet time.
+/// Bytes in order: grows by powers of two up to a limit, shrinks after a quiet time. For any thread.
+///
+/// Make an empty buffer that holds at most `limit` bytes, 1 to 2**30, else raise ValueError.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct RingBuffer(Mutex<ring::RingBuffer>);
 
@@ -35,16 +37,19 @@ impl RingBuffer {
         Ok(Self(Mutex::new(ring::RingBuffer::new(limit))))
     }
 
+    /// The most bytes it may hold.
     #[getter]
     fn limit(&self) -> usize {
         self.ring().limit()
     }
 
+    /// The size of its storage in bytes: 0 or a power of two.
     #[getter]
     fn capacity(&self) -> usize {
         self.ring().capacity()
     }
 
+    /// Append all of `data`. Raise BufferError, and take nothing, when it does not fit.
     fn write(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let pushed = match data.cast::<PyBytes>() {
             Ok(bytes) => self.ring().push(bytes.as_bytes()),
@@ -56,6 +61,7 @@ impl RingBuffer {
         pushed.map_err(|full| PyBufferError::new_err(full.to_string()))
     }
 
+    /// Take up to `size` bytes from the front; all when negative. b"" when it is empty.
     #[pyo3(signature = (size = -1))]
     fn read<'py>(&self, py: Python<'py>, size: isize) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.peek(py, size)?;
@@ -63,6 +69,7 @@ impl RingBuffer {
         Ok(bytes)
     }
 
+    /// Look at up to `size` bytes at the front; all when negative. They stay.
     #[pyo3(signature = (size = -1))]
     fn peek<'py>(&self, py: Python<'py>, size: isize) -> PyResult<Bound<'py, PyBytes>> {
         let ring = self.ring();
@@ -76,6 +83,7 @@ impl RingBuffer {
         })
     }
 
+    /// Drop `size` bytes from the front. Raise IndexError, and drop nothing, when there are fewer.
     fn skip(&self, size: usize) -> PyResult<()> {
         let mut ring = self.ring();
         if size > ring.len() {
@@ -86,6 +94,9 @@ impl RingBuffer {
         Ok(())
     }
 
+    /// Shrink if at most a quarter of the storage was used in the last `quiet_ms`; call it often.
+    ///
+    /// `now_ms` is any clock in milliseconds that does not run backwards.
     fn tick(&self, now_ms: u64, quiet_ms: u64) {
         self.ring().tick(now_ms, quiet_ms);
     }
@@ -95,7 +106,7 @@ impl RingBuffer {
     }
 }
 
-/// Cuts a stream of bytes into frames.
+/// Cuts a stream of bytes into frames; any split of the stream gives the same frames. For any thread.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct FrameDecoder(Mutex<frame::FrameDecoder>);
 
@@ -117,6 +128,12 @@ impl FrameDecoder {
 
 #[pymethods]
 impl FrameDecoder {
+    /// Frames with a length field of `size` bytes (1 to 8) after `offset` bytes.
+    ///
+    /// `adjustment` is added to its value to get the bytes that follow it: 0 when it counts only those,
+    /// negative when it counts the header too. The first `strip` bytes of a frame are left out: by default
+    /// those up to the length field's end. `limit` bounds the whole frame in bytes. Raise ValueError when the
+    /// parameters can give no frame.
     #[staticmethod]
     #[pyo3(signature = (size, *, limit = 65_536, offset = 0, big_endian = false, adjustment = 0, strip = None))]
     fn length_field(
@@ -138,23 +155,30 @@ impl FrameDecoder {
         }))
     }
 
+    /// Lines that end with LF or CR LF, which is left out; `limit` bounds a line in bytes.
     #[staticmethod]
     #[pyo3(signature = (*, limit = 65_536))]
     fn line(limit: usize) -> PyResult<Self> {
         Self::make(Framing::line(limit))
     }
 
+    /// Frames that end with `delimiter` (1 to 64 bytes), which is left out; `limit` bounds a frame.
     #[staticmethod]
     #[pyo3(signature = (delimiter, *, limit = 65_536))]
     fn delimiter(delimiter: &[u8], limit: usize) -> PyResult<Self> {
         Self::make(Framing::delimiter(delimiter, limit))
     }
 
+    /// Frames of `length` bytes each, at least 1.
     #[staticmethod]
     fn fixed(length: usize) -> PyResult<Self> {
         Self::make(Framing::fixed(length))
     }
 
+    /// Take the next bytes of the stream; return the frames that are whole now.
+    ///
+    /// Raise FrameError when the bytes can't become a frame and no frame came before them in this call;
+    /// from then on every call raises.
     fn feed<'py>(&self, py: Python<'py>, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let mut frames = Vec::new();
         let mut sink = |frame: &[u8]| frames.push(PyBytes::new(py, frame));
@@ -171,11 +195,13 @@ impl FrameDecoder {
         }
     }
 
+    /// What ended the stream, with the limit and the value; None while it goes on.
     #[getter]
     fn error(&self) -> Option<String> {
         self.decoder().error().map(|error| error.to_string())
     }
 
+    /// How many bytes wait for the rest of their frame: at most one frame's.
     #[getter]
     fn waiting_bytes(&self) -> usize {
         self.decoder().waiting_bytes()

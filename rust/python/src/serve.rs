@@ -72,7 +72,10 @@ pub fn serve(
     this.serving.end_done(py)?;
     let _serving = this.serving.begin()?;
     loop {
-        let ended = this.has_stopped(py);
+        if let Some(drain_ms) = this.serving.take_stop() {
+            py.detach(|| this.stop_now(drain_ms));
+        }
+        let ended = this.has_stopped();
         handle(this, handler)?;
         if ended {
             return Ok(());
@@ -92,6 +95,15 @@ fn handle(edge: &Edge, handler: &Bound<'_, PyAny>) -> PyResult<()> {
     }
     let writes = handler.call1((batch,))?;
     edge.send_if_any(&writes)
+}
+
+/// Stops an edge on a thread of its own: the loop's other tasks go on while it drains.
+fn stop_beside(edge: Py<Edge>, drain_ms: u64) -> PyResult<()> {
+    let stop = move || edge.get().stop_now(drain_ms);
+    std::thread::Builder::new()
+        .name("edge-stop".to_owned())
+        .spawn(stop)?;
+    Ok(())
 }
 
 /// Who serves: at most one at a time, since two would split the packets of a connection.
@@ -279,7 +291,10 @@ impl Turns {
     fn one_turn(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let edge = this.edge.get();
-        let ended = edge.has_stopped(py);
+        if let Some(drain_ms) = edge.serving.take_stop() {
+            stop_beside(this.edge.clone_ref(py), drain_ms)?;
+        }
+        let ended = edge.has_stopped();
         let batch = edge.take_batch();
         if !batch.batch().is_empty() {
             let result = this.handler.bind(py).call1((batch,))?;

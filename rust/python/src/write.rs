@@ -14,7 +14,9 @@ use crate::packet::{PacketBatch, copy_bytes};
 /// The most payload bytes of one batch: offsets are u32, and what is larger is better sent in pieces.
 const MOST_BYTES: usize = 1 << 30;
 
-/// Packets to be sent.
+/// Packets to be sent, as columns over one arena: a handler's answers cross the border once.
+///
+/// For any thread. A batch may be sent more than once.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct WriteBatch(Mutex<Batch>);
 
@@ -92,6 +94,11 @@ impl WriteBatch {
         Batch::default().into()
     }
 
+    /// Make rows of columns: row `i` is `arena[offset[i]:offset[i] + length[i]]` to `connection[i]`.
+    ///
+    /// Quickest are arrays (numpy, array) of u64, u32, u32, u8, u64 and any bytes as arena, all copied at
+    /// once. A number stands for a column of it; kind and sequence are 0 by default. Raise IndexError when
+    /// a row is not in the arena, ValueError when columns differ in length.
     #[staticmethod]
     #[pyo3(signature = (connection, arena, offset, length, kind = None, sequence = None))]
     fn columns(
@@ -128,6 +135,7 @@ impl WriteBatch {
         }
     }
 
+    /// Add a packet; its payload is copied. Raise ValueError beyond 2**30 bytes in a batch.
     #[pyo3(signature = (connection, payload, kind = 0, sequence = 0))]
     fn add(
         &self,
@@ -144,6 +152,9 @@ impl WriteBatch {
         })
     }
 
+    /// Add the same packet for many; its payload is kept once. Quickest are connections as array of u64.
+    ///
+    /// Raise ValueError beyond 2**30 bytes in a batch.
     #[pyo3(signature = (connections, payload, kind = 0, sequence = 0))]
     fn broadcast(
         &self,
@@ -165,6 +176,7 @@ impl WriteBatch {
         })
     }
 
+    /// Drop all packets, keep the storage.
     fn clear(&self) {
         self.batch().clear();
     }
