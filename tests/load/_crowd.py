@@ -33,8 +33,8 @@ class Player(asyncio.Protocol):
         self.handled: list[int] = []
         self.handled_at: list[float] = []
         self.repeated = 0
-        self.tries = 0
         self.avoid = ""
+        self.steps: dict[str, float] = {}  # of the way back after the last loss: when each was done
         self.stopped = False
 
     async def connect(self) -> None:
@@ -43,6 +43,7 @@ class Player(asyncio.Protocol):
             try:
                 if self.ticket is None:
                     self.ticket = await self.crowd.ticket(self.name, self.resume.session, self.avoid)
+                    self.steps["ticket"] = time.monotonic()
                 host, _, port = self.ticket.tcp.rpartition(":")
                 await asyncio.get_running_loop().create_connection(lambda: self, host, int(port))
                 return
@@ -55,10 +56,12 @@ class Player(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport, self.buffer = transport, b""
         assert self.ticket is not None
+        self.steps["connected"] = time.monotonic()
         self._write([self.resume.login(self.ticket.token)])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
+        self.steps = {"lost": time.monotonic()}
         self.resume.lost()
         if not self.stopped:
             self.crowd.start(self.connect())
@@ -143,6 +146,7 @@ class Crowd:
                         "handled": player.handled,
                         "handled_at": player.handled_at,
                         "repeated": player.repeated,
+                        "steps": player.steps,
                     }
                     for player in self.players
                 }

@@ -184,7 +184,7 @@ class Sessions:
         claims = tokens.verify(self._door.token_secret, login.token)
         if login.session not in (0, claims.session):
             raise Refused("bad_token", "the token is for another session")
-        if claims.player not in self.by_player and self.count() >= self._door.max_players:
+        if claims.player not in self.by_player and self._full():
             raise Refused("full", f"max_players {self._door.max_players}")
         older = self._logging_in.get(claims.player)
         if older is not None:
@@ -235,14 +235,12 @@ class Sessions:
             and login.last_frame <= known.last_frame
         )
         try:
-            attached = await asyncio.wait_for(
-                self._node.attach(
+            async with asyncio.timeout(limits.ATTACH_TIMEOUT_MS / 1_000):
+                attached = await self._node.attach(
                     player,
                     login=login.login if same else 0,
                     cursor=[MessageId(*mark) for mark in login.cursor],
-                ),
-                limits.ATTACH_TIMEOUT_MS / 1_000,
-            )
+                )
         except TimeoutError:
             self._login_failed(connection, player, Refused("away", "the bus does not answer"))
             return
@@ -499,7 +497,7 @@ class Sessions:
             raise Refused("malformed", "session: its player is not possible")
         if session.player in self.by_player or session.player in self._logging_in:
             raise Refused("taken_over", f"{session.player} is here already")
-        if self.count() >= self._door.max_players:
+        if self._full():
             raise Refused("full", f"max_players {self._door.max_players}")
         self.by_player[session.player] = session
         self.counters["adopted"] += 1
@@ -531,6 +529,11 @@ class Sessions:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _full(self) -> bool:
+        """Whether nobody more fits; they are counted only when it may be so: a thousand log in at once."""
+        most = self._door.max_players
+        return len(self.by_player) + len(self._logging_in) >= most and self.count() >= most
 
     def count(self) -> int:
         """Players here, those who are logging in included."""
