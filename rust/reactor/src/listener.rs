@@ -313,6 +313,33 @@ mod tests {
         assert!(!path.exists());
     }
 
+    /// As the kernel has it, of the socket that a client got.
+    #[test]
+    fn what_is_asked_of_a_port_holds_for_accepted_sockets() {
+        for (address, asks, shares) in [("127.0.0.1:0", true, false), ("[::1]:0", false, true)] {
+            let mut reactor = Reactor::new().unwrap();
+            let mut port = Listener::bind_tcp(address, shares).unwrap();
+            if asks {
+                port.keep_alive(30).unwrap();
+            }
+            reactor.register(&port, Token(1), Interest::READ).unwrap();
+            assert_eq!(sockopt::socket_reuseport(&port).unwrap(), shares);
+            let _client = TcpStream::connect(port.address()).unwrap();
+            let Accepted::Stream(stream, _) = accept_within(&mut port, &mut reactor) else {
+                panic!("nobody was accepted");
+            };
+            let socket = stream.as_fd();
+            assert!(sockopt::tcp_nodelay(socket).unwrap());
+            assert_eq!(sockopt::socket_keepalive(socket).unwrap(), asks);
+            if asks {
+                let seconds = |time: Duration| time.as_secs();
+                assert_eq!(seconds(sockopt::tcp_keepidle(socket).unwrap()), 30);
+                assert_eq!(seconds(sockopt::tcp_keepintvl(socket).unwrap()), 8);
+                assert_eq!(sockopt::tcp_keepcnt(socket).unwrap(), 4);
+            }
+        }
+    }
+
     #[test]
     fn an_address_in_use_is_an_error_and_reuse_port_is_not() {
         let first = Listener::bind_tcp("127.0.0.1:0", false).unwrap();

@@ -179,3 +179,16 @@ impl EventLoop {
         Counters::add(&self.shared.counters.connects, 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_connect_sends_at_once() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = Peer::Ip(port.local_addr().unwrap());
+        let stream = begin_one(&target).unwrap();
+        assert!(sockopt::tcp_nodelay(stream.as_fd()).unwrap());
+    }
+}

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::net::sockopt;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -155,15 +157,31 @@ pub fn tls(
 
 /// The bytes below the packets.
 pub fn dial(place: &Place) -> Box<dyn Duplex> {
+    dial_with_window(place, None)
+}
+
+/// With a bound for what the kernel takes for a client that does not read.
+fn dial_with_window(place: &Place, window_bytes: Option<usize>) -> Box<dyn Duplex> {
+    let narrow = |socket: BorrowedFd<'_>| {
+        if let Some(bytes) = window_bytes {
+            sockopt::set_socket_recv_buffer_size(socket, bytes).unwrap();
+        }
+    };
     match place.transport {
         Transport::Unix => {
             let stream = UnixStream::connect(&place.address).unwrap();
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
             Box::new(stream)
         }
-        Transport::Tcp | Transport::WebSocket => Box::new(tcp(&place.address)),
+        Transport::Tcp | Transport::WebSocket => {
+            let stream = tcp(&place.address);
+            narrow(stream.as_fd());
+            Box::new(stream)
+        }
         Transport::Tls | Transport::Wss => {
-            Box::new(tls(&place.address, &place.authorities).unwrap())
+            let stream = tls(&place.address, &place.authorities).unwrap();
+            narrow(stream.sock.as_fd());
+            Box::new(stream)
         }
     }
 }
@@ -176,7 +194,15 @@ pub enum Client {
 
 impl Client {
     pub fn new(place: &Place) -> Self {
-        let stream = dial(place);
+        Self::over(place, dial(place))
+    }
+
+    /// One that gets at most so much ahead of what it reads.
+    pub fn with_window(place: &Place, bytes: usize) -> Self {
+        Self::over(place, dial_with_window(place, Some(bytes)))
+    }
+
+    fn over(place: &Place, stream: Box<dyn Duplex>) -> Self {
         if matches!(place.transport, Transport::WebSocket | Transport::Wss) {
             let made = tungstenite::client("ws://localhost/", stream);
             Self::WebSocket(Box::new(made.map_err(|e| e.to_string()).unwrap().0))

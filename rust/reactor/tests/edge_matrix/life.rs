@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
-use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
+use zmqgame_reactor::edge::config::{EdgeConfig, Framing, OutboundPolicy};
 use zmqgame_reactor::edge::{Edge, Write};
 
 use crate::clients::{Client, Folder, Random, TRANSPORTS, Transport, dial, listen, tcp, tls};
@@ -20,56 +20,78 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
+/// How a connection ends.
+#[derive(Clone, Copy)]
+enum Fate {
+    Gone,
+    HalfClosed,
+    Reset,
+    Closed,
+}
+
+const FATES: [Fate; 4] = [Fate::Gone, Fate::HalfClosed, Fate::Reset, Fate::Closed];
+
+/// Connections come, and end in an order and a way that the seed chooses.
 #[test]
 fn every_open_has_its_close_and_its_reason() {
-    for loops in [1, 3] {
+    for (loops, seed) in [(1, 1), (3, 2), (1, 3), (3, 4)] {
         let config = EdgeConfig {
             loops,
             ..EdgeConfig::default()
         };
         let edge = Edge::start(config).unwrap();
         let address = edge.listen_tcp("127.0.0.1:0", Framing::Raw).unwrap();
-        let (mut rows, mut kept) = (Vec::new(), Vec::new());
-        for index in 0..40 {
-            let mut stream = tcp(&address);
-            stream.write_all(b"hello").unwrap();
-            kept.push((index, stream));
-        }
-        rows_until(&edge, &mut rows, |rows| count(rows, 0) == 40);
-        let id_of = |stream: &TcpStream| {
-            let peer = Some(stream.local_addr().unwrap().to_string());
-            rows.iter()
-                .map(|row| row.0)
-                .find(|id| edge.peer(*id) == peer)
-                .unwrap()
-        };
-        for (index, mut stream) in kept {
-            match index % 4 {
-                0 => drop(stream),
-                1 => stream.shutdown(Shutdown::Write).unwrap(),
-                2 => reset(stream),
-                _ => {
-                    edge.close(id_of(&stream), "enough");
+        let (mut random, mut rows) = (Random::new(seed), Vec::new());
+        let (mut there, mut half_closed) = (Vec::new(), Vec::new());
+        let (mut come, mut ended) = (0_usize, [0; 4]);
+        while come < 80 || !there.is_empty() {
+            if come < 80 && (there.len() < 2 || random.below(3) > 0) {
+                let mut stream = tcp(&address);
+                stream.write_all(&come.to_le_bytes()).unwrap();
+                there.push((come.to_le_bytes().to_vec(), stream));
+                come += 1;
+                continue;
+            }
+            let (word, mut stream) = there.swap_remove(random.below(there.len()));
+            let fate = random.below(FATES.len());
+            ended[fate] += 1;
+            // A reset throws away what was not read yet.
+            rows_until(&edge, &mut rows, |rows| {
+                rows.iter().any(|row| row.2 == word)
+            });
+            match FATES[fate] {
+                Fate::Gone => drop(stream),
+                Fate::HalfClosed => {
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    half_closed.push(stream);
+                }
+                Fate::Reset => reset(stream),
+                Fate::Closed => {
+                    let id = rows.iter().find(|row| row.2 == word).unwrap().0;
+                    edge.close(id, "enough");
                     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
                 }
             }
         }
-        rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 40);
+        rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 80);
         let mut lives: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         for (connection, kind, _) in &rows {
             lives.entry(*connection).or_default().push(*kind);
         }
-        assert_eq!(lives.len(), 40);
+        assert_eq!(lives.len(), 80);
         assert!(
             lives
                 .values()
                 .all(|life| life == &[KIND_OPEN, 0, KIND_CLOSE])
         );
         let reasons = reasons(&rows);
-        assert_eq!(reasons[0], "closed by the client");
-        let reset = "connection broken: connection reset".to_owned();
-        assert!(reasons.contains(&reset), "{reasons:?}");
-        assert!(reasons.contains(&"closed by the server: enough".to_owned()));
+        let times = |reason: &str| reasons.iter().filter(|given| *given == reason).count();
+        let [gone, half, reset, closed] = ended;
+        assert_eq!(times("closed by the client"), gone + half, "seed {seed}");
+        let broken = "connection broken: connection reset";
+        assert_eq!(times(broken), reset, "seed {seed}");
+        assert_eq!(times("closed by the server: enough"), closed, "seed {seed}");
+        assert!(ended.iter().all(|count| *count > 0), "seed {seed}");
         until("all gone", || edge.connections() == 0);
         assert_eq!(edge.memory_bytes(), 0);
         assert_eq!(edge.outbound_bytes(), 0);
@@ -125,36 +147,93 @@ fn a_half_closed_client_gets_all_its_answers() {
 fn slow_writers_and_readers_get_every_byte() {
     for transport in TRANSPORTS {
         let folder = Folder::new(&format!("slow-{transport:?}"));
-        with_echo(EdgeConfig::default(), Way::Handler, |edge| {
-            let framing = match transport {
-                Transport::WebSocket | Transport::Wss => Framing::Packets,
-                _ => Framing::Raw,
-            };
-            let place = listen(edge, transport, framing.clone(), &folder);
-            if framing == Framing::Packets {
-                let mut client = Client::new(&place);
-                for sequence in 0..40 {
-                    let payload = vec![sequence as u8; 300];
-                    let header = Header { kind: 1, sequence };
-                    client.send(header, &payload, &mut Random::new(1));
-                    std::thread::sleep(Duration::from_millis(1));
-                    assert_eq!(client.receive()[12..], payload);
-                }
-                return;
-            }
-            let mut stream = dial(&place);
-            let bytes = Random::new(3).bytes(80);
-            let mut back = Vec::new();
-            for byte in &bytes {
-                stream.write_all(&[*byte]).unwrap();
-                stream.flush().unwrap();
-                let mut one = [0];
-                stream.read_exact(&mut one).unwrap();
-                back.push(one[0]);
-            }
-            assert_eq!(back, bytes);
-        });
+        slow_writer(transport, &folder);
+        slow_reader(transport, &folder);
     }
+}
+
+/// Every byte by itself, or every packet in pieces.
+fn slow_writer(transport: Transport, folder: &Folder) {
+    with_echo(EdgeConfig::default(), Way::Handler, |edge| {
+        let framing = match transport {
+            Transport::WebSocket | Transport::Wss => Framing::Packets,
+            _ => Framing::Raw,
+        };
+        let place = listen(edge, transport, framing.clone(), folder);
+        if framing == Framing::Packets {
+            let mut client = Client::new(&place);
+            for sequence in 0..40 {
+                let payload = vec![sequence as u8; 300];
+                let header = Header { kind: 1, sequence };
+                client.send(header, &payload, &mut Random::new(1));
+                std::thread::sleep(Duration::from_millis(1));
+                assert_eq!(client.receive()[12..], payload);
+            }
+            return;
+        }
+        let mut stream = dial(&place);
+        for byte in Random::new(3).bytes(80) {
+            stream.write_all(&[byte]).unwrap();
+            stream.flush().unwrap();
+            let mut back = [0];
+            stream.read_exact(&mut back).unwrap();
+            assert_eq!(back, [byte]);
+        }
+    });
+}
+
+/// Bytes that may wait for a slow reader, beside those in the sockets.
+const SLOW_BOUND_BYTES: usize = 200_000;
+
+/// Its window is small and closes; it reads on, with sleeps, long after sockets and bound were full.
+fn slow_reader(transport: Transport, folder: &Folder) {
+    let config = EdgeConfig {
+        idle_ms: 0,
+        max_outbound_bytes: SLOW_BOUND_BYTES,
+        outbound_policy: OutboundPolicy::DropNewest,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start(config).unwrap();
+    let place = listen(&edge, transport, Framing::Packets, folder);
+    let mut client = Client::with_window(&place, 32_768);
+    let first = Header {
+        kind: 1,
+        sequence: 0,
+    };
+    client.send(first, b"here", &mut Random::new(1));
+    let mut rows = Vec::new();
+    rows_until(&edge, &mut rows, |rows| count(rows, 1) == 1);
+    let payload = |sequence: u64| {
+        let mut random = Random::new(sequence + 1);
+        let count = 1 + random.below(8_000);
+        random.bytes(count)
+    };
+    let send = |sequence| {
+        let write = Write {
+            connection: rows[0].0,
+            kind: 2,
+            sequence,
+            payload: &payload(sequence),
+        };
+        edge.send([write]) == 0
+    };
+    let full = (0..).find(|&sequence| !send(sequence)).unwrap();
+    let all = full + 200;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for sequence in 0..all {
+                if sequence < 100 || sequence >= full {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let packet = client.receive();
+                assert!(packet[12..] == payload(sequence), "packet {sequence}");
+            }
+        });
+        for sequence in full..all {
+            until("there is room again", || send(sequence));
+        }
+    });
+    until("nothing waits", || edge.outbound_bytes() == 0);
 }
 
 /// The client reads nothing for a while, its window closes, more waits than the sockets hold; then it reads

@@ -5,6 +5,7 @@
 mod common;
 
 mod clients;
+mod crowd;
 mod echo;
 mod life;
 mod limits;

@@ -32,15 +32,19 @@ fn certificates_change_without_a_restart_and_broken_ones_change_nothing() {
         assert!(error.contains("certificate.pem"), "{error}");
         echo(&mut tls(&place.address, &kept).unwrap());
 
-        // A certificate of another key than the one beside it.
         let other = folder.certificate("localhost");
         std::fs::write(&other.key, "").unwrap();
-        assert!(
-            edge.reload_tls()
-                .unwrap_err()
-                .to_string()
-                .contains("key.pem")
-        );
+        let error = edge.reload_tls().unwrap_err().to_string();
+        assert!(error.contains("key.pem"), "{error}");
+        echo(&mut tls(&place.address, &kept).unwrap());
+
+        // Two good files, and the key is of another certificate: the usual mistake of a renewal.
+        let foreign = Folder::new("reload-foreign");
+        let foreign = foreign.certificate("localhost");
+        folder.certificate("localhost");
+        std::fs::copy(&foreign.key, &other.key).unwrap();
+        let error = edge.reload_tls().unwrap_err().to_string();
+        assert!(error.contains("KeyMismatch"), "{error}");
         echo(&mut tls(&place.address, &kept).unwrap());
 
         folder.certificate("localhost");
