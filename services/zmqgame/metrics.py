@@ -36,7 +36,10 @@ def game_metrics(game: Game, node: Node) -> Iterable[Metric]:
             "quantile",
             {"0.5": game.ticks.p50_us / 1e6, "0.99": game.ticks.p99_us / 1e6, "1": game.ticks.max_us / 1e6},
         )
-        yield counter("zmqgame_game_late_ticks", "Ticks that began late.", "", {"": game.late_ticks})
+    if game.clock is not None:
+        yield counter("zmqgame_game_ticks", "Ticks done.", "", {"": game.clock.ticks})
+        yield counter("zmqgame_game_late_ticks", "Ticks that began late.", "", {"": game.clock.late})
+        yield counter("zmqgame_game_skipped_ticks", "Left out after a stall.", "", {"": game.clock.skipped})
     yield from node_metrics(node)
     yield from emitter_metrics(game.emitter)
 

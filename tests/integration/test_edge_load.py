@@ -47,6 +47,15 @@ def test_clients_that_behave_are_served_beside_those_that_do_not(attack: str) ->
     assert found["connections_left"] == found["buffer_bytes_left"] == found["descriptors_left"] == 0
 
 
+@pytest.mark.parametrize("rates", [(), ("--packets_per_s", "0", "--bytes_per_s", "0")], ids=["rates", "none"])
+def test_ticks_go_on_in_a_flood(rates: tuple[str, ...]) -> None:
+    found = load("flood", "--seconds", "2", "--most", "1", *rates)
+    assert found["flooded_ticks"] > 0
+    assert found["turns_full"] > 0, "it was no flood"
+    assert found["after_bye"] > 0
+    assert (found["throttled"] > 0) == (not rates)
+
+
 def test_a_goal_that_is_not_reached_is_a_failure() -> None:
     command = [
         sys.executable,

@@ -241,3 +241,54 @@ async def test_a_connection_that_is_gone_leaves_a_session_for_the_grace_time():
     assert "bob" in place.sessions.by_player
     place.sessions.housekeep(60_000)
     assert "bob" not in place.sessions.by_player
+
+
+async def test_a_turn_takes_so_many_packets_and_the_rest_come_after_it():
+    place = Place()
+    ann = await place.enter("ann")
+    for most in (limits.TURN_PACKETS, 1):  # also when nothing is left after a full turn
+        count, before = 3 * limits.TURN_PACKETS + most, len(place.sent[ann])
+        place.rows = [(ann, ToServer.PING, number, b"") for number in range(count)]
+        turns = []
+        while place.sessions.receive(0):
+            turns.append(len(place.sent[ann]) - before)
+        assert turns[:3] == [limits.TURN_PACKETS, 2 * limits.TURN_PACKETS, 3 * limits.TURN_PACKETS]
+        assert len(place.sent[ann]) - before == count
+    assert set(place.kinds(ann)[1:]) == {ToClient.PONG}
+
+
+async def test_who_was_told_bye_is_not_heard_any_more():
+    place = Place()
+    stranger = await place.open()
+    await place.take(*[(stranger, ToServer.PING, 0, b"")] * 100)
+    assert place.kinds(stranger) == [ToClient.BYE]
+    assert place.sessions.counters["after_bye"] == 99
+    await place.take((stranger, EDGE_CLOSE, 0, b"malformed"))
+    assert not place.sessions._told
+
+
+async def test_a_flood_of_refusals_is_counted_and_not_all_written(caplog):
+    place, count = Place(), limits.REFUSAL_LINES_BURST + 50
+    caplog.set_level("INFO", logger="zmqgame.play.sessions")
+    for _ in range(count):
+        await place.take((await place.open(), ToServer.PING, 0, b""))
+    assert sum("refused" in record.message for record in caplog.records) == limits.REFUSAL_LINES_BURST
+    assert place.sessions.counters["refused_malformed"] == count
+    assert place.sessions.counters["refusals_not_logged"] == 50
+
+
+async def test_who_leaves_again_and_again_asks_the_bus_once():
+    class Slow(Place):
+        asked = 0
+
+        async def leave_player(self, player):
+            self.asked += 1
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return True
+
+    place = Slow()
+    ann = await place.enter("ann")
+    await place.take(*[(ann, ToServer.LEAVE, 0, b"")] * 50)
+    assert place.asked == 1
+    assert place.kinds(ann)[-1] == ToClient.BYE

@@ -59,12 +59,26 @@ class Game:
         self.emitter = emitter
         self.draining = False
         self.ticks: TickReport | None = None
-        self.late_ticks = 0
+        self.clock: TickClock | None = None
+        self._receiving = False
         self.addresses: dict[str, str] = {}
         self.uplink = Uplink(name, node, self.load)
         self.uplink.on_new_manager = self.new_manager
         self.keeper = Keeper(name, self.uplink.instance, node, matches)
         self.sessions: Sessions  # made when the edge listens: it tells clients the UDP address
+
+    # --- what clients send
+
+    def receive(self) -> None:
+        """A turn's share of it; what is left has its turn behind whatever else waits, ticks included."""
+        if not self._receiving and self.sessions.receive(now_ms()):
+            self._receiving = True
+            asyncio.get_running_loop().call_soon(self._receive_on)
+
+    def _receive_on(self) -> None:
+        self._receiving = False
+        if not self.draining:
+            self.receive()
 
     # --- SessionListener
 
@@ -255,11 +269,15 @@ class Game:
     def status(self) -> dict[str, Any]:
         """For people."""
         matches = {match.id: str(match.state) for match in self.matches.by_id.values()}
+        clock = self.clock
         return {
             "ok": True,
             "name": self.name,
             **self.load(),
             "by_id": matches,
+            "ticks": clock.ticks if clock else 0,
+            "late_ticks": clock.late if clock else 0,
+            "skipped_ticks": clock.skipped if clock else 0,
             "counters": self.sessions.counters,
             "edge": {name: count for name, count in self.sessions.edge_counters().items() if count},
         }
@@ -283,7 +301,6 @@ class Game:
                 report_at += REPORT_TICKS_S
                 self.sessions.log_refusals()
                 report = self.ticks = clock.report()
-                self.late_ticks += report.late
                 self.emitter.emit(
                     "ticks",
                     server=self.name,
@@ -367,8 +384,8 @@ async def serve(process: Process) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, doors.reload_tls)
     async with node, serve_metrics(process, lambda: game_metrics(game, node)) as metrics:
-        loop.add_reader(edge.fileno(), lambda: game.sessions.receive(now_ms()))
-        clock = TickClock(rules_class.tick_hz, time.monotonic_ns())
+        loop.add_reader(edge.fileno(), game.receive)
+        clock = game.clock = TickClock(rules_class.tick_hz, time.monotonic_ns())
         work = [
             asyncio.ensure_future(run_ticks(clock, game.tick, process.stop)),
             asyncio.ensure_future(game.housekeep(clock, process)),

@@ -78,6 +78,7 @@ class Session:
     queued_car: str | None = None
     last_action: int = 0
     token_until_ms: int = 0
+    leaving: bool = False  # the bus is asked to log the player out
     _next_frame: int = 1
     _kept: deque[Frame] = field(default_factory=deque)
     _kept_bytes: int = 0

@@ -11,8 +11,9 @@ import contextlib
 import logging
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import orjson
@@ -24,7 +25,7 @@ from zmqgame_native import Edge
 
 from zmqgame import limits, protocol, tokens
 from zmqgame.play.match import NotYet
-from zmqgame.play.player import Frame, Overfull, Session, Turn
+from zmqgame.play.player import Frame, Overfull, Session, TokenBucket, Turn
 from zmqgame.play.rules import Refused
 from zmqgame.protocol import EDGE_CLOSE, EDGE_OPEN, RawId, ToClient, ToServer
 
@@ -94,8 +95,11 @@ class Sessions:
         self._node = node
         self._listener = listener
         self._by_connection: dict[int, Session] = {}
+        self._rows: Iterator[tuple[int, int, int, bytes]] | None = None  # what is left for the next turns
+        self._told: set[int] = set()  # connections that were told bye: what they still send is not looked at
         self._new: dict[int, int] = {}  # connections that have not logged in: until when they may
         self._edge_refused: Counter[str] = Counter()
+        self._refusal_lines = TokenBucket(limits.REFUSAL_LINES_PER_SECOND, limits.REFUSAL_LINES_BURST, 0)
         self._logging_in: dict[str, int] = {}  # player -> the newest connection that logs in
         self._early: dict[str, list[Delivery]] = {}  # came while a login was under way
         self._by_udp: dict[int, Session] = {}
@@ -108,10 +112,17 @@ class Sessions:
 
     # --- packets
 
-    def receive(self, now_ms: int) -> None:
-        """Take everything the edge has and answer it."""
+    def receive(self, now_ms: int) -> bool:
+        """Answer what the edge has, at most a turn's share of it; True: there is more.
+
+        Ticks come between turns: whatever clients send, it does not keep a match waiting for long.
+        """
         self._now_ms = now_ms
-        for connection, kind, sequence, payload in self._edge.receive():
+        if self._rows is None:
+            self._rows = iter(self._edge.receive())
+        taken = 0
+        for connection, kind, sequence, payload in islice(self._rows, limits.TURN_PACKETS):
+            taken += 1
             try:
                 self._packet(connection, kind, sequence, payload)
             except Refused as error:
@@ -119,8 +130,16 @@ class Sessions:
             except Overfull as error:
                 self._too_slow(error)
         self.flush()
+        if taken < limits.TURN_PACKETS:
+            self._rows = None
+            return False
+        self.counters["turns_full"] += 1
+        return True
 
     def _packet(self, connection: int, kind: int, sequence: int, payload: bytes) -> None:
+        if connection in self._told and kind != EDGE_CLOSE:
+            self.counters["after_bye"] += 1
+            return
         session = self._by_connection.get(connection)
         if kind == ToServer.INPUT:
             session = session or self._by_udp.get(connection)
@@ -143,7 +162,9 @@ class Sessions:
         elif kind == ToServer.PING:
             self._write(connection, ToClient.PONG, sequence, b"")
         elif kind == ToServer.LEAVE:
-            self._start(self._leave(session))
+            if not session.leaving:
+                session.leaving = True
+                self._start(self._leave(session))
         else:
             raise Refused("malformed", f"kind {kind} is not possible here")
 
@@ -165,6 +186,7 @@ class Sessions:
 
     def _closed(self, connection: int) -> None:
         self._new.pop(connection, None)
+        self._told.discard(connection)
         udp = self._by_udp.pop(connection, None)
         if udp is not None and udp.udp == connection:
             udp.udp = None
@@ -342,6 +364,7 @@ class Sessions:
 
     async def _leave(self, session: Session) -> None:
         committed = await self._node.leave_player(session.player)
+        session.leaving = False
         if committed and self.by_player.get(session.player) is session:
             self._end(session, "left", elsewhere=True)
         self.flush()
@@ -566,10 +589,14 @@ class Sessions:
 
     def _refuse(self, connection: int, error: Refused) -> None:
         self.counters[f"refused_{error.kind}"] += 1
-        session = self._by_connection.get(connection)
-        player, peer = session.player if session is not None else "", self._edge.peer(connection) or "gone"
-        told = {"connection": connection, "peer": peer, "player": player, "kind": error.kind}
-        log.info("refused: %s (%s)", error, f"{player} at {peer}" if player else peer, extra=told)
+        if self._refusal_lines.take(self._now_ms):
+            session = self._by_connection.get(connection)
+            player = session.player if session is not None else ""
+            peer = self._edge.peer(connection) or "gone"
+            told = {"connection": connection, "peer": peer, "player": player, "kind": error.kind}
+            log.info("refused: %s (%s)", error, f"{player} at {peer}" if player else peer, extra=told)
+        else:
+            self.counters["refusals_not_logged"] += 1
         self._bye(connection, error.kind, error.text)
 
     def _bye(
@@ -582,6 +609,7 @@ class Sessions:
         session = self._by_connection.get(connection)
         if session is not None:
             self._closed(connection)
+        self._told.add(connection)
 
     def _start(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
