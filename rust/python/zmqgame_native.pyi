@@ -232,7 +232,7 @@ class Edge:
         *,
         framing: str | FrameDecoder = "packets",
         tls: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
-        proxy_protocol: bool = False,
+        proxy_protocol: bool | Sequence[str] = False,
         reuse_port: bool = False,
         keepalive_s: int = 0,
     ) -> str:
@@ -244,12 +244,22 @@ class Edge:
         length) is put back when one is sent. Raise OSError when it can't.
 
         With `tls` (PEM files: certificate chain, key) it speaks TLS 1.3 or 1.2. With `proxy_protocol` each
-        connection must begin with a PROXY protocol header of version 2, whose client becomes the peer: only
-        where nobody but the proxy can connect. With `keepalive_s` the kernel asks silent machines whether
+        connection must begin with a PROXY protocol header of version 2, whose client becomes the peer. True
+        believes everybody who can connect; a list of networks (`["10.0.0.0/8", "192.0.2.7"]`) refuses who is
+        in none of them (counter `refused_proxy`). With `keepalive_s` the kernel asks silent machines whether
         they live. TCP_NODELAY is always on.
         """
-    def listen_unix(self, path: str | PathLike[str], *, framing: str | FrameDecoder = "packets") -> str:
-        """Listen on a path; like `listen_tcp`. A socket that a dead process left there is replaced."""
+    def listen_unix(
+        self,
+        path: str | PathLike[str],
+        *,
+        framing: str | FrameDecoder = "packets",
+        proxy_protocol: bool = False,
+    ) -> str:
+        """Listen on a path; like `listen_tcp`. A socket that a dead process left there is replaced.
+
+        With `proxy_protocol` whoever may open the path is a proxy.
+        """
     def reload_tls(self) -> None:
         """Read the certificates and keys of all listeners again, for connections that come from now on.
 

@@ -1,6 +1,7 @@
 """The edge over TCP and Unix sockets: packets in any split, order, bounds, time-outs, drain."""
 
 import asyncio
+import contextlib
 import random
 import socket
 import threading
@@ -106,6 +107,29 @@ def test_a_unix_socket_and_ipv6_serve_too(tmp_path: Path) -> None:
         consumer.until(lambda rows: bool(consumer.packets(second)))
         assert consumer.opening(first)["transport"] == "unix"
         assert consumer.packets(second) == [(1, 2, b"six")]
+
+
+def test_a_proxy_names_its_clients_on_tcp_and_on_a_unix_socket(tmp_path: Path) -> None:
+    source = socket.inet_aton("192.0.2.7") + socket.inet_aton("192.0.2.9") + bytes((15, 160, 0, 80))
+    header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c" + source
+    with running() as (edge, consumer):
+        path = edge.listen_unix(tmp_path / "proxy", proxy_protocol=True)
+        listed = edge.listen_tcp("127.0.0.1:0", proxy_protocol=["192.0.2.0/24", "127.0.0.0/8"])
+        refusing = edge.listen_tcp("127.0.0.1:0", proxy_protocol=["192.0.2.0/24"])
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(path)
+            proxy = dial(listed)
+            for stream in (local, proxy):
+                stream.sendall(header + packet(1, 1))
+            for connection in consumer.opened(2):
+                assert edge.peer(connection) == "192.0.2.7:4000"
+        # A reset, when what was sent is thrown away.
+        with contextlib.suppress(ConnectionError):
+            assert dial(refusing).recv(1) == b""
+        assert edge.counters()["refused_proxy"] == 1
+        for wrong in ([], ["10.0.0.1/8"], ["somewhere"]):
+            with pytest.raises(ValueError, match="proxy_protocol: "):
+                edge.listen_tcp("127.0.0.1:0", proxy_protocol=wrong)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,30 @@ async def test_a_proxy_names_its_clients_and_their_connections_are_counted(tmp_p
             assert ann.client.counters["losses"] == bob.client.counters["losses"] == 0
 
 
+async def test_only_listed_proxies_are_let_in(tmp_path):
+    settings = {**QUICK, "game.proxy_protocol": "true", "game.proxies": "127.0.0.0/8"}
+    async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
+        ann = Player(studio, "ann", udp=False, network=Behind("192.0.2.1"))
+        async with ann.client:
+            await asyncio.wait_for(ann.client.online.wait(), 10)
+    settings["game.proxies"] = "192.0.2.0/24"
+    async with cluster(tmp_path / "elsewhere", "game-1", **settings) as running, node(running) as studio:
+        bob = Player(studio, "bob", udp=False, network=Behind("192.0.2.1"))
+        async with bob.client:
+            await until(lambda: bob.client.counters["losses"] > 0, "refused")
+            assert not bob.welcomes
+
+
+async def test_proxies_that_can_not_be_are_told_at_the_start(tmp_path):
+    async with cluster(tmp_path, **{"game.proxies": "10.0.0.0/8"}) as running:
+        with pytest.raises(DidNotStart, match=r"game.proxies names .*game.proxy_protocol is false"):
+            await running.start("game", "game-1")
+    settings = {"game.proxy_protocol": "true", "game.proxies": "10.0.0.1/8"}
+    async with cluster(tmp_path / "unclear", **settings) as running:
+        with pytest.raises(DidNotStart, match=r'game.proxies: .*"10.0.0.1/8" is an address in the network'):
+            await running.start("game", "game-1")
+
+
 async def test_who_sends_too_many_packets_waits_and_loses_nothing(tmp_path):
     settings = {**QUICK, "game.packets_per_s": 100}
     async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:

@@ -11,7 +11,7 @@ use pyo3::pybacked::PyBackedStr;
 use zmqgame_core::stream::frame;
 use zmqgame_reactor::edge;
 use zmqgame_reactor::edge::config::{
-    Balance, ConnectTls, EdgeConfig, Framing, ListenOptions, OutboundPolicy, TlsFiles,
+    Balance, ConnectTls, EdgeConfig, Framing, ListenOptions, OutboundPolicy, Proxies, TlsFiles,
 };
 
 use crate::packet::PacketBatch;
@@ -112,6 +112,23 @@ fn framing_of(given: Option<&Given<'_>>, limit: usize) -> PyResult<Framing> {
         .and_then(|rule| rule.check_both_ways().map(|()| rule))
         .map_err(|bad| PyValueError::new_err(bad.to_string()))?;
     Ok(Framing::Frames(Arc::new(rule)))
+}
+
+/// Whose PROXY headers are believed: everybody's, nobody's, or those from some networks.
+#[derive(FromPyObject)]
+enum Proxied {
+    Any(bool),
+    Of(Vec<String>),
+}
+
+impl Proxied {
+    fn proxies(&self) -> PyResult<Proxies> {
+        match self {
+            Self::Any(any) => Ok(Proxies::from(*any)),
+            Self::Of(networks) => Proxies::of(networks)
+                .map_err(|bad| PyValueError::new_err(format!("proxy_protocol: {bad}"))),
+        }
+    }
 }
 
 fn balance_of(name: &str) -> PyResult<Balance> {
@@ -222,11 +239,12 @@ impl Edge {
     /// length) is put back when one is sent. Raise OSError when it can't.
     ///
     /// With `tls` (PEM files: certificate chain, key) it speaks TLS 1.3 or 1.2. With `proxy_protocol` each
-    /// connection must begin with a PROXY protocol header of version 2, whose client becomes the peer: only
-    /// where nobody but the proxy can connect. With `keepalive_s` the kernel asks silent machines whether
+    /// connection must begin with a PROXY protocol header of version 2, whose client becomes the peer. True
+    /// believes everybody who can connect; a list of networks (`["10.0.0.0/8", "192.0.2.7"]`) refuses who is
+    /// in none of them (counter `refused_proxy`). With `keepalive_s` the kernel asks silent machines whether
     /// they live. TCP_NODELAY is always on.
     #[pyo3(signature = (
-        address, *, framing = None, tls = None, proxy_protocol = false, reuse_port = false, keepalive_s = 0
+        address, *, framing = None, tls = None, proxy_protocol = Proxied::Any(false), reuse_port = false, keepalive_s = 0
     ), text_signature = "($self, address, *, framing='packets', tls=None, proxy_protocol=False, reuse_port=False, keepalive_s=0)")]
     #[expect(
         clippy::too_many_arguments,
@@ -238,14 +256,14 @@ impl Edge {
         address: &str,
         framing: Option<Given<'_>>,
         tls: Option<(PathBuf, PathBuf)>,
-        proxy_protocol: bool,
+        proxy_protocol: Proxied,
         reuse_port: bool,
         keepalive_s: u32,
     ) -> PyResult<String> {
         let options = ListenOptions {
             framing: framing_of(framing.as_ref(), self.limit())?,
             tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
-            proxy_protocol,
+            proxy_protocol: proxy_protocol.proxies()?,
             reuse_port,
             keepalive_s,
         };
@@ -253,15 +271,23 @@ impl Edge {
     }
 
     /// Listen on a path; like `listen_tcp`. A socket that a dead process left there is replaced.
-    #[pyo3(signature = (path, *, framing = None), text_signature = "($self, path, *, framing='packets')")]
+    ///
+    /// With `proxy_protocol` whoever may open the path is a proxy.
+    #[pyo3(
+        signature = (path, *, framing = None, proxy_protocol = false),
+        text_signature = "($self, path, *, framing='packets', proxy_protocol=False)"
+    )]
     fn listen_unix(
         &self,
         py: Python<'_>,
         path: PathBuf,
         framing: Option<Given<'_>>,
+        proxy_protocol: bool,
     ) -> PyResult<String> {
         let framing = framing_of(framing.as_ref(), self.limit())?;
-        Ok(py.detach(|| self.inner.listen_unix(&path, framing))?)
+        let mut options = ListenOptions::from(framing);
+        options.proxy_protocol = proxy_protocol.into();
+        Ok(py.detach(|| self.inner.listen_unix(&path, options))?)
     }
 
     /// Read the certificates and keys of all listeners again, for connections that come from now on.

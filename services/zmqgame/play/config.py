@@ -37,7 +37,13 @@ class GameConfig:
     proxy_protocol: bool = key(
         False,
         help="Connections come from a proxy and begin with a PROXY protocol header of version 2;"
-        " nobody else may reach `listen`.",
+        " nobody else may reach `listen`, unless `proxies` names the proxies.",
+    )
+    proxies: tuple[str, ...] = key(
+        (),
+        unit="networks",
+        help="With `proxy_protocol`: networks or addresses of the proxies, as 10.0.0.0/8; who comes from"
+        " elsewhere is refused. Empty: everybody who can connect is believed.",
     )
     max_connections_per_address: int = key(
         0,

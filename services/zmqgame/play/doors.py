@@ -71,9 +71,17 @@ def _listen_streams(edge: Edge, config: GameConfig, keyring: Keyring) -> str:
                 path.read_bytes()
             except OSError as error:
                 raise StartError(f"game.tls_{key} = {path} can't be read: {error.strerror}") from error
+    if config.proxies and not config.proxy_protocol:
+        raise StartError(
+            "game.proxies names proxies, and game.proxy_protocol is false",
+            hint="with game.proxy_protocol = true their connections begin with a PROXY header",
+        )
+    proxies = config.proxies or config.proxy_protocol
     try:
         with binding(config.listen, key="game.listen"):
-            bound = edge.listen_tcp(config.listen, tls=tls, proxy_protocol=config.proxy_protocol)
+            bound = edge.listen_tcp(config.listen, tls=tls, proxy_protocol=proxies)
+    except ValueError as error:
+        raise StartError(f"game.proxies: {error}") from error
     except OSError as error:
         if tls is None:
             raise

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use zmqgame_core::edge::rate::MOST_A_SECOND;
 use zmqgame_core::stream::frame;
 
+pub use super::proxies::{BadNetworks, MOST_NETWORKS, Proxies};
+
 /// Loops: each is a thread; beyond the largest machines' cores more only cost switches.
 pub const MOST_LOOPS: usize = 64;
 /// Connections: the table of their states is made at start, 8 bytes each and loop.
@@ -272,9 +274,8 @@ pub struct ListenOptions {
     pub framing: Framing,
     /// TLS, if it speaks that.
     pub tls: Option<TlsFiles>,
-    /// Whether each begins with a PROXY protocol header of version 2, which names its client. Only for
-    /// listeners that nobody but the proxy can reach: the header is believed.
-    pub proxy_protocol: bool,
+    /// Whose PROXY protocol headers name its clients.
+    pub proxy_protocol: Proxies,
     /// Whether other sockets may listen on the same address: the kernel spreads connections over them.
     pub reuse_port: bool,
     /// Seconds of silence after which the kernel asks whether the client's machine lives; 0 means never.
@@ -286,7 +287,7 @@ impl From<Framing> for ListenOptions {
         Self {
             framing,
             tls: None,
-            proxy_protocol: false,
+            proxy_protocol: Proxies::None,
             reuse_port: false,
             keepalive_s: 0,
         }

@@ -27,6 +27,8 @@ counters! {
     refused_connections,
     /// Connections refused: over the limit of one address.
     refused_address,
+    /// Connections refused: not from one of the listener's proxies.
+    refused_proxy,
     /// Connections refused: the buffers of all have reached their bound.
     refused_memory,
     /// Connections refused: the process is out of descriptors.

@@ -194,6 +194,10 @@ impl Gate {
 
     fn admit(&mut self, index: usize, stream: Stream, peer: Peer) {
         let port = &self.ports[index];
+        if let Err(reason) = port.options.proxy_protocol.check(&peer) {
+            reason.count(&self.shared.counters);
+            return;
+        }
         let Some(mut admission) = Admission::new(&self.shared) else {
             return;
         };
@@ -202,7 +206,7 @@ impl Gate {
             Counters::add(&self.shared.counters.refused_memory, 1);
             return;
         }
-        let proxied = port.options.proxy_protocol;
+        let proxied = port.options.proxy_protocol.are_expected();
         if !proxied && !admission.count_client(balance::client_of(&peer)) {
             return;
         }
@@ -324,7 +328,8 @@ impl Gate {
             }
             let client = balance::client_of(&pending.incoming.peer);
             if !pending.incoming.admission.count_client(client) {
-                return Err(CloseReason::Peer);
+                let limit = self.shared.config.max_connections_per_address;
+                return Err(CloseReason::Address { limit });
             }
             pending.proxied = false;
             self.start_tls(pending)?;

@@ -19,6 +19,7 @@ mod handler;
 mod inbox;
 mod line;
 mod outgoing;
+mod proxies;
 mod reason;
 mod shared;
 mod table;
@@ -41,7 +42,7 @@ use zmqgame_core::stream::packet::{Batch, Header};
 
 use crate::listener::Listener;
 use command::{Command, Commands};
-use config::{ConnectTls, EdgeConfig, Framing, ListenOptions};
+use config::{ConnectTls, EdgeConfig, Framing, ListenOptions, Proxies};
 use event_loop::EventLoop;
 use gate::{Gate, Port};
 use tls::TlsServer;
@@ -152,13 +153,19 @@ impl Edge {
     /// Listens on a path.
     ///
     /// # Errors
-    /// The path is in use or its folder not writable; or the edge has stopped.
+    /// The path is in use or its folder not writable; its proxies are networks; or the edge has stopped.
     pub fn listen_unix(
         &self,
         path: &Path,
         options: impl Into<ListenOptions>,
     ) -> io::Result<String> {
-        self.listen(Listener::bind_unix(path)?, options.into())
+        let options = options.into();
+        if matches!(options.proxy_protocol, Proxies::Of(_)) {
+            let what =
+                "a Unix socket's clients have no address: its proxies are all who can connect";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        self.listen(Listener::bind_unix(path)?, options)
     }
 
     fn listen(&self, listener: Listener, options: ListenOptions) -> io::Result<String> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 
 use zmqgame_core::edge::proxy::ProxyError;
 use zmqgame_core::stream::frame::FrameError;
@@ -46,6 +47,16 @@ pub enum CloseReason {
     Tls(String),
     /// A PROXY protocol header that is none.
     Proxy(ProxyError),
+    /// It does not come from one of the listener's proxies.
+    NoProxy {
+        /// Where it comes from.
+        address: IpAddr,
+    },
+    /// The client that a proxy names has too many connections already.
+    Address {
+        /// So many may be of one address.
+        limit: usize,
+    },
     /// The buffers of all connections have reached their bound.
     Memory {
         /// The bound.
@@ -79,6 +90,12 @@ impl fmt::Display for CloseReason {
             Self::Frame(error) => write!(f, "bad bytes: {error}"),
             Self::Tls(what) => write!(f, "bad TLS: {what}"),
             Self::Proxy(error) => write!(f, "bad PROXY header: {error}"),
+            Self::NoProxy { address } => {
+                write!(f, "no proxy: {address} is in none of their networks")
+            }
+            Self::Address { limit } => {
+                write!(f, "address: more than {limit} connections of one client")
+            }
             Self::Memory { limit_bytes } => {
                 write!(
                     f,
@@ -112,7 +129,7 @@ impl CloseReason {
             Self::WebSocket(_) | Self::Request(_) => 1002,
             Self::Packet(PacketError::TooLong { .. }) => 1009,
             Self::Packet(_) => 1007,
-            Self::Full { .. } => 1008,
+            Self::Full { .. } | Self::NoProxy { .. } | Self::Address { .. } => 1008,
             Self::Memory { .. } => 1013,
             Self::Frame(_) | Self::Tls(_) | Self::Proxy(_) => 1002,
             Self::Peer
@@ -133,6 +150,8 @@ impl CloseReason {
                 | Self::Memory { .. }
                 | Self::Connect(_)
                 | Self::ConnectTime { .. }
+                | Self::NoProxy { .. }
+                | Self::Address { .. }
         )
     }
 
@@ -172,6 +191,9 @@ impl CloseReason {
                 one(&counters.bad_bytes);
                 one(&counters.bad_proxy);
             }
+            Self::NoProxy { .. } => one(&counters.refused_proxy),
+            // Where it was counted for its address.
+            Self::Address { .. } => {}
             Self::Memory { .. } => one(&counters.closed_memory),
             Self::Connect(_) | Self::ConnectTime { .. } => one(&counters.connects_failed),
             Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Session(_) | Self::Stopped => {}

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use zmqgame_core::stream::packet::{KIND_CLOSE, KIND_OPEN};
-use zmqgame_reactor::edge::config::{Balance, EdgeConfig, Framing, ListenOptions, OutboundPolicy};
+use zmqgame_reactor::edge::config::{
+    Balance, EdgeConfig, Framing, ListenOptions, OutboundPolicy, Proxies,
+};
 use zmqgame_reactor::edge::{Edge, Write};
 
 use crate::clients::{Folder, Transport, listen, tcp, tls};
@@ -14,6 +16,17 @@ use crate::echo::{Way, with_echo};
 
 fn is_closed(mut stream: TcpStream) -> bool {
     matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_))
+}
+
+/// A connection of another of this machine's own addresses.
+fn tcp_from(own: &str, address: &str) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let from: std::net::SocketAddr = format!("{own}:0").parse().unwrap();
+    let to: std::net::SocketAddr = address.parse().unwrap();
+    let made = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&made, &from).unwrap();
+    connect(&made, &to).unwrap();
+    made.into()
 }
 
 fn proxied(address: &str) -> Vec<u8> {
@@ -35,7 +48,7 @@ fn connections_are_limited_in_all_and_for_each_address() {
     };
     let edge = Edge::start(config).unwrap();
     let mut options = ListenOptions::from(Framing::Raw);
-    options.proxy_protocol = true;
+    options.proxy_protocol = Proxies::Any;
     let address = edge.listen_tcp("127.0.0.1:0", options).unwrap();
     let from = |client: &str| {
         let mut stream = tcp(&address);
@@ -69,7 +82,7 @@ fn a_proxy_names_its_clients_and_only_a_proxy_gets_in() {
     };
     let edge = Edge::start(config).unwrap();
     let mut options = ListenOptions::from(Framing::Raw);
-    options.proxy_protocol = true;
+    options.proxy_protocol = Proxies::Any;
     let address = edge.listen_tcp("127.0.0.1:0", options.clone()).unwrap();
     let mut rows = Vec::new();
     // Byte by byte, and the client's first bytes right behind.
@@ -114,6 +127,38 @@ fn a_proxy_names_its_clients_and_only_a_proxy_gets_in() {
     // An alert, and the end.
     let _ = cut.read_to_end(&mut Vec::new());
     assert_eq!(counter(&edge, "bad_tls"), 1);
+}
+
+#[test]
+fn only_listed_proxies_are_believed() {
+    let folder = Folder::new("proxies");
+    let edge = Edge::start(EdgeConfig::default()).unwrap();
+    let mut options = ListenOptions::from(Framing::Raw);
+    options.proxy_protocol = Proxies::of(&["192.0.2.0/24", "127.0.0.2"]).unwrap();
+    // Both families on one port: IPv4 addresses come as mapped ones.
+    let address = edge.listen_tcp("[::]:0", options.clone()).unwrap();
+    let port = address.rsplit_once(':').unwrap().1;
+    let mut stranger = tcp(&format!("127.0.0.1:{port}"));
+    let _ = stranger.write_all(&proxied("192.0.2.1:1"));
+    assert!(is_closed(stranger));
+    assert_eq!(counter(&edge, "refused_proxy"), 1);
+    assert_eq!((counter(&edge, "accepted"), edge.connections()), (0, 0));
+    let mut proxy = tcp_from("127.0.0.2", &format!("127.0.0.1:{port}"));
+    proxy.write_all(&proxied("192.0.2.1:1")).unwrap();
+    let mut rows = Vec::new();
+    rows_until(&edge, &mut rows, |rows| count(rows, KIND_OPEN) == 1);
+    assert_eq!(edge.peer(rows[0].0).unwrap(), "192.0.2.1:1");
+    // A Unix socket has no networks; whoever may open its file is the proxy.
+    let path = folder.path().join("proxy.sock");
+    let error = edge.listen_unix(&path, options.clone()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    options.proxy_protocol = Proxies::Any;
+    edge.listen_unix(&path, options).unwrap();
+    let mut local = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    local.write_all(&proxied("192.0.2.2:2")).unwrap();
+    rows_until(&edge, &mut rows, |rows| count(rows, KIND_OPEN) == 2);
+    let id = rows.iter().rfind(|row| row.1 == KIND_OPEN).unwrap().0;
+    assert_eq!(edge.peer(id).unwrap(), "192.0.2.2:2");
 }
 
 #[test]
