@@ -16,7 +16,7 @@ from pathlib import Path
 
 from zmqgame_bus.keys import new_secret
 
-READY_S = 30.0
+READY_S = 60.0
 MODULES = {
     "hub": "zmqgame_bus.hub",
     "game": "zmqgame.play.game",
@@ -75,7 +75,7 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, timeout_s=15.0):
+    def stop(self, timeout_s=60.0):
         """SIGTERM; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -97,6 +97,7 @@ class Cluster:
         self.settings = {
             "events.publish": f"ipc://{folder}/events",
             "events.durability": "process",
+            "hub.dead_ms": 20_000,  # nobody is given up for silence because the machine stands still
             **settings,
         }
         new_secret(folder / "token.secret")
@@ -156,7 +157,7 @@ async def cluster(folder, *games, **settings):
         running.close()
 
 
-async def until(condition, what, timeout_s=30.0):
+async def until(condition, what, timeout_s=90.0):
     """Wait until `condition()` is true; its value is returned."""
     deadline = time.monotonic() + timeout_s
     while True:

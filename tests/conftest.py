@@ -3,8 +3,16 @@
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import mongod as server_of_documents
+
+# No limit of time for an example, and the same examples each time; `--hypothesis-profile explore`: others.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", parent=settings.get_profile("tests"), derandomize=False)
+settings.load_profile("tests")
 
 MAY_SKIP = "may_skip"
 

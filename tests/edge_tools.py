@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from zmqgame_native import Edge
 
 OPEN, CLOSE = 0xF0, 0xF1
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0
 Row = tuple[int, int, int, bytes]
 
 

@@ -170,7 +170,7 @@ class Fault:
         self.done = threading.Event()
         self._go = threading.Event()
 
-    def release(self, timeout_s: float = 10.0) -> None:
+    def release(self, timeout_s: float = 60.0) -> None:
         """Let it through, and wait until the server has answered."""
         self._go.set()
         assert self.done.wait(timeout_s)
@@ -180,7 +180,7 @@ class Fault:
         self._go.set()
 
     def wait_go(self) -> None:
-        self._go.wait(60)
+        self._go.wait(120)
 
 
 class Proxy:

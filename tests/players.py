@@ -35,7 +35,7 @@ class Player:
     async def ticket(self, loss):
         while True:
             request = {"op": "token", "player": self.name, "session": str(loss.session), "avoid": loss.avoid}
-            reply = (await self.node.request("manager", request)).json()
+            reply = (await self.node.request("manager", request, timeout_s=60)).json()
             if reply["ok"]:
                 return Ticket.from_reply(reply)
             await asyncio.sleep(0.1)
@@ -60,7 +60,7 @@ async def node(running, name="studio"):
 
 
 async def manager(asking, op, **values):
-    return (await asking.request("manager", {"op": op, **values})).json()
+    return (await asking.request("manager", {"op": op, **values}, timeout_s=60)).json()
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +69,7 @@ async def bots(asking, folder, count, **options):
     play = asyncio.ensure_future(made.play())
     await made.start()
     try:
-        await asyncio.wait_for(made.online(), 30)
+        await asyncio.wait_for(made.online(), 90)
         yield made.bots
     finally:
         play.cancel()

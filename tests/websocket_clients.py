@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = ROOT / "tests" / "websocket" / "scenarios.js"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 Result = dict[str, Any]
 
 

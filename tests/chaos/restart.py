@@ -38,7 +38,7 @@ from tests.support.ports import free_port
 
 FARMS = 4
 RATE = 500.0
-WAIT_S = 60.0
+WAIT_S = 120.0
 LOOK_S = 0.005
 
 

@@ -90,7 +90,7 @@ class Foreign:
             if kind == wanted:
                 del self.inbox[index]
                 return flags, fields
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             if self.socket.poll(200):
                 self.split(self.socket.recv())

@@ -371,7 +371,7 @@ def say(**values):
 
 
 def main():
-    game, until = Game(sys.argv[1], json.loads(sys.stdin.readline())), time.monotonic() + 60
+    game, until = Game(sys.argv[1], json.loads(sys.stdin.readline())), time.monotonic() + 240
     game.connect()
     queued = False
     while not game.over and time.monotonic() < until:

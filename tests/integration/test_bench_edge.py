@@ -13,7 +13,7 @@ from zmqgame_native import Edge, echo_load
 
 def run(*arguments: str) -> str:
     program = Path(sys.executable).with_name("zmqgame-cli")
-    command = [str(program), "bench", "edge", "--seconds", "0.2", "--connections", "20"]
+    command = [str(program), "bench", "edge", "--seconds", "0.5", "--connections", "20"]
     return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout
 
 

@@ -9,14 +9,13 @@ import pytest
 from zmqgame_bus.messages import Receipt
 from zmqgame_bus.node import Node
 
-from tests.bus_tools import Client, Host, HubProcess, until
+from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, until
 
 PLAYERS = [f"p{number}" for number in range(6)]
 PER_SENDER = 150
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(110)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_every_receipt_holds_over_kills_and_moves(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -26,7 +25,7 @@ async def test_every_receipt_holds_over_kills_and_moves(tmp_path: Path, seed: in
     senders = [Node(f"ops-{number}", hub.address) for number in range(2)]
     games = [Node(f"game-{number}", hub.address) for number in range(2)]
     for node in (*senders, *games):
-        await node.start(20)
+        await node.start(DEADLINE_S)
     hosts = [Host(game) for game in games]
     for player in PLAYERS:
         await hosts[0].attach(player, clients[player])
@@ -45,17 +44,15 @@ async def test_every_receipt_holds_over_kills_and_moves(tmp_path: Path, seed: in
             hub.start()
         elif chance.random() < 0.3:
             await asyncio.wait_for(
-                asyncio.gather(*(host.node.leave_player(player) for host in hosts)), timeout=20
+                asyncio.gather(*(host.node.leave_player(player) for host in hosts)), timeout=DEADLINE_S
             )
         else:
-            await asyncio.wait_for(chance.choice(hosts).attach(player, clients[player]), 20)
-    await asyncio.wait_for(asyncio.gather(*sending), 60)
+            await asyncio.wait_for(chance.choice(hosts).attach(player, clients[player]), DEADLINE_S)
+    await asyncio.wait_for(asyncio.gather(*sending), DEADLINE_S * 2)
     for player in PLAYERS:
-        await asyncio.wait_for(hosts[1].attach(player, clients[player]), 20)
+        await asyncio.wait_for(hosts[1].attach(player, clients[player]), DEADLINE_S)
     expected = PER_SENDER // len(PLAYERS) * len(senders)
-    await until(
-        lambda: all(len(client.handled) >= expected for client in clients.values()), "all handled", 30
-    )
+    await until(lambda: all(len(client.handled) >= expected for client in clients.values()), "all handled")
     for player, client in clients.items():
         handled = [id for id, _ in client.handled]
         assert len(set(handled)) == len(handled) == expected

@@ -13,8 +13,6 @@ from zmqgame_bus.node import Node
 from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
 from tests.integration.foreign_client import ERROR, PING, RECEIPT, SEND, TEXT, Foreign, message, text
 
-pytestmark = pytest.mark.timeout(60)
-
 HUB_STOPS = 10
 STORED = 2
 STOPS = 3
@@ -59,7 +57,7 @@ async def test_a_hub_stopped_under_load_loses_doubles_and_reorders_nothing(hub: 
         assert await asyncio.to_thread(hub.terminate) == 0
         await asyncio.to_thread(hub.start)
     enough.set()
-    by_ops, by_other, kept = await asyncio.wait_for(asyncio.gather(*sending), 40)
+    by_ops, by_other, kept = await asyncio.wait_for(asyncio.gather(*sending), DEADLINE_S * 2)
     assert {receipt.outcome for receipt in receipts} <= {"delivered", "stored"}
     await host.attach("off", offline)
     await until(lambda: len(offline.handled) >= kept)

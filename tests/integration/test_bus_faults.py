@@ -15,7 +15,7 @@ from zmqgame_bus.node import Node
 
 from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, transport, until  # noqa: F401
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("transport")]
+pytestmark = pytest.mark.usefixtures("transport")
 
 
 @pytest.fixture

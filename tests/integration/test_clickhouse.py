@@ -19,7 +19,7 @@ COUNT = "SELECT count() AS n FROM finishes"
 
 @pytest.fixture(scope="module")
 def warehouse(tmp_path_factory):
-    opened = Warehouse("chdb", tmp_path_factory.mktemp("stats"), sql_rows=1_000, sql_seconds=1.0)
+    opened = Warehouse("chdb", tmp_path_factory.mktemp("stats"), sql_rows=1_000, sql_seconds=2.5)
     yield opened
     opened.close()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 CLI = str(Path(sys.executable).with_name("zmqgame-cli"))
 
@@ -27,7 +27,20 @@ class Backend:
             "ZMQGAME_CLI_LOCKS": str(folder / "locks"),
             "ZMQGAME_CLI_STATE": str(folder / "state"),
         }
-        words = [CLI, "up", "--dir", str(folder / "up"), "--games", "1", "--bots", "8", "--free-ports"]
+        # One of its processes is stopped for a while: it is not given up, however slow the machine is.
+        words = [
+            CLI,
+            "--set",
+            "hub.dead_ms=60000",
+            "up",
+            "--dir",
+            str(folder / "up"),
+            "--games",
+            "1",
+            "--bots",
+            "8",
+            "--free-ports",
+        ]
         self.process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environ
         )
@@ -48,13 +61,13 @@ class Backend:
 
     def run(self, *words, stdin=None, code=0):
         process = self.start(*words)
-        out, err = process.communicate(stdin, timeout=60)
+        out, err = process.communicate(stdin, timeout=120)
         assert process.returncode == code, out + err
         return out if code in (0, 1) else err
 
     def end(self):
         self.process.send_signal(signal.SIGINT)
-        out, _ = self.process.communicate(timeout=60)
+        out, _ = self.process.communicate(timeout=120)
         return self.process.returncode, out
 
 
@@ -100,7 +113,7 @@ def test_a_typo_is_refused_and_exit_1(backend):
 def test_what_is_over_a_limit_is_wrong_usage(backend):
     for words in (("--player", "a" * 200, "x"), ("--group", "a\nb", "x"), ("--player", "bot-0001", None)):
         process = backend.start("send", *words[:2], *filter(None, words[2:]))
-        _, err = process.communicate(None if words[2] else "x" * 2_000_000, timeout=60)
+        _, err = process.communicate(None if words[2] else "x" * 2_000_000, timeout=120)
         assert process.returncode == 2, err
         assert "Traceback" not in err
         assert err.splitlines()[-1].startswith("Error: "), err
@@ -125,7 +138,7 @@ def test_a_reader_that_goes_away_is_no_error(backend):
 def test_bots_of_ones_own_leave_the_others_alone(backend):
     process = backend.start("bots", "--players", "2", "--prefix", "own-", cwd=backend.folder)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while len(json.loads(backend.run("players", "own-", "--json"))) < 2:
             assert time.monotonic() < deadline
         nodes = {node["name"] for node in json.loads(backend.run("status", "--json"))["nodes"]}
@@ -133,7 +146,7 @@ def test_bots_of_ones_own_leave_the_others_alone(backend):
         assert any(name.startswith("bots-") for name in nodes)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     assert len(json.loads(backend.run("players", "bot-", "--json"))) == 8
 
 
@@ -157,7 +170,7 @@ def test_an_unknown_outcome_is_exit_4_and_its_id_repeats_it(backend):
     os.kill(game, signal.SIGSTOP)
     try:
         process = backend.start("send", "--player", "bot-0002", "once", "--timeout", "0.5", "--json")
-        out, _ = process.communicate("", timeout=60)
+        out, _ = process.communicate("", timeout=120)
     finally:
         os.kill(game, signal.SIGCONT)
     assert process.returncode == 4
@@ -168,7 +181,7 @@ def test_an_unknown_outcome_is_exit_4_and_its_id_repeats_it(backend):
     assert again["id"] == shown["id"]
     number = shown["id"].split("/", 1)[1]
     log = backend.folder / "up/bots/handled/bot-0002.log"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while f"/{number} " not in log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -184,7 +197,7 @@ def children(pid):
 
 def test_two_operators_at_once_do_not_disturb_each_other(backend):
     processes = [backend.start("send", "--player", "bot-0003", f"message {n}", "--json") for n in range(4)]
-    shown = [json.loads(process.communicate("", timeout=60)[0]) for process in processes]
+    shown = [json.loads(process.communicate("", timeout=120)[0]) for process in processes]
     assert {each["outcome"] for each in shown} == {"delivered"}
     assert len({each["id"] for each in shown}) == 4
 
@@ -201,11 +214,14 @@ def test_status_and_players(backend):
     assert lines[0].split("\t")[0] == "name"
     assert len(lines) == 2
     process = backend.start("players", "zzz")
-    assert process.communicate("", timeout=60) == ("", "the hub knows no player whose name begins with zzz\n")
+    assert process.communicate("", timeout=120) == (
+        "",
+        "the hub knows no player whose name begins with zzz\n",
+    )
 
 
 def test_sql_answers_in_every_form(backend):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while "bot-0001" not in (
         text := backend.run("sql", "select distinct player from sessions order by player")
     ):
@@ -215,11 +231,11 @@ def test_sql_answers_in_every_form(backend):
     assert json.loads(backend.run("sql", "--json", "select 1 as one, 'x' as two")) == [{"one": 1, "two": "x"}]
     assert backend.run("sql", "--format", "CSVWithNames", stdin="select 1 as a") == '"a"\n1\n'
     process = backend.start("sql", "select * from nothing")
-    _, err = process.communicate("", timeout=60)
+    _, err = process.communicate("", timeout=120)
     assert process.returncode == 1
     assert "nothing" in err
     process = backend.start("sql", "drop table sessions")
-    assert "only reading is allowed" in process.communicate("", timeout=60)[1]
+    assert "only reading is allowed" in process.communicate("", timeout=120)[1]
     assert process.returncode == 1
 
 

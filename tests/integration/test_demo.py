@@ -15,7 +15,7 @@ import pytest
 from zmqgame.cli.demo import Options, perform
 from zmqgame.cli.view import Board, Screen
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 FAULTS = Path(__file__).resolve().parents[1] / "faults"
 NAMED = {

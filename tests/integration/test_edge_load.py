@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def load(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.load", *arguments]
-    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2_000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -25,7 +25,7 @@ def load(*arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("transport", ["tcp", "websocket", "tls"])
 def test_held_connections_leave_nothing_behind(transport: str) -> None:
-    found = load("hold", "--connections", "400", "--transport", transport)
+    found = load("hold", "--connections", "400", "--quiet", "0", "--transport", transport)
     assert found["connections"] == 400
     assert found["connections_left"] == 0
     assert found["buffer_bytes_left"] == 0
@@ -69,7 +69,7 @@ def test_a_goal_that_is_not_reached_is_a_failure() -> None:
         "--most",
         "0",
     ]
-    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1, done.stderr[-2_000:]
     assert "the goal is 0.0" in done.stderr
 

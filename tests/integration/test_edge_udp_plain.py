@@ -7,7 +7,7 @@ import threading
 import pytest
 from zmqgame_native import Edge
 
-from tests.edge_tools import CLOSE, OPEN, running, until
+from tests.edge_tools import CLOSE, DEADLINE_S, OPEN, running, until
 
 
 def dial(address: str) -> socket.socket:
@@ -15,7 +15,7 @@ def dial(address: str) -> socket.socket:
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     client = socket.socket(family, socket.SOCK_DGRAM)
     client.connect((host.strip("[]"), int(port)))
-    client.settimeout(10)
+    client.settimeout(DEADLINE_S)
     return client
 
 
@@ -50,7 +50,7 @@ def test_datagrams_are_packets_both_ways(loops: int, address: str) -> None:
 
 
 def test_an_address_opens_and_ends_as_a_connection() -> None:
-    with running(idle_ms=300, max_connections=2) as (edge, consumer):
+    with running(idle_ms=3_000, max_connections=2) as (edge, consumer):
         address = edge.listen_udp_plain("127.0.0.1:0")
         first, second, third = dial(address), dial(address), dial(address)
         first.send(b"hello")
@@ -65,7 +65,7 @@ def test_an_address_opens_and_ends_as_a_connection() -> None:
         second.send(b"x")
         third.send(b"over the limit")
         until(lambda: edge.counters()["refused_connections"] == 1, "the third is refused")
-        assert consumer.close_reason(connection) == "idle: no packet in 300 ms"
+        assert consumer.close_reason(connection) == "idle: no packet in 3000 ms"
         until(lambda: edge.connections == 0, "both have ended")
         third.send(b"now there is room")
         consumer.until(lambda rows: any(row[3] == b"now there is room" for row in rows))

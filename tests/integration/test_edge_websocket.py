@@ -8,7 +8,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
-from tests.edge_tools import body, dial, packet, read_all, running, until
+from tests.edge_tools import DEADLINE_S, body, dial, packet, read_all, running, until
 
 
 class BytewiseSocket(socket.socket):
@@ -34,11 +34,11 @@ def test_packets_cross_both_ways_beside_tcp_on_one_port() -> None:
             assert consumer.opening(connection)["transport"] == "websocket"
             for size in (0, 100, 125 - 12, 126 - 12, 65_535 - 12, 65_536 - 12, 200_000):
                 assert edge.send([(connection, 9, size, b"x" * size)]) == 0
-                assert client.recv(timeout=10) == body(9, size, b"x" * size)
+                assert client.recv(timeout=DEADLINE_S) == body(9, size, b"x" * size)
             tcp = dial(address)
             tcp.sendall(packet(2, 2))
             assert len(consumer.opened(2)) == 2
-            client.ping().wait(10)
+            client.ping().wait(DEADLINE_S)
         assert consumer.close_reason(connection) == "closed by the client"
         until(lambda: edge.connections == 1, "the WebSocket is let go")
 
@@ -85,7 +85,7 @@ def test_bad_messages_close_with_a_code_and_others_go_on(message: object, code: 
             def exchange() -> None:
                 # Whichever of the two comes after the refusal finds the connection closed.
                 bad.send(message)  # type: ignore[arg-type]
-                bad.recv(timeout=10)
+                bad.recv(timeout=DEADLINE_S)
 
             with pytest.raises(ConnectionClosed) as closed:
                 exchange()
@@ -141,10 +141,10 @@ def test_close_and_stop_tell_the_client_why() -> None:
             clients = [by_name[consumer.opening(connection)["peer"]] for connection in (kicked, other)]
             edge.close(kicked, "second login")
             with pytest.raises(ConnectionClosed, match="second login"):
-                clients[0].recv(timeout=10)
+                clients[0].recv(timeout=DEADLINE_S)
             edge.stop(5_000)
             with pytest.raises(ConnectionClosed, match="the server stops"):
-                clients[1].recv(timeout=10)
+                clients[1].recv(timeout=DEADLINE_S)
 
 
 def test_a_client_that_pings_and_never_reads_is_closed_at_the_bound() -> None:

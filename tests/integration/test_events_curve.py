@@ -34,7 +34,7 @@ class Stats:
     def keys(self, own: KeyPair, server: bytes | None = None) -> NodeKeys:
         return NodeKeys(own.public, own.secret, server or self.pair.public)
 
-    async def receive(self, timeout_s: float = 10.0) -> tuple[Frame, bool]:
+    async def receive(self, timeout_s: float = 60.0) -> tuple[Frame, bool]:
         message = await asyncio.wait_for(self.socket.recv(copy=False), timeout_s)
         frame = decode_frame(message.buffer)
         return frame, self.admission.may_speak_for(message, frame.source)
@@ -46,7 +46,7 @@ class Stats:
 
 
 async def until(condition) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

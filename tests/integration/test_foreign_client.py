@@ -36,7 +36,7 @@ async def test_a_client_from_the_protocol_alone_logs_in_sends_and_receives(hub: 
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", str(SCRIPT), hub.address, stdout=asyncio.subprocess.PIPE
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, output
     done = json.loads(output)
     assert done["unknown"][0] == "refused"

@@ -46,15 +46,15 @@ async def test_a_client_from_the_protocol_alone_plays(tmp_path, transport):
         try:
             await until(lambda: [line for line in lines if "welcome" in line], "logged in")
             for message in [{"n": 0}, {"n": 1}, {"do": "drop"}, {"n": 2}, {"n": 3}]:
-                assert (await studio.unicast("zoe", message, timeout_s=20)).acked
+                assert (await studio.unicast("zoe", message, timeout_s=60)).acked
             await until(lambda: racers[0].state == "running", "the race runs")
             await asyncio.sleep(0.5)
             server = racers[0].client.server
             await asyncio.to_thread(running.running.pop(server).stop)
             await until(lambda: {"bye": "moved"} in lines, "moved")
-            assert (await studio.unicast("zoe", {"n": 4}, timeout_s=20)).acked
-            await until(lambda: racers[0].counters["finished"] == 1, "the race is over", 90)
-            assert (await studio.unicast("zoe", {"do": "leave"}, timeout_s=20)).acked
+            assert (await studio.unicast("zoe", {"n": 4}, timeout_s=60)).acked
+            await until(lambda: racers[0].counters["finished"] == 1, "the race is over")
+            assert (await studio.unicast("zoe", {"do": "leave"}, timeout_s=60)).acked
             await asyncio.wait_for(reading, 20)
         finally:
             if process.returncode is None:

@@ -18,14 +18,14 @@ async def test_a_game_server_that_is_killed_without_checkpoints(tmp_path):
     ):
         doomed = await until(lambda: running_on(studio, racers, "game-1"), "a race runs on game-1")
         running.kill("game-1")
-        end = await until(lambda: end_of(studio, doomed), "the match has an end", 15)
+        end = await until(lambda: end_of(studio, doomed), "the match has an end")
         assert end["event"] == "MatchAborted"
         assert end["body"]["reason"] == "game server died"
         assert len(end["body"]["results"]) == 4
         await until(lambda: all(on(bot, "game-2") for bot in racers), "all are on game-2", 20)
         before = {bot.player: bot.counters["finished"] for bot in racers}
         again = lambda: all(bot.counters["finished"] > before[bot.player] for bot in racers)  # noqa: E731
-        await until(again, "all race again", 60)
+        await until(again, "all race again")
         for bot in racers:
             ids = handled_ids(tmp_path, bot.player)
             assert len(ids) == len(set(ids))
@@ -48,11 +48,11 @@ async def test_the_hub_is_killed_and_races_go_on(tmp_path):
         await asyncio.sleep(0.3)
         assert all(bot.client.online.is_set() for bot in racers)
         await running.start("hub")
-        end = await until(lambda: end_of(studio, match), "the race has a result", 60)
+        end = await until(lambda: end_of(studio, match), "the race has a result")
         assert end["event"] == "GameFinished"
         assert all(bot.client.counters["losses"] == 0 for bot in racers)
         next_one = lambda: all(bot.match != match and bot.state == "running" for bot in racers)  # noqa: E731
-        await until(next_one, "the next race runs", 30)
+        await until(next_one, "the next race runs")
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ async def test_connections_that_drop_during_a_race(tmp_path):
             await asyncio.sleep(0.4)
             for bot in racers:
                 bot.client.break_connection()
-        end = await until(lambda: end_of(studio, match), "the race has a result", 60)
+        end = await until(lambda: end_of(studio, match), "the race has a result")
         assert [result["outcome"] for result in end["body"]["results"]] == ["finished"] * 4
         await until(lambda: all(bot.counters["finished"] for bot in racers), "all were told")
         for bot in racers:
@@ -81,11 +81,11 @@ async def test_after_the_grace_time_the_player_is_logged_out(tmp_path):
     async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
         player = Player(studio, "ann")
         async with player.client as client:
-            await asyncio.wait_for(client.online.wait(), 10)
-            assert (await studio.unicast("ann", "here", timeout_s=10)).outcome == "delivered"
-        receipt = await studio.unicast("ann", "gone", timeout_s=20)
+            await asyncio.wait_for(client.online.wait(), 60)
+            assert (await studio.unicast("ann", "here", timeout_s=60)).outcome == "delivered"
+        receipt = await studio.unicast("ann", "gone", timeout_s=60)
         assert receipt.outcome == "stored"
-        assert (await studio.request("game:game-1", {"op": "status"})).json()["players"] == 0
+        assert (await studio.request("game:game-1", {"op": "status"}, timeout_s=60)).json()["players"] == 0
 
 
 async def test_a_manager_that_is_killed_forgets_nobody_who_queues(tmp_path):
@@ -102,7 +102,7 @@ async def test_a_manager_that_is_killed_forgets_nobody_who_queues(tmp_path):
             await running.start("manager")
             await second.client.action("queue", car="pebble")
             both = lambda: all(state_of(player) for player in (first, second))  # noqa: E731
-            await until(both, "they are in a match", 20)
+            await until(both, "they are in a match")
             assert state_of(first)["match"] == state_of(second)["match"]
 
 
@@ -114,22 +114,22 @@ async def test_messages_over_lost_connections_and_offline(tmp_path):
     async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
         player = Player(studio, "ann", udp=False)
         async with player.client:
-            await asyncio.wait_for(player.client.online.wait(), 10)
+            await asyncio.wait_for(player.client.online.wait(), 60)
             sent = []
             for number in range(20):
-                sent.append(asyncio.ensure_future(studio.unicast("ann", {"n": number}, timeout_s=20)))
+                sent.append(asyncio.ensure_future(studio.unicast("ann", {"n": number}, timeout_s=60)))
                 if number % 5 == 2:
                     await asyncio.sleep(0.05)
                     player.client.break_connection()
             receipts = await asyncio.gather(*sent)
             assert all(receipt.acked for receipt in receipts)
-            await until(lambda: len(player.messages) == 20, "all messages are there", 20)
+            await until(lambda: len(player.messages) == 20, "all messages are there")
             assert [payload["n"] for _, payload in player.messages] == list(range(20))
             assert len({welcome["session"] for welcome in player.welcomes}) == 1
             assert any(welcome["resumed"] for welcome in player.welcomes)
             await until(player.client.online.is_set, "online again")
             await player.client.leave()
-        receipt = await studio.unicast("ann", "while you were away", timeout_s=10)
+        receipt = await studio.unicast("ann", "while you were away", timeout_s=60)
         assert receipt.outcome == "stored"
         again = Player(studio, "ann", udp=False)
         async with again.client:

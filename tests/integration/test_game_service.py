@@ -21,7 +21,7 @@ from tests.players import QUICK, Player, bots, finished, handled_ids, manager, n
 async def test_a_race_from_login_to_result(tmp_path):
     async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
         async with bots(studio, tmp_path, 4) as racers:
-            status = await until(lambda: finished(studio, 1), "a race is finished", 60)
+            status = await until(lambda: finished(studio, 1), "a race is finished")
             assert status["log"]["MatchAborted"] == 0
             entries = (await manager(studio, "matches"))["entries"]
             assert "GameServerIsReady" in [entry["event"] for entry in entries]
@@ -50,11 +50,11 @@ async def test_a_second_login_takes_over(tmp_path):
     async with cluster(tmp_path, "game-1", "game-2", **QUICK) as running, node(running) as studio:
         first, second = Player(studio, "ann"), Player(studio, "ann", transport="tcp")
         async with first.client:
-            await asyncio.wait_for(first.client.online.wait(), 10)
+            await asyncio.wait_for(first.client.online.wait(), 60)
             async with second.client:
-                assert await asyncio.wait_for(first.client.ended(), 10) == "taken_over"
-                await asyncio.wait_for(second.client.online.wait(), 10)
-                receipt = await studio.unicast("ann", "hello", timeout_s=10)
+                assert await asyncio.wait_for(first.client.ended(), 60) == "taken_over"
+                await asyncio.wait_for(second.client.online.wait(), 60)
+                receipt = await studio.unicast("ann", "hello", timeout_s=60)
                 assert receipt.outcome == "delivered"
                 assert [text for _, text in second.messages] == ["hello"]
                 assert first.messages == []
@@ -65,11 +65,11 @@ async def test_latest_and_droppable_reach_the_client_at_once_and_leave_no_trace(
         for transport in ("ws", "tcp"):
             player = Player(studio, transport, transport=transport)
             async with player.client as client:
-                await asyncio.wait_for(client.online.wait(), 10)
-                assert (await studio.unicast(player.name, "firm 1", timeout_s=10)).outcome == "delivered"
+                await asyncio.wait_for(client.online.wait(), 60)
+                assert (await studio.unicast(player.name, "firm 1", timeout_s=60)).outcome == "delivered"
                 cursor, frame = client.cursor, client.last_frame
                 for policy in ("latest", "droppable"):
-                    receipt = await studio.unicast(player.name, policy, policy=policy, timeout_s=10)
+                    receipt = await studio.unicast(player.name, policy, policy=policy, timeout_s=60)
                     assert receipt.outcome == "sent"
                 await until(lambda player=player: len(player.messages) == 3, "both are there")
                 assert [text for _, text in player.messages] == ["firm 1", "latest", "droppable"]
@@ -79,29 +79,40 @@ async def test_latest_and_droppable_reach_the_client_at_once_and_leave_no_trace(
                 # Nothing of them comes again with a connection that is resumed, and frames go on as before.
                 client.break_connection()
                 await until(lambda client=client: client.counters["resumes"] == 1, "resumed")
-                assert (await studio.unicast(player.name, "firm 2", timeout_s=10)).outcome == "delivered"
+                assert (await studio.unicast(player.name, "firm 2", timeout_s=60)).outcome == "delivered"
                 assert (
-                    await studio.unicast(player.name, "x", policy="droppable", timeout_s=10)
+                    await studio.unicast(player.name, "x", policy="droppable", timeout_s=60)
                 ).outcome == "sent"
                 await until(lambda player=player: len(player.messages) == 5, "the last one is there")
                 assert [text for _, text in player.messages][3:] == ["firm 2", "x"]
                 assert client.last_frame == frame + 1
                 assert client.counters["repeated_frames"] == client.counters["repeated_messages"] == 0
-                # A flood is cut, and what must be delivered passes through it.
-                for _ in range(8):
-                    await studio.unicast(player.name, b"x" * 200_000, policy="droppable", timeout_s=10)
-                assert (await studio.unicast(player.name, "firm 3", timeout_s=10)).outcome == "delivered"
-                status = (await studio.request("game:game-1", {"op": "status"})).json()
-                assert status["counters"]["loose_over_rate"] >= 1
+                # A flood is cut, and what must be delivered passes through it. A slow machine has to try more
+                # often: the rate allows a quarter of a megabyte a second.
+                for _ in range(20):
+                    flood = [
+                        studio.unicast(player.name, b"x" * 200_000, policy="droppable", timeout_s=60)
+                        for _ in range(10)
+                    ]
+                    await asyncio.gather(*flood)
+                    if await loose_over_rate(studio):
+                        break
+                assert (await studio.unicast(player.name, "firm 3", timeout_s=60)).outcome == "delivered"
+                assert await loose_over_rate(studio) >= 1
                 assert client.counters["losses"] == 1
                 await client.leave()
+
+
+async def loose_over_rate(asking):
+    status = (await asking.request("game:game-1", {"op": "status"}, timeout_s=60)).json()
+    return status["counters"]["loose_over_rate"]
 
 
 async def test_actions_that_can_not_be_done(tmp_path):
     async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
         player = Player(studio, "ann")
         async with player.client as client:
-            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.wait_for(client.online.wait(), 60)
             for kind, fields, expected in [
                 ("ready", {}, "no_match"),
                 ("dance", {}, "no_match"),
@@ -132,7 +143,7 @@ async def talk(address, data):
     reader, writer = await raw(address)
     writer.write(data)
     with contextlib.suppress(ConnectionError):
-        return await asyncio.wait_for(reader.read(), 15)
+        return await asyncio.wait_for(reader.read(), 60)
     return b""
 
 
@@ -152,7 +163,7 @@ async def test_bad_bytes_are_refused_and_nobody_else_notices(tmp_path):
     async with cluster(tmp_path, "game-1", **QUICK) as running, node(running) as studio:
         player = Player(studio, "ann", transport="tcp")
         async with player.client as client:
-            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.wait_for(client.online.wait(), 60)
             address = running.running["game-1"].addresses["tcp"]
             good = (await manager(studio, "token", player="bob"))["token"]
             login = protocol.Login(good, 0, 0, 0, [])
@@ -179,11 +190,11 @@ async def test_bad_bytes_are_refused_and_nobody_else_notices(tmp_path):
                     stranger.sendto(b"\x85" * length, (host, int(port)))
             await until(lambda: refusals(studio), "status shows what the sockets refused")
             log = running.running["game-1"].log
-            await until(lambda: "datagrams_refused 3" in log.read_text(), "the log tells it", 15)
+            await until(lambda: "datagrams_refused 3" in log.read_text(), "the log tells it")
 
 
 async def refusals(studio):
-    status = (await studio.request("game:game-1", {"op": "status"})).json()
+    status = (await studio.request("game:game-1", {"op": "status"}, timeout_s=60)).json()
     assert status["counters"]["refused_bad_token"] == 2
     return status["edge"].get("datagrams_refused") == 3 and status["edge"]["bad_bytes"] >= 1
 
@@ -191,17 +202,17 @@ async def refusals(studio):
 async def unknown_kind_after_login(address, login):
     reader, writer = await raw(address)
     writer.write(framed(ToServer.LOGIN, 0, login.dump()))
-    (length,) = struct.unpack("<I", await asyncio.wait_for(reader.readexactly(4), 10))
+    (length,) = struct.unpack("<I", await asyncio.wait_for(reader.readexactly(4), 60))
     kind, _, _ = protocol.read_packet(await reader.readexactly(length))
     assert kind == ToClient.WELCOME
     writer.write(framed(0x77, 0))
-    assert bye(await asyncio.wait_for(reader.read(), 10)) == "malformed"
+    assert bye(await asyncio.wait_for(reader.read(), 60)) == "malformed"
     writer.close()
 
 
 @pytest.mark.slow
 async def test_who_is_never_ready_did_not_finish(tmp_path):
-    settings = {**QUICK, "manager.match_size": 3, "game.ready_ms": 1_000}
+    settings = {**QUICK, "manager.match_size": 3, "game.ready_ms": 4_000}
     async with (
         cluster(tmp_path, "game-1", **settings) as running,
         node(running) as studio,
@@ -209,9 +220,9 @@ async def test_who_is_never_ready_did_not_finish(tmp_path):
     ):
         lazy = Player(studio, "lazy")
         async with lazy.client as client:
-            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.wait_for(client.online.wait(), 60)
             await client.action("queue")
-            await until(lambda: finished(studio, 1), "the race is finished", 60)
+            await until(lambda: finished(studio, 1), "the race is finished")
             entries = (await manager(studio, "matches"))["entries"]
             end = next(entry for entry in entries if entry["event"] == "GameFinished")
             outcomes = {result["player"]: result["reason"] for result in end["body"]["results"]}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.test_commands import Backend
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def backend(tmp_path_factory):
 
 def online(backend):
     """The name of a bot whose client is there."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         for player in json.loads(backend.run("players", "bot-", "--json")):
             if player["phase"] == "live" and player["node"]:
@@ -36,7 +36,7 @@ def online(backend):
 
 def hops_of(backend, message, last):
     """The hops of a message, once the last one is there."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while True:
         shown = json.loads(backend.run("trace", message, "--json"))
         names = [hop["hop"] for hop in shown["hops"]]
@@ -68,7 +68,7 @@ def test_what_was_acked_was_handled(backend):
     player = online(backend)
     for number in range(5):
         backend.run("send", "--player", player, f"number {number}")
-    audited = json.loads(backend.run("audit", "delivery", "--json", "--settle", "30"))
+    audited = json.loads(backend.run("audit", "delivery", "--json", "--settle", "90"))
     assert audited["holds"]
     assert audited["acked"] >= 5
     assert audited["acked"] == audited["handled"] + audited["in_mailbox"]
@@ -93,7 +93,7 @@ def test_check_speaks_nagios(backend):
         r"OK - hub \d+\.\d ms, 0 slow nodes, (mailbox \d+ stored, )?stats lag \d+\.\d s \| hub=", line
     ), line
     critical = backend.start("check", "--format", "nagios", "--rtt-ms", "0,0")
-    out, _ = critical.communicate(timeout=60)
+    out, _ = critical.communicate(timeout=120)
     assert critical.returncode == 2
     assert out.startswith("CRITICAL - hub ")
     found = json.loads(backend.run("check", "--format", "json", "--rtt-ms", "5000,9000"))
@@ -103,13 +103,13 @@ def test_check_speaks_nagios(backend):
 def test_check_without_a_hub(backend):
     words = ["--hub", "tcp://127.0.0.1:1", "check", "--format", "nagios"]
     process = backend.start(*words)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     assert out.startswith("CRITICAL - no hub at tcp://127.0.0.1:1")
 
 
 def test_bench_measures_each_mode_and_leaves_nothing(backend):
-    rows = json.loads(backend.run("bench", "bus", "--seconds", "0.5", "--players", "20", "--json"))
+    rows = json.loads(backend.run("bench", "bus", "--seconds", "1", "--players", "20", "--json"))
     assert [row["mode"] for row in rows] == ["rtt", "throughput", "fanout", "durable"]
     for row in rows:
         assert row["messages"] > 0
@@ -123,7 +123,7 @@ def test_bench_measures_each_mode_and_leaves_nothing(backend):
     printed = backend.run("bench", "bus", "--mode", "rtt", "--count", "20", "--transport", "native", "--csv")
     (row,) = csv.DictReader(io.StringIO(printed))
     assert (row["mode"], row["transport"], row["messages"]) == ("rtt", "native", "20")
-    assert json.loads(backend.run("audit", "delivery", "--json", "--settle", "30"))["holds"]
+    assert json.loads(backend.run("audit", "delivery", "--json", "--settle", "90"))["holds"]
 
 
 def test_everything_ends_well(backend):

@@ -67,11 +67,11 @@ async def test_no_secret_is_shown_by_a_whole_backend(tmp_path: Path) -> None:
         async with Node("watch", cluster.hub_endpoint, keys=found) as watch:
 
             async def racing() -> bool:
-                answer = await watch.request("bots", '{"op": "status"}')
+                answer = await watch.request("bots", '{"op": "status"}', timeout_s=60)
                 texts["bots status"] = answer.payload
                 return json.loads(answer.payload)["racing"] > 0
 
-            await until(racing, "the bots race", 60)
+            await until(racing, "the bots race")
             for what in ("status", "nodes", "players"):
                 texts[what] = repr(await watch.query(what)).encode()
         texts |= shown(cluster)

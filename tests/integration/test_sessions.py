@@ -24,7 +24,7 @@ async def test_a_race_is_restored_after_kill_9(tmp_path):
         match = await until(lambda: running_on(studio, racers, server), "the manager knows")
         await until(lambda: all(bot.client.counters["events"] > 4 for bot in racers), "under way")
         running.kill(server)
-        end = await until(lambda: end_of(studio, match), "the race has a result", 40)
+        end = await until(lambda: end_of(studio, match), "the race has a result")
         assert end["event"] == "GameFinished", end
         assert [result["outcome"] for result in end["body"]["results"]] == ["finished"] * 4
         await until(lambda: all(bot.counters["finished"] for bot in racers), "all were told")
@@ -46,7 +46,7 @@ async def test_a_server_that_stops_hands_its_race_over(tmp_path):
         logins = [bot.client.counters["logins"] for bot in racers]
         code = await asyncio.to_thread(running.running.pop(server).stop)
         assert code == 0
-        end = await until(lambda: end_of(studio, match), "the race has a result", 40)
+        end = await until(lambda: end_of(studio, match), "the race has a result")
         assert end["event"] == "GameFinished", end
         assert [result["outcome"] for result in end["body"]["results"]] == ["finished"] * 4
         assert [bot.client.counters["logins"] for bot in racers] == logins
@@ -78,7 +78,7 @@ async def test_a_bad_network_loses_nothing(tmp_path, transport, seed):
         for player in players:
             player.client.start()
         try:
-            await asyncio.gather(*(asyncio.wait_for(each.client.online.wait(), 20) for each in players))
+            await asyncio.gather(*(asyncio.wait_for(each.client.online.wait(), 60) for each in players))
             receipts = []
             for number in range(60):
                 for player in players:
@@ -108,25 +108,12 @@ def told(player):
     return [payload["n"] for _, payload in player.messages if isinstance(payload, dict) and "n" in payload]
 
 
-async def test_a_second_login_takes_over(tmp_path):
-    async with cluster(tmp_path, "game-1", "game-2", **QUICK) as running, node(running) as studio:
-        first, second = Player(studio, "ann"), Player(studio, "ann", transport="tcp")
-        async with first.client:
-            await asyncio.wait_for(first.client.online.wait(), 10)
-            async with second.client:
-                assert await asyncio.wait_for(first.client.ended(), 10) == "taken_over"
-                await asyncio.wait_for(second.client.online.wait(), 10)
-                assert (await studio.unicast("ann", "to the second", timeout_s=10)).outcome == "delivered"
-        assert [payload for _, payload in second.messages] == ["to the second"]
-        assert first.messages == []
-
-
 async def test_tokens_are_renewed_before_they_are_old(tmp_path):
     settings = {**QUICK, "game.token_s": 5}
     async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
         player = Player(studio, "ann", udp=False)
         async with player.client as client:
-            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.wait_for(client.online.wait(), 60)
             await asyncio.sleep(6)
             player.ticket = None  # no manager for it any more: only its renewed token lets it in
             client.break_connection()
@@ -137,7 +124,7 @@ async def test_tokens_are_renewed_before_they_are_old(tmp_path):
 @pytest.mark.slow
 async def test_a_server_that_stood_still_has_lost_its_match(tmp_path):
     """It is not dead, only stopped: another one goes on with the match, what the first says of it is void."""
-    settings = {**QUICK, "game.ping_ms": 500, "game.checkpoint_ms": 200}
+    settings = {**QUICK, "game.ping_ms": 500, "game.checkpoint_ms": 200, "hub.dead_ms": 3_000}
     async with (
         cluster(tmp_path, "game-1", "game-2", **settings) as running,
         node(running) as studio,
@@ -150,15 +137,15 @@ async def test_a_server_that_stood_still_has_lost_its_match(tmp_path):
         stopped.send_signal(signal.SIGSTOP)
         try:
             gone_on = lambda: all(bot.counters["restored"] == 1 for bot in racers)  # noqa: E731
-            await until(gone_on, "all race on elsewhere", 30)
+            await until(gone_on, "all race on elsewhere")
         finally:
             stopped.send_signal(signal.SIGCONT)
-        end = await until(lambda: end_of(studio, match), "the race has a result", 60)
+        end = await until(lambda: end_of(studio, match), "the race has a result")
         assert end["event"] == "GameFinished", end
         assert end["server"] != server
         assert [result["outcome"] for result in end["body"]["results"]] == ["finished"] * 4
         given_up = lambda: "goes on at another server" in running.running[server].log.read_text()  # noqa: E731
-        await until(given_up, "the first one gave it up", 20)
+        await until(given_up, "the first one gave it up")
         entries = (await manager(studio, "matches", match=match))["entries"]
         assert [entry["event"] for entry in entries] == ["GameFinished", "MatchMoved", "MatchCreated"]
 
@@ -169,7 +156,7 @@ async def test_any_bytes_on_the_game_port_hurt_nobody_else(tmp_path):
         player = Player(studio, "ann")
         host, _, port = running.running["game-1"].addresses["tcp"].rpartition(":")
         async with player.client as client:
-            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.wait_for(client.online.wait(), 60)
             for number in range(150):
                 _, writer = await asyncio.open_connection(host, int(port))
                 body = chance.randbytes(chance.randrange(200))
@@ -181,7 +168,7 @@ async def test_any_bytes_on_the_game_port_hurt_nobody_else(tmp_path):
                 with contextlib.suppress(OSError):
                     await writer.drain()
                 writer.close()
-            assert (await studio.unicast("ann", "still here", timeout_s=10)).outcome == "delivered"
+            assert (await studio.unicast("ann", "still here", timeout_s=60)).outcome == "delivered"
             assert client.counters["losses"] == 0
         assert running.running["game-1"].process.poll() is None
         assert "Traceback" not in running.running["game-1"].log.read_text()

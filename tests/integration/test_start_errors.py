@@ -14,16 +14,22 @@ PROGRAMS = Path(sys.executable).parent
 
 def start(program, tmp_path, *words):
     command = [PROGRAMS / program, "--state-dir", tmp_path / "state", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
 
 
 @pytest.fixture
 def taken():
     """A port that this process holds, TCP and UDP."""
-    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        port = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
-        yield port
+    for _ in range(20):
+        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            port = tcp.getsockname()[1]
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:  # somebody else has this number for UDP
+                continue
+            yield port
+            return
+    raise AssertionError("no number is free for both")
 
 
 @pytest.mark.parametrize(

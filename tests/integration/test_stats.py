@@ -47,7 +47,7 @@ class World:
         process.kill()
         process.wait()
 
-    def ask(self, name: str, request: dict, timeout_s: float = 30.0):
+    def ask(self, name: str, request: dict, timeout_s: float = 90.0):
         asking = self.context.socket(zmq.REQ)
         try:
             asking.connect(f"ipc://{self.folder}/{name}.sock")
@@ -64,7 +64,7 @@ class World:
         rows = self.ask("stats", {"op": "sql", "query": ROWS_SQL, "format": "JSONCompact"})
         return compare(scan(self.folder / "spools"), rows_of(orjson.dumps(rows)))
 
-    def wait_until(self, condition, timeout_s: float = 40.0) -> None:
+    def wait_until(self, condition, timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
@@ -76,7 +76,7 @@ class World:
         return sum(epoch.last for epoch in published) == expected and self.unconfirmed() == 0
 
     def wait_for_spool(self, expected: int) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while sum(epoch.last for epoch in scan(self.folder / "spools").values()) < expected:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_stats_killed_after_each_step(world):
         world.start_stats(step=step)
         world.emit("game-1", 100)
         total += events(100)
-        assert world.processes["stats"].wait(timeout=40) == -9, step
+        assert world.processes["stats"].wait(timeout=120) == -9, step
         del world.processes["stats"]
     world.start_stats()
     world.prove(total)
@@ -176,7 +176,7 @@ def test_a_source_killed_while_it_emits_has_in_rows_what_it_has_in_its_spool(wor
         asking.close(linger=0)
         world.start_source("game-1")
     world.emit("game-1", 1)
-    world.wait_until(lambda: world.unconfirmed() == 0 and world.audit().holds, timeout_s=60)
+    world.wait_until(lambda: world.unconfirmed() == 0 and world.audit().holds)
     audit = world.audit()
     assert audit.published == audit.rows > 0
 
@@ -238,10 +238,12 @@ def test_frames_that_pub_lost_are_asked_for(world):
     proxy.start()
     try:
         total = 0
-        for _ in range(40):
+        for _ in range(2_000):  # how much goes into a frame depends on the machine
             world.emit("game-1", 10)
             total += events(10)
             time.sleep(0.01)
+            if proxy.lost > 10:
+                break
         world.prove(total)
         assert proxy.lost > 10
     finally:
@@ -251,7 +253,7 @@ def test_frames_that_pub_lost_are_asked_for(world):
 def test_while_stats_is_away_events_wait_in_the_spool_up_to_its_bound(world):
     world.start_source("game-1", spool_bytes=65_536)
     world.emit("game-1", 5_000)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     counters = world.ask("game-1", {"op": "counters"})
     while counters["published"] < counters["accepted"] and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -305,7 +307,7 @@ def test_garbage_on_the_socket_is_counted_and_harms_nobody(world):
     garbage = world.context.socket(zmq.PUB)
     garbage.connect(world.endpoint)
     host, port = world.endpoint.removeprefix("tcp://").split(":")
-    raw = socket.create_connection((host, int(port)), timeout=20) if _up(world) else None
+    raw = socket.create_connection((host, int(port)), timeout=60) if _up(world) else None
     assert raw is not None
     raw.sendall(b"\xff" * 10_000)
     for _ in range(30):

@@ -47,7 +47,7 @@ class World:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(command, pass_fds=[write], stdout=log, stderr=log)
         os.close(write)
-        readable, _, _ = select.select([read], [], [], 40)
+        readable, _, _ = select.select([read], [], [], 90)
         line = os.read(read, 65_536) if readable else b""
         os.close(read)
         assert line, (self.folder / f"{name}.log").read_text()
@@ -61,13 +61,13 @@ class World:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    async def ask(self, service: str, request: dict, deadline_s: float = 40.0):
+    async def ask(self, service: str, request: dict, deadline_s: float = 90.0):
         """The answer, once the service is there again."""
         assert self.node is not None
         deadline = time.monotonic() + deadline_s
         while True:
             try:
-                return await self.node.request(service, request, timeout_s=10.0)
+                return await self.node.request(service, request, timeout_s=30.0)
             except RequestFailed:
                 raise
             except RequestError:
@@ -79,7 +79,7 @@ class World:
 
     async def prove(self, latest: int, *, at_least: int, source: str = "game-1") -> int:
         """Wait until everything is confirmed, the newest epoch with `latest` events; then compare."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             published = scan(self.folder / "spools")
             left = (await self.ask(f"source:{source}", {"op": "emit", "count": 0})).json()["unconfirmed"]
@@ -105,7 +105,7 @@ async def world(tmp_path):
     made.start_stats()
     made.start_source("game-1")
     made.node = Node("test", made.hub, state_dir=tmp_path)
-    await made.node.start(timeout_s=20)
+    await made.node.start(timeout_s=60)
     yield made
     await made.node.close(drain_s=0)
     for name in list(made.processes):

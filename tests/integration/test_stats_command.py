@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -20,6 +23,7 @@ from zmqgame_bus.keys import Allowed, NodeKeys, allow, new_pair, read_pair
 from zmqgame_bus.spool import scan
 
 NO_HUB = "--set=bus.hub=tcp://127.0.0.1:1"
+DEADLINE_S = 90.0
 
 
 class Stats:
@@ -49,15 +53,25 @@ class Stats:
         os.close(write)
 
     def ready(self) -> str:
-        readable, _, _ = select.select([self._read], [], [], 40)
+        readable, _, _ = select.select([self._read], [], [], DEADLINE_S)
         assert readable, self.log.read_text()
         line = os.read(self._read, 65_536)
         assert line, self.log.read_text()
-        return orjson.loads(line)["ready"]["stats"]
+        addresses = orjson.loads(line)["ready"]
+        self.metrics = addresses["metrics"]
+        return addresses["stats"]
+
+    def inserted(self) -> int:
+        """How many rows it says that it has inserted."""
+        with urllib.request.urlopen(self.metrics, timeout=DEADLINE_S) as answer:
+            found = re.search(
+                r'^zmqgame_stats_events_total{event="rows"} ([\d.]+)', answer.read().decode(), re.M
+            )
+        return int(float(found[1])) if found else 0
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=DEADLINE_S)
 
     def rows(self) -> list[tuple]:
         """The rows, once nobody else has them open."""
@@ -83,11 +97,16 @@ def start(tmp_path):
             stats.process.wait()
 
 
-def emit_until_it_listens(emitter: Emitter, stats: Stats, count: int = 30) -> None:
+def emit_until(condition: Callable[[], bool], *emitters: Emitter) -> int:
     """Without a hub nothing can be asked for, so what PUB drops before it is connected stays in the spool."""
-    for _ in range(count):
-        emitter.emit("sessions", event="login", player="ada", server="game-1")
+    count, deadline = 0, time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        for emitter in emitters:
+            emitter.emit("sessions", event="login", player="ada", server="game-1")
+        count += 1
         time.sleep(0.03)
+    return count
 
 
 def test_it_takes_events_without_a_hub_and_sigterm_inserts_what_is_here(start, tmp_path):
@@ -95,12 +114,11 @@ def test_it_takes_events_without_a_hub_and_sigterm_inserts_what_is_here(start, t
     endpoint = stats.ready()
     assert endpoint.startswith("tcp://127.0.0.1:")
     with Emitter("game-1", spool_dir=tmp_path / "spools", publish=endpoint) as emitter:
-        emit_until_it_listens(emitter, stats)
-    time.sleep(0.3)
+        count = emit_until(lambda: stats.inserted() > 10, emitter)
     assert stats.end() == 0
     audit = compare(scan(tmp_path / "spools"), stats.rows())
     assert audit.repeated == 0
-    assert 10 < audit.rows <= audit.published == 30
+    assert 10 < audit.rows <= audit.published == count
 
 
 def test_with_keys_each_publisher_speaks_for_its_own_names(start, tmp_path):
@@ -132,24 +150,21 @@ def test_with_keys_each_publisher_speaks_for_its_own_names(start, tmp_path):
         ),
         Emitter("game-3", spool_dir=spools, publish=endpoint),
     ]
-    for _ in range(30):
-        for emitter in emitters:
-            emitter.emit("sessions", event="login")
-        time.sleep(0.05)
+    texts = ("not allowed for the name hub", "refused the CURVE key")
+    emit_until(
+        lambda: stats.inserted() > 0 and all(text in stats.log.read_text() for text in texts), *emitters
+    )
     for emitter in emitters:
         emitter.close()
-    time.sleep(0.3)
     assert stats.end() == 0
     assert {row[0] for row in stats.rows()} == {"game-1"}
-    assert "not allowed for the name hub" in stats.log.read_text()
-    assert "refused the CURVE key" in stats.log.read_text()
 
 
 def test_a_second_one_on_the_same_data_says_who_has_it(start):
     first = start()
     first.ready()
     second = start()
-    assert second.process.wait(timeout=40) == 3
+    assert second.process.wait(timeout=DEADLINE_S) == 3
     said = second.log.read_text()
     assert f"pid {first.process.pid}" in said
     assert str(first.state / "clickhouse") in said
@@ -158,7 +173,7 @@ def test_a_second_one_on_the_same_data_says_who_has_it(start):
 
 def test_it_does_not_listen_in_clear_beyond_this_machine(start):
     stats = start("--set=stats.listen=tcp://0.0.0.0:0")
-    assert stats.process.wait(timeout=40) == 3
+    assert stats.process.wait(timeout=DEADLINE_S) == 3
     assert "not on loopback" in stats.log.read_text()
 
 
@@ -168,7 +183,7 @@ def test_a_port_in_use_is_named(start):
         taken.listen()
         port = taken.getsockname()[1]
         stats = start(f"--set=stats.listen=tcp://127.0.0.1:{port}")
-        assert stats.process.wait(timeout=40) == 3
+        assert stats.process.wait(timeout=DEADLINE_S) == 3
     said = stats.log.read_text()
     assert f"port {port}" in said
     assert "stats.listen" in said
@@ -176,7 +191,7 @@ def test_a_port_in_use_is_named(start):
 
 def test_a_server_that_is_not_there_is_named(start):
     stats = start("--set=stats.clickhouse=http://user:secret@127.0.0.1:1")
-    assert stats.process.wait(timeout=40) == 3
+    assert stats.process.wait(timeout=DEADLINE_S) == 3
     said = stats.log.read_text()
     assert "error: ClickHouse at 127.0.0.1:1 can't be used: " in said
     assert "Traceback" not in said

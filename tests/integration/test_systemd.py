@@ -105,7 +105,7 @@ class Unit:
         self.folder.mkdir()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(self.folder / "notify"))
-        self.notify.settimeout(30)
+        self.notify.settimeout(90)
         words = [
             str(root) + word if word.startswith("/") else word for word in shlex.split(self.one("ExecStart"))
         ]
@@ -165,17 +165,17 @@ class Unit:
         return self.notify.recv(4096).decode()
 
     def until(self, start):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             message = self.next()
             if message.startswith(start):
                 return message
-        raise AssertionError(f"no {start} in 30 s")
+        raise AssertionError(f"no {start} in 90 s")
 
     def wait_until_stopped(self):
         """A signal to stop takes effect when each thread next leaves the kernel, not at once."""
         tasks = Path(f"/proc/{self.process.pid}/task")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while any(
             (each / "stat").read_text().rpartition(")")[2].split()[0] != "T" for each in tasks.iterdir()
         ):
@@ -192,13 +192,13 @@ class Unit:
         except BlockingIOError:
             return messages
         finally:
-            self.notify.settimeout(30)
+            self.notify.settimeout(90)
 
     def stop(self):
         self.pending()
         self.process.send_signal(signal.SIGTERM)
         self.until("STOPPING=1")
-        code = self.process.wait(30)
+        code = self.process.wait(90)
         self.notify.close()
         self.log.close()
         return code, (self.folder / "log").read_text()

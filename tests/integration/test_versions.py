@@ -50,7 +50,7 @@ async def test_a_node_of_version_1_has_all_its_operations(hub: HubProcess) -> No
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(VERSIONS / "client_v1.py"), hub.address, stdout=-1, stderr=-1
         )
-        output, errors = await asyncio.wait_for(process.communicate(), 60)
+        output, errors = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode == 0, errors.decode()
         # Its broadcast reached the player of the new node.
         await until(lambda: amy.handled)
@@ -78,7 +78,7 @@ async def test_a_node_of_version_1_has_all_its_operations(hub: HubProcess) -> No
 def say_hello(address: str, low: int, high: int, features: int = 0) -> tuple[int, Fields]:
     """What the hub answers to a range of versions."""
     socket = zmq.Context.instance().socket(zmq.DEALER)
-    socket.linger, socket.rcvtimeo = 0, 20_000
+    socket.linger, socket.rcvtimeo = 0, 60_000
     socket.connect(address)
     numbers = struct.pack("<HHQQQIQQ", low, high, node_key("n"), 1, high, 0, 1, features)
     socket.send(message(HELLO, numbers + text("n") + struct.pack("<I", 0)))
@@ -121,7 +121,7 @@ class OldHub:
     async def told(self) -> dict[str, object]:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        output, errors = await asyncio.wait_for(self.process.communicate(), 20)
+        output, errors = await asyncio.wait_for(self.process.communicate(), 60)
         assert self.process.returncode == 0, errors.decode()
         return json.loads(output)
 
@@ -195,7 +195,7 @@ async def test_what_was_taken_before_the_old_hub_was_known_ends_the_same_way(old
     old_hub.process.send_signal(signal.SIGSTOP)
     stat = Path(f"/proc/{old_hub.process.pid}/stat")
     await until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
-    starting = asyncio.create_task(node.start(20))
+    starting = asyncio.create_task(node.start(60))
     await asyncio.sleep(0)
     told: list[Receipt] = []
     assert not node.up
@@ -208,12 +208,12 @@ async def test_what_was_taken_before_the_old_hub_was_known_ends_the_same_way(old
     await starting
     for task, feature in ((later, "deferred"), (soon, "deadline")):
         with pytest.raises(NotSupportedByHub) as error:
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 60)
         assert error.value.feature == feature
     await until(lambda: told)
     assert (told[0].outcome, told[0].detail) == ("refused", "not supported: deadline")
     # A policy other than must-deliver needs a hub that is there.
-    receipt = await asyncio.wait_for(loose, 20)
+    receipt = await asyncio.wait_for(loose, 60)
     assert (receipt.outcome, receipt.detail) == ("dropped", "no link to the hub")
     await node.close()
     assert (await old_hub.told())["sends"] == 0

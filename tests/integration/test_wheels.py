@@ -63,5 +63,5 @@ def test_up_runs_from_wheels(installed, tmp_path):
         lines.append(line)
         if line.startswith("all up"):
             process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0, lines
+    assert process.wait(120) == 0, lines
     assert [line.split()[0] for line in lines[:4]] == ["hub", "stats", "manager", "game-1"]

@@ -42,7 +42,7 @@ def keys(request: pytest.FixtureRequest) -> dict[str, bytes]:
 
 def zmq_dealer(context: zmq.Context, keys: dict[str, bytes], **options: int) -> zmq.Socket:
     dealer = context.socket(zmq.DEALER)
-    dealer.rcvtimeo = dealer.sndtimeo = 20_000
+    dealer.rcvtimeo = dealer.sndtimeo = 60_000
     for name, value in options.items():
         setattr(dealer, name, value)
     if keys:
@@ -54,7 +54,7 @@ def zmq_dealer(context: zmq.Context, keys: dict[str, bytes], **options: int) -> 
 
 def zmq_router(context: zmq.Context, keys: dict[str, bytes]) -> tuple[zmq.Socket, str]:
     router = context.socket(zmq.ROUTER)
-    router.rcvtimeo = router.sndtimeo = 20_000
+    router.rcvtimeo = router.sndtimeo = 60_000
     if keys:
         router.curve_server = True
         router.curve_secretkey = z85.encode(keys["server_secret"])
@@ -182,7 +182,7 @@ def test_curve_has_the_same_shape_as_libzmq(context: zmq.Context) -> None:
 
 def test_heartbeats_of_libzmq_are_answered(context: zmq.Context, keys: dict[str, bytes]) -> None:
     listener, endpoint = listen()
-    dealer = zmq_dealer(context, keys, heartbeat_ivl=50, heartbeat_timeout=2_000, heartbeat_ttl=1_000)
+    dealer = zmq_dealer(context, keys, heartbeat_ivl=50, heartbeat_timeout=60_000, heartbeat_ttl=60_000)
     dealer.connect(endpoint)
     line = router_line(listener, keys)
     line.until(lambda: line.peer.ready)
@@ -222,7 +222,7 @@ def test_a_key_that_is_not_allowed_is_refused_and_libzmq_knows_why(context: zmq.
         line.until(lambda: line.peer.ready)
     assert refused.value.args[0] == "key_not_allowed"
     assert client_public.hex() in refused.value.args[1]
-    assert monitor.poll(20_000)
+    assert monitor.poll(60_000)
     _, value = monitor.recv_multipart()
     assert frames(line.sent()[64:])[-1] == (4, b"\x05ERROR\x03400"), value
 
@@ -275,7 +275,7 @@ def test_libzmq_sees_that_we_want_curve(context: zmq.Context) -> None:
     line = router_line(listener, {"server_secret": curve_keypair()[1]})
     with pytest.raises((ZmtpRefused, AssertionError), match=r"mechanism|the other side closed"):
         line.until(lambda: line.peer.ready)
-    assert monitor.poll(20_000)
+    assert monitor.poll(60_000)
     event = zmq.utils.monitor.recv_monitor_message(monitor)
     assert event["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 

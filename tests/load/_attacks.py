@@ -64,7 +64,7 @@ def probe(address: str, seconds: float) -> list[float]:
     """Round trips of clients that behave, in microseconds."""
     clients, times = [dial(address) for _ in range(PROBES)], []
     end, turn = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or turn < 2 * PROBES:
         client = clients[turn % PROBES]
         start = time.perf_counter()
         client.sendall(PING)

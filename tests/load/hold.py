@@ -6,4 +6,4 @@ from tests.load._options import run
 
 def main(arguments: list[str]) -> int:
     """Run it."""
-    return run("hold", _many.hold, _many.held, arguments, connections=10_000)
+    return run("hold", _many.hold, _many.held, arguments, connections=10_000, quiet=16.0)

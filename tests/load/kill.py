@@ -87,7 +87,7 @@ class Sender:
 
     async def _round(self, number: int) -> None:
         receipts = await self.node.unicast_many(
-            [(player, {"n": number}) for player in self.players], timeout_s=60
+            [(player, {"n": number}) for player in self.players], timeout_s=120
         )
         self.unacked += sum(not receipt.acked for receipt in receipts)
 
@@ -114,23 +114,23 @@ async def kill(
             names = [name for crowd in crowds for name in crowd.names]
             stop, sender = asyncio.Event(), Sender(studio, names)
             sending = asyncio.create_task(sender.run(stop))
-            await asyncio.sleep(quiet_s)
+            await quiet(sender, quiet_s)
             before = cpu_s(running, crowds)
             killed = died = time.monotonic()
             if planned:
                 running.running[DOOMED].process.send_signal(signal.SIGTERM)
-                await until(lambda: elsewhere(crowds, clients), "all are at the other server", 60)
+                await until(lambda: elsewhere(crowds, clients), "all are at the other server", 120)
             else:
                 running.kill(DOOMED)
                 died = time.monotonic()
-            await until(lambda: online(crowds, clients), "all are served again", 60)
+            await until(lambda: online(crowds, clients), "all are served again", 120)
             after = cpu_s(running, crowds)
             cost = {name: round(after[name] - before[name], 2) for name in after}
             clients_own = sum(spent for name, spent in cost.items() if name.startswith("crowd-"))
-            await asyncio.sleep(quiet_s)
+            await quiet(sender, quiet_s)
             stop.set()
             await sending
-            await until(lambda: handled(crowds, clients * sender.rounds), "all has been handled", 60)
+            await until(lambda: handled(crowds, clients * sender.rounds), "all has been handled", 120)
             reports: dict[str, Any] = {}
             for crowd in crowds:
                 reports |= await crowd.tell("report")
@@ -153,6 +153,13 @@ async def kill(
                 crowd.process.kill()
             await crowd.process.wait()
         await asyncio.to_thread(running.close)
+
+
+async def quiet(sender: Sender, seconds: float) -> None:
+    """So long, and on a slow machine until as many rounds were begun as fit into it."""
+    wanted = sender.rounds + int(seconds / ROUND_S)
+    await asyncio.sleep(seconds)
+    await until(lambda: sender.rounds >= wanted, "messages are sent", 120)
 
 
 def cpu_s(running: Cluster, crowds: list[CrowdProcess]) -> dict[str, float]:

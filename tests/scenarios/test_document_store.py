@@ -18,7 +18,7 @@ from zmqgame_bus.mongo import MongoMailbox
 from tests.mongod import Proxy, deletes, finds, fresh_name, inserts
 
 KEY = 77
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Hubs:

@@ -13,12 +13,11 @@ from zmqgame_bus.node import Node
 from tests.bus_tools import DEADLINE_S, Client, Host, HubProcess, until
 from tests.support.proxy import DOWN, Route
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def hub(tmp_path):
-    started = HubProcess(tmp_path, "hub.node_grace_ms=300", "hub.hub_grace_ms=400").start()
+    # Long enough for nodes to come back to a new hub on a slow machine.
+    started = HubProcess(tmp_path, "hub.node_grace_ms=300", "hub.hub_grace_ms=3000").start()
     yield started
     started.close()
 
@@ -51,7 +50,7 @@ async def test_resend_after_hub_kill_is_handled_once(hub):
     route.stall(DOWN)
     sending = asyncio.ensure_future(sender.unicast("alice", "m1"))
     await until(lambda: len(alice.handled) == 1, "m1 is handled")
-    await asyncio.sleep(0.05)  # its ack reaches the hub; the receipt stays on the way
+    await asyncio.sleep(0.05)  # its ack reaches the hub, mostly; the receipt stays on the way
     assert not sending.done()
     hub.kill()
     route.cut()
@@ -107,7 +106,7 @@ async def test_two_operators_send_at_once(hub, tmp_path):
         )
         for number in range(4)
     ]
-    said = await asyncio.wait_for(asyncio.gather(*(each.communicate() for each in operators)), 40)
+    said = await asyncio.wait_for(asyncio.gather(*(each.communicate() for each in operators)), 120)
     assert [each.returncode for each in operators] == [0] * 4, said
     assert sorted(texts(alice)) == [f"operator {number}" for number in range(4)]
     await close(game)

@@ -46,7 +46,7 @@ class Line:
         finally:
             self.flush()
 
-    def until(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, f"timed out: {self.messages!r} {self.steps!r}"
@@ -67,7 +67,7 @@ class Line:
 def listen() -> tuple[socket.socket, str]:
     """Listen on a free port; also gives libzmq's name for it."""
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(20)
+    listener.settimeout(60)
     return listener, f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 

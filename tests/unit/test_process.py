@@ -52,7 +52,7 @@ class Service:
         path = tmp_path / "notify"
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(path))
-        self.notify.settimeout(10)
+        self.notify.settimeout(60)
         reader, writer = os.pipe()
         self.process = subprocess.Popen(
             [
@@ -84,7 +84,7 @@ class Service:
                 self.next()
 
     def end(self):
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         self.ready.close()
         self.notify.close()
         return self.process.returncode, out, err
@@ -111,13 +111,15 @@ def test_a_stopped_process_gives_no_sign_of_life(tmp_path):
     service = Service(tmp_path, WATCHDOG_USEC="150000")
     service.ready.readline()
     service.process.send_signal(signal.SIGSTOP)
-    time.sleep(0.05)
+    stat = Path(f"/proc/{service.process.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.01)
     service.drain()
     service.notify.settimeout(0.5)
     with pytest.raises(TimeoutError):
         service.next()
     service.process.send_signal(signal.SIGCONT)
-    service.notify.settimeout(10)
+    service.notify.settimeout(60)
     assert service.next() == "WATCHDOG=1"
     service.process.send_signal(signal.SIGTERM)
     assert service.end()[0] == 0
