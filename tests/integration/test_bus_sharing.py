@@ -18,6 +18,7 @@ FRAMES = 32
 # What one turn reads of a link at most: READS_A_TURN, READ_BYTES in rust/reactor/src/bus/limits.rs.
 TURN_BYTES = 4 * (256 << 10)
 SLACK_BYTES = 65_536
+LOOPBACK = "0100007F"
 ROUNDS, TELLING_ROUNDS = 30, 3
 POLITE = 4
 
@@ -73,7 +74,7 @@ def unread(port: int) -> list[int]:
     held = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, queues, *_ = line.split()
-        if state == "01" and int(local.split(":")[1], 16) == port:
+        if state == "01" and local == f"{LOOPBACK}:{port:04X}":  # others may have the number elsewhere
             held.append(int(queues.split(":")[1], 16))
     return sorted(held, reverse=True)
 
