@@ -346,7 +346,12 @@ class Client:
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
             values = orjson.loads(message.payload)
             if values["type"] in MOVES and values["server"]["name"] != self._resume.server:
-                return _Move(Ticket.from_reply(values))
+                server = values["server"]
+                if (
+                    not self._resume.token
+                ):  # older than a session may get: the manager knows where the match is
+                    return _Move(None)
+                return _Move(Ticket(self._resume.token, server["name"], server["tcp"], server["ws"]))
         return None
 
     def _action_done(self, done: resume.ActionDone) -> None:

@@ -3,6 +3,7 @@
 MAX_NAME_BYTES = 128  # the bus's own limit for names; a longer one is refused at login
 MAX_TOKEN_BYTES = 4_096  # a signed token is about 250 bytes; refused before it is parsed
 MAX_LOGIN_BYTES = 16_384  # token plus a cursor of 64 senders; a larger login packet is refused
+KNOWN_LOGINS = 65_536  # players whose newest login a server remembers, 10 MB; then the oldest go
 MAX_CURSOR_ENTRIES = 64  # the bus's limit of senders in a cursor; a longer one is refused at login
 MAX_ACTION_BYTES = 4_096  # an action is a decision of a player, not a data transfer; refused
 MAX_INPUTS_PER_PACKET = 32  # 0.64 s of a 50 Hz game: enough to bridge a lost half second; the rest is refused

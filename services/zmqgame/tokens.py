@@ -19,6 +19,7 @@ from zmqgame.play.rules import Refused
 
 AUDIENCE = "game"
 ALGORITHM = "HS256"
+REQUIRED = ["sub", "sid", "aud", "exp", "auth_time"]
 SECRET_BYTES = 32
 PROTOCOL_ID = 0x7A6D7167616D6501  # "zmqgame", version 1: netcode's protocol id
 USER_DATA_BYTES = 256
@@ -31,6 +32,7 @@ class Claims:
     player: str
     session: int
     expires_s: int
+    auth_ms: int  # when the manager let the player in: tokens that a game server renews keep it
 
 
 def load_secret(path: Path) -> bytes:
@@ -58,10 +60,21 @@ def new_session() -> int:
     return secrets.randbits(63) + 1
 
 
-def sign(secret: bytes, player: str, session: int, valid_s: int, now_s: float | None = None) -> str:
-    """A token for a player's session."""
-    now = time.time() if now_s is None else now_s
-    claims = {"sub": player, "sid": str(session), "aud": AUDIENCE, "exp": int(now) + valid_s}
+def wall_ms() -> int:
+    """The clock that tokens go by."""
+    return time.time_ns() // 1_000_000
+
+
+def sign(secret: bytes, player: str, session: int, valid_s: int, auth_ms: int | None = None) -> str:
+    """A token for a player's session; without `auth_ms` it is the player's own login that begins now."""
+    now = wall_ms()
+    claims = {
+        "sub": player,
+        "sid": str(session),
+        "aud": AUDIENCE,
+        "exp": now // 1_000 + valid_s,
+        "auth_time": (now if auth_ms is None else auth_ms) / 1_000,
+    }
     return jwt.encode(claims, secret, ALGORITHM)
 
 
@@ -70,17 +83,41 @@ def verify(secret: bytes, token: str) -> Claims:
     if len(token) > limits.MAX_TOKEN_BYTES:
         raise Refused("bad_token", f"{len(token)} characters are over {limits.MAX_TOKEN_BYTES}")
     try:
-        claims = jwt.decode(
-            token, secret, [ALGORITHM], audience=AUDIENCE, options={"require": ["sub", "sid", "aud", "exp"]}
-        )
-        session = int(claims["sid"])
+        claims = jwt.decode(token, secret, [ALGORITHM], audience=AUDIENCE, options={"require": REQUIRED})
+        session, auth_ms = int(claims["sid"]), round(claims["auth_time"] * 1_000)
     except jwt.ExpiredSignatureError as error:
         raise Refused("token_expired", "ask the manager for a new one") from error
-    except (jwt.InvalidTokenError, ValueError, TypeError) as error:
+    except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError) as error:
         raise Refused("bad_token", type(error).__name__) from error
     if not 0 < session < 1 << 64 or not valid_name(claims["sub"]):
         raise Refused("bad_token", "its session or player is not possible")
-    return Claims(claims["sub"], session, int(claims["exp"]))
+    return Claims(claims["sub"], session, int(claims["exp"]), min(auth_ms, wall_ms()))
+
+
+class Newest:
+    """The newest login of each player that was seen here: what is older than it does not come back.
+
+    Only times of the manager's clock are compared. Bounded: the players that were here longest ago go first.
+    """
+
+    def __init__(self, most: int = limits.KNOWN_LOGINS) -> None:
+        self._most = most
+        self._known: dict[str, tuple[int, int, bool]] = {}  # auth_ms, session, whether it has left
+
+    def check(self, claims: Claims) -> None:
+        """Raise `Refused` with the kind taken_over or left for a token of an older login."""
+        auth_ms, session, left = self._known.get(claims.player, (0, 0, False))
+        if left and claims.auth_ms <= auth_ms:
+            raise Refused("left", "this login has left: ask the manager for another")
+        if claims.session != session and claims.auth_ms < auth_ms:
+            raise Refused("taken_over", "there was a newer login")
+
+    def note(self, player: str, session: int, auth_ms: int, *, left: bool = False) -> None:
+        """The player has come, or left for good, in this session."""
+        self._known.pop(player, None)
+        self._known[player] = (auth_ms, session, left)
+        if len(self._known) > self._most:
+            del self._known[next(iter(self._known))]
 
 
 def valid_name(name: object) -> bool:

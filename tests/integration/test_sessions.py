@@ -121,6 +121,19 @@ async def test_tokens_are_renewed_before_they_are_old(tmp_path):
             assert player.welcomes[1]["resumed"]
 
 
+async def test_a_session_goes_on_with_the_managers_token_when_its_own_are_too_old(tmp_path):
+    settings = {**QUICK, "game.token_s": 5, "game.session_max_s": 5}
+    async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
+        player = Player(studio, "ann", udp=False)
+        async with player.client as client:
+            await asyncio.wait_for(client.online.wait(), 10)
+            await asyncio.sleep(6.5)
+            client.break_connection()
+            await until(lambda: len(player.welcomes) == 2, "it is back")
+            assert client.counters["bye_token_expired"] == 1
+            assert player.welcomes[1]["resumed"]
+
+
 @pytest.mark.slow
 async def test_a_server_that_stood_still_has_lost_its_match(tmp_path):
     """It is not dead, only stopped: another one goes on with the match, what the first says of it is void."""

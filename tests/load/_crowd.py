@@ -100,7 +100,8 @@ class Player(asyncio.Protocol):
             self.handled.append(values["n"])
             self.handled_at.append(time.monotonic())
         elif values.get("type") in MOVES and values["server"]["name"] != self.resume.server:
-            self.ticket = Ticket.from_reply(values)
+            server = values["server"]
+            self.ticket = Ticket(self.resume.token, server["name"], server["tcp"], server["ws"])
             assert self.transport is not None
             self.transport.close()
 

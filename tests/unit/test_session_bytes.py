@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zmqgame import limits, protocol, tokens
+from zmqgame.play.player import Session
 from zmqgame.play.rules import Refused
 from zmqgame.play.sessions import Door, Sessions
 from zmqgame.protocol import EDGE_CLOSE, EDGE_OPEN, ToClient, ToServer
@@ -101,9 +102,9 @@ class Place:
         await self.take((number, EDGE_OPEN, 0, b'{"transport":"tcp"}'))
         return number
 
-    async def enter(self, player, session=5):
+    async def enter(self, player, session=5, auth_ms=None):
         number = await self.open()
-        token = tokens.sign(SECRET, player, session, 3_600)
+        token = tokens.sign(SECRET, player, session, 3_600, auth_ms)
         await self.take((number, ToServer.LOGIN, 0, protocol.Login(token, 0, 0, 0, []).dump()))
         assert self.kinds(number) == [ToClient.WELCOME]
         return number
@@ -292,3 +293,53 @@ async def test_who_leaves_again_and_again_asks_the_bus_once():
     await place.take(*[(ann, ToServer.LEAVE, 0, b"")] * 50)
     assert place.asked == 1
     assert place.kinds(ann)[-1] == ToClient.BYE
+
+
+def byes(place, connection):
+    return [
+        orjson.loads(payload)["reason"] for kind, payload in place.sent[connection] if kind == ToClient.BYE
+    ]
+
+
+async def refused(place, player, session, auth_ms):
+    """The reason of the bye that a login with such a token gets."""
+    number = await place.open()
+    token = tokens.sign(SECRET, player, session, 3_600, auth_ms)
+    await place.take((number, ToServer.LOGIN, 0, protocol.Login(token, 0, 0, 0, []).dump()))
+    (reason,) = byes(place, number)
+    return reason
+
+
+async def test_an_older_token_neither_takes_over_nor_comes_back_after_leave():
+    place, now = Place(), tokens.wall_ms()
+    thief = await place.enter("ann", session=5, auth_ms=now - 9_000)
+    ann = await place.enter("ann", session=6, auth_ms=now - 5_000)
+    assert byes(place, thief) == ["taken_over"]
+    assert await refused(place, "ann", 5, now - 9_000) == "taken_over"
+    assert byes(place, ann) == []
+    again = await place.enter("ann", session=6, auth_ms=now - 5_000)
+    await place.take((again, ToServer.LEAVE, 0, b""))
+    assert byes(place, again) == ["left"]
+    for session, auth_ms in ((6, now - 5_000), (5, now - 9_000)):
+        assert await refused(place, "ann", session, auth_ms) == "left"
+    await place.enter("ann", session=7, auth_ms=now - 1_000)
+
+
+async def test_tokens_are_renewed_for_so_long_after_the_managers_own():
+    place, now = Place(session_max_s=100, token_s=60), tokens.wall_ms()
+    assert await refused(place, "ann", 5, now - 101_000) == "token_expired"
+    ann = await place.enter("ann", auth_ms=now - 70_000)
+    (_, welcome), *_ = place.sent[ann]
+    claims = tokens.verify(SECRET, orjson.loads(welcome)["token"])
+    assert abs(claims.auth_ms - (now - 70_000)) <= 1
+    assert claims.expires_s <= now // 1_000 + 31
+    session = place.sessions.by_player["ann"]
+    values = orjson.loads(orjson.dumps(session.export()))
+    assert Session.adopt(values, 0).auth_ms == session.auth_ms, "a move to another server changes nothing"
+    place.sessions.housekeep(20_000)
+    tokens_sent = [payload for kind, payload in place.sent[ann] if kind == ToClient.EVENT]
+    assert len(tokens_sent) == 1
+    session.auth_ms = now - 100_000
+    place.sessions.housekeep(60_000)
+    assert len([kind for kind in place.kinds(ann) if kind == ToClient.EVENT]) == 1, "no further token"
+    assert ann not in place.closed, "who is here may stay"

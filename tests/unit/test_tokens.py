@@ -23,6 +23,13 @@ def kind_of(call, *args):
 def test_a_token_says_who():
     claims = tokens.verify(SECRET, tokens.sign(SECRET, "änn", 2**63 + 5, 60))
     assert (claims.player, claims.session) == ("änn", 2**63 + 5)
+    assert 0 <= tokens.wall_ms() - claims.auth_ms < 60_000
+    renewed = tokens.sign(SECRET, "änn", 5, 60, claims.auth_ms - 12_345)
+    assert tokens.verify(SECRET, renewed).auth_ms == claims.auth_ms - 12_345
+    ahead = tokens.verify(SECRET, tokens.sign(SECRET, "änn", 5, 60, 2 * claims.auth_ms))
+    assert ahead.auth_ms <= tokens.wall_ms(), (
+        "a manager whose clock is ahead does not lock out those after it"
+    )
 
 
 def test_wrong_tokens_are_refused():
@@ -38,8 +45,36 @@ def test_wrong_tokens_are_refused():
     claims = {"sub": "ann", "sid": "7", "exp": 2**40}
     assert kind_of(tokens.verify, SECRET, jwt.encode(claims, SECRET, "HS256")) == "bad_token"
     claims["aud"] = "game"
+    assert kind_of(tokens.verify, SECRET, jwt.encode(claims, SECRET, "HS256")) == "bad_token"
+    for wrong in ("1", None, [1], float("inf"), float("nan"), -1e400):
+        values = {**claims, "auth_time": wrong}
+        assert kind_of(tokens.verify, SECRET, jwt.encode(values, SECRET, "HS256")) == "bad_token", wrong
+    claims["auth_time"] = 1
+    assert tokens.verify(SECRET, jwt.encode(claims, SECRET, "HS256")).auth_ms == 1_000
     assert kind_of(tokens.verify, SECRET, jwt.encode(claims, None, "none")) == "bad_token"
     assert kind_of(tokens.verify, SECRET, jwt.encode(claims, SECRET, "HS512")) == "bad_token"
+
+
+def test_a_token_of_an_older_login_does_not_come_back():
+    newest = tokens.Newest(most=3)
+
+    def claims(session, auth_ms):
+        return tokens.Claims("ann", session, 2**40, auth_ms)
+
+    newest.check(claims(1, 10))
+    newest.note("ann", 1, 10)
+    newest.check(claims(1, 10))
+    newest.check(claims(2, 20))
+    newest.note("ann", 2, 20)
+    assert kind_of(newest.check, claims(1, 10)) == "taken_over"
+    newest.check(claims(1, 30))  # the manager has let it in once more
+    newest.note("ann", 2, 20, left=True)
+    assert kind_of(newest.check, claims(2, 20)) == "left"
+    assert kind_of(newest.check, claims(2, 10)) == "left"
+    newest.check(claims(3, 21))
+    for player in ("bob", "cleo", "dan"):
+        newest.note(player, 1, 1)
+    newest.check(claims(1, 10))  # forgotten: only so many are known
 
 
 def test_the_secret_is_made_once_and_is_private(tmp_path):

@@ -406,10 +406,7 @@ class Manager:
             self.queue.put_back([ticket for ticket in tickets if ticket.player not in busy])
 
     async def _ready(self, match: str, server: Server, player: str, kind: str = "match_ready") -> None:
-        # For a client that has lost its own token; one that has it goes on with its session.
-        token = tokens.sign(self._secret, player, tokens.new_session(), self.config.token_s)
-        message = {"type": kind, "match": match, "server": server.to_json(), "token": token}
-        await self._send(player, message)
+        await self._send(player, {"type": kind, "match": match, "server": server.to_json()})
 
     def _finished(self, match: str, values: Mapping[str, Any]) -> None:
         body = {"results": values.get("results", []), "reason": str(values.get("reason", ""))}

@@ -138,6 +138,15 @@ class GameConfig:
         reason="a stolen token must grow old",
         help="How long the token of a welcome may be used to come back; it is renewed at half of that.",
     )
+    session_max_s: int = key(
+        86_400,
+        unit="s",
+        low=5,
+        high=2_592_000,
+        reason="who has read a token must not stay for ever",
+        help="How long after the manager's own token a session's tokens are renewed and taken; then the"
+        " player's login service has to ask the manager again.",
+    )
     checkpoint_ms: int = key(
         1_000,
         unit="ms",

@@ -373,6 +373,7 @@ async def serve(process: Process) -> None:
         int(config.grace_s * 1_000),
         config.token_s,
         config.ping_ms,
+        config.session_max_s,
     )
     game.sessions = Sessions(door, edge, node, game)
     trace = game.sessions.trace = HostTrace(emitter, process.name)

@@ -77,6 +77,7 @@ class Session:
     gone_at_ms: int | None = None
     queued_car: str | None = None
     last_action: int = 0
+    auth_ms: int = 0  # when the manager let the player in, by the wall clock
     token_until_ms: int = 0
     leaving: bool = False  # the bus is asked to log the player out
     _next_frame: int = 1
@@ -152,6 +153,7 @@ class Session:
             "player": self.player,
             "session": str(self.session),
             "login": str(self.login),
+            "auth_ms": self.auth_ms,
             "last_action": self.last_action,
             "queued_car": self.queued_car,
             "next_frame": self._next_frame,
@@ -173,6 +175,7 @@ class Session:
                 gone_at_ms=now_ms,
                 queued_car=values["queued_car"],
                 last_action=protocol.u64(values["last_action"]),
+                auth_ms=protocol.u64(values["auth_ms"]),
             )
             for number, kind, payload, message_id in values["frames"]:
                 if kind != (ToClient.MESSAGE if message_id else ToClient.EVENT):

@@ -81,6 +81,7 @@ class Door:
     grace_ms: int
     token_s: int = 300
     ping_ms: int = PING_MS
+    session_max_s: int = 86_400
 
 
 class Sessions:
@@ -100,6 +101,7 @@ class Sessions:
         self._new: dict[int, int] = {}  # connections that have not logged in: until when they may
         self._edge_refused: Counter[str] = Counter()
         self._refusal_lines = TokenBucket(limits.REFUSAL_LINES_PER_SECOND, limits.REFUSAL_LINES_BURST, 0)
+        self._newest = tokens.Newest()
         self._logging_in: dict[str, int] = {}  # player -> the newest connection that logs in
         self._early: dict[str, list[Delivery]] = {}  # came while a login was under way
         self._by_udp: dict[int, Session] = {}
@@ -206,11 +208,15 @@ class Sessions:
         claims = tokens.verify(self._door.token_secret, login.token)
         if login.session not in (0, claims.session):
             raise Refused("bad_token", "the token is for another session")
+        if tokens.wall_ms() - claims.auth_ms > self._door.session_max_s * 1_000:
+            raise Refused("token_expired", f"game.session_max_s {self._door.session_max_s} are over")
+        self._newest.check(claims)
         if claims.player not in self.by_player and self._full():
             raise Refused("full", f"max_players {self._door.max_players}")
         older = self._logging_in.get(claims.player)
         if older is not None:
             self._bye(older, "taken_over")
+        self._newest.note(claims.player, claims.session, claims.auth_ms)
         self._logging_in[claims.player] = connection
         self._start(self._login(connection, claims, login))
 
@@ -288,6 +294,7 @@ class Sessions:
             self.by_player[player] = session
             seen = 0
         session.login = attached.login
+        session.auth_ms = max(session.auth_ms, claims.auth_ms)
         self._by_connection[connection] = session
         self._write(connection, ToClient.WELCOME, 0, self._welcome(session, resumed))
         for message_id in session.ack(seen):
@@ -358,14 +365,23 @@ class Sessions:
         )
 
     def _token(self, session: Session) -> str:
-        """A fresh token, so that the client can always come back; renewed when half of its time is over."""
-        session.token_until_ms = self._now_ms + self._door.token_s * 500
-        return tokens.sign(self._door.token_secret, session.player, session.session, self._door.token_s)
+        """A fresh token, so that the client can always come back; renewed when half of its time is over.
+
+        "" when the session has lasted as long as one may without the manager.
+        """
+        door = self._door
+        left_s = session.auth_ms // 1_000 + door.session_max_s - tokens.wall_ms() // 1_000
+        valid_s = min(door.token_s, left_s)
+        session.token_until_ms = self._now_ms + max(1, valid_s) * 500
+        if valid_s <= 0:
+            return ""
+        return tokens.sign(door.token_secret, session.player, session.session, valid_s, session.auth_ms)
 
     async def _leave(self, session: Session) -> None:
         committed = await self._node.leave_player(session.player)
         session.leaving = False
         if committed and self.by_player.get(session.player) is session:
+            self._newest.note(session.player, session.session, session.auth_ms, left=True)
             self._end(session, "left", elsewhere=True)
         self.flush()
 
@@ -495,8 +511,12 @@ class Sessions:
             if session.gone_at_ms is not None and now_ms - session.gone_at_ms >= self._door.grace_ms:
                 self._end(session, "left", elsewhere=True)
                 self._start(self._logout(session.player))
-            elif session.connection is not None and session.token_until_ms <= now_ms:
-                self.event(session.player, orjson.dumps({"type": "token", "token": self._token(session)}))
+            elif (
+                session.connection is not None
+                and session.token_until_ms <= now_ms
+                and (token := self._token(session))
+            ):
+                self.event(session.player, orjson.dumps({"type": "token", "token": token}))
         self.flush()
 
     async def _logout(self, player: str) -> None:
