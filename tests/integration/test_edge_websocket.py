@@ -73,7 +73,7 @@ def test_byte_by_byte_from_the_handshake_on() -> None:
         ([bytes(40_000), bytes(40_000)], CloseCode.MESSAGE_TOO_BIG, "packet_too_long"),
         (b"short", CloseCode.INVALID_DATA, "packet_too_short"),
         (body(0xF1, 1, b"bye"), CloseCode.INVALID_DATA, "packet_own_kind"),
-        ("text", CloseCode.PROTOCOL_ERROR, "bad_websocket"),
+        ("text", CloseCode.UNSUPPORTED_DATA, "bad_websocket"),
     ],
 )
 def test_bad_messages_close_with_a_code_and_others_go_on(message: object, code: int, counter: str) -> None:

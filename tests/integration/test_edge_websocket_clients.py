@@ -125,7 +125,7 @@ def test_pieces_of_a_message_with_pings_between_them(client: Client) -> None:
     ("arguments", "code", "counter"),
     [
         ({"bytes": LIMIT_BYTES + 1}, 1009, "packet_too_long"),
-        ({"text": "a text"}, 1002, "bad_websocket"),
+        ({"text": "a text"}, 1003, "bad_websocket"),
     ],
 )
 def test_what_is_too_long_or_text_is_refused_with_a_code(

@@ -334,6 +334,17 @@ impl FrameDecoder {
         self.waiting.len()
     }
 
+    /// How many bytes its storage for them has.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.waiting.capacity()
+    }
+
+    /// Gives storage back that was not needed for a while; see [`RingBuffer::tick`].
+    pub fn tick(&mut self, now_ms: u64, quiet_ms: u64) {
+        self.waiting.tick(now_ms, quiet_ms);
+    }
+
     /// What ended the stream, if something did.
     #[must_use]
     pub const fn error(&self) -> Option<FrameError> {

@@ -20,7 +20,7 @@ use super::counters::Counters;
 use super::line::{Got, Line, READ_BYTES};
 use super::reason::CloseReason;
 use super::shared::Admission;
-use super::websocket::{self, WEBSOCKET_BYTES, WebSocket};
+use super::websocket::{self, WebSocket};
 use crate::listener::Peer;
 use crate::stream::Stream;
 
@@ -228,8 +228,8 @@ impl Connection {
     /// Bytes that it holds.
     pub(super) fn memory(&self) -> usize {
         let protocol = match &self.protocol {
-            Protocol::WebSocket(_) => WEBSOCKET_BYTES,
-            Protocol::Frames(decoder) => decoder.waiting_bytes(),
+            Protocol::WebSocket(websocket) => websocket.memory(),
+            Protocol::Frames(decoder) => decoder.held_bytes(),
             _ => 0,
         };
         let rings = self.inbound.capacity() + self.outbound.capacity();
@@ -588,6 +588,12 @@ impl Connection {
     ) -> Result<Option<u64>, CloseReason> {
         self.inbound.tick(now_ms, QUIET_MS);
         self.outbound.tick(now_ms, QUIET_MS);
+        self.line.shrink();
+        match &mut self.protocol {
+            Protocol::WebSocket(websocket) => websocket.tick(now_ms, QUIET_MS),
+            Protocol::Frames(decoder) => decoder.tick(now_ms, QUIET_MS),
+            _ => {}
+        }
         self.throttled_until_ms = self
             .throttled_until_ms
             .filter(|&until_ms| until_ms > now_ms);
@@ -620,7 +626,14 @@ impl Connection {
 
     /// Whether it holds buffers that could be given back.
     pub(super) fn has_storage(&self) -> bool {
+        let protocol = match &self.protocol {
+            Protocol::WebSocket(websocket) => websocket.has_storage(),
+            Protocol::Frames(decoder) => decoder.held_bytes() > 0,
+            _ => false,
+        };
         self.inbound.capacity() + self.outbound.capacity() > 0
+            || protocol
+            || self.line.has_storage()
     }
 }
 

@@ -337,6 +337,12 @@ impl Gate {
         let line = &mut pending.incoming.line;
         let counters = &self.shared.counters;
         for _ in 0..READS_A_TURN {
+            // What a handshake makes TLS hold counts while it is made.
+            let held = CONNECTION_BYTES + line.memory();
+            if !pending.incoming.admission.count_memory(held) {
+                let limit_bytes = self.shared.config.max_memory_bytes;
+                return Err(CloseReason::Memory { limit_bytes });
+            }
             if !line.is_handshaking() {
                 break;
             }

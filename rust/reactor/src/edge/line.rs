@@ -8,7 +8,7 @@ use zmqgame_core::stream::ring::RingBuffer;
 
 use super::counters::Counters;
 use super::reason::CloseReason;
-use super::tls::{TLS_BYTES, Tls};
+use super::tls::Tls;
 use crate::stream::Stream;
 
 /// Room for one read.
@@ -70,7 +70,20 @@ impl Line {
 
     /// What it holds beside the connection's own buffers.
     pub(super) fn memory(&self) -> usize {
-        if self.tls.is_some() { TLS_BYTES } else { 0 }
+        let tls = self.tls.as_ref().map_or(0, |tls| tls.memory());
+        tls + self.early.capacity()
+    }
+
+    /// Whether it holds storage that could be given back.
+    pub(super) fn has_storage(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_storage())
+    }
+
+    /// Gives storage back that is not needed.
+    pub(super) fn shrink(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.shrink();
+        }
     }
 
     /// One read; what comes goes behind `into`, by way of `cipher` with TLS.

@@ -16,6 +16,7 @@ mod counters;
 mod event_loop;
 mod gate;
 mod handler;
+mod held;
 mod inbox;
 mod line;
 mod outgoing;

@@ -66,6 +66,8 @@ pub enum CloseReason {
     Request(String),
     /// Bytes that are no WebSocket message for us.
     WebSocket(String),
+    /// A WebSocket message that is text.
+    Text,
     /// The handler has closed it.
     Handler(String),
     /// A UDP session has ended by its own rules.
@@ -111,6 +113,7 @@ impl fmt::Display for CloseReason {
             Self::Packet(error) => write!(f, "bad bytes: {error}"),
             Self::Request(what) => write!(f, "bad WebSocket request: {what}"),
             Self::WebSocket(what) => write!(f, "bad WebSocket bytes: {what}"),
+            Self::Text => f.write_str("bad WebSocket bytes: text message: packets are binary"),
             Self::Handler(why) => write!(f, "closed by the server: {why}"),
             Self::Session(why) => write!(f, "UDP session {why}"),
             Self::Stopped => f.write_str("the server stops"),
@@ -127,6 +130,7 @@ impl CloseReason {
             | Self::Handshake { .. }
             | Self::ConnectTime { .. } => 1001,
             Self::WebSocket(_) | Self::Request(_) => 1002,
+            Self::Text => 1003,
             Self::Packet(PacketError::TooLong { .. }) => 1009,
             Self::Packet(_) => 1007,
             Self::Full { .. } | Self::NoProxy { .. } | Self::Address { .. } => 1008,
@@ -175,7 +179,7 @@ impl CloseReason {
                 one(&counters.bad_bytes);
                 one(&counters.bad_request);
             }
-            Self::WebSocket(_) => {
+            Self::WebSocket(_) | Self::Text => {
                 one(&counters.bad_bytes);
                 one(&counters.bad_websocket);
             }

@@ -383,6 +383,11 @@ impl<'a> Sender<'a> {
 
     fn let_go(&mut self) {
         self.settle();
+        // Counted before anybody can have got them.
+        Counters::add(
+            &self.shared.counters.packets_out,
+            std::mem::take(&mut self.sent),
+        );
         if let Some((index, guard)) = self.current.take() {
             drop(guard);
             self.shared.loops[index].queue.wake().wake();
@@ -391,7 +396,6 @@ impl<'a> Sender<'a> {
 
     fn finish(mut self) -> usize {
         self.let_go();
-        Counters::add(&self.shared.counters.packets_out, self.sent);
         self.refused
     }
 }

@@ -15,16 +15,17 @@ use rustls::{ServerConfig, ServerConnection};
 use zmqgame_core::stream::ring::RingBuffer;
 
 use super::config::{ConnectTls, TlsFiles};
+use super::held::Records;
 use super::reason::CloseReason;
 
 /// The most bytes of a certificate, key or authority file: the authorities of a whole operating system
 /// have a third of it.
 const FILE_BYTES: u64 = 1 << 20;
-/// Plaintext of one record, the largest that TLS allows.
+/// Plaintext of one record, the largest that TLS allows, and what a record has beside it.
 const RECORD_BYTES: usize = 16_384;
-/// What one TLS connection is taken to hold, for the bound on memory: measured, with its buffers for
-/// records, which come and go.
-pub(super) const TLS_BYTES: usize = 24_576;
+const RECORD_MORE_BYTES: usize = 22;
+/// What one TLS connection is taken to hold beside its buffers for records, for the bound on memory: measured.
+pub(super) const TLS_BYTES: usize = 4_096;
 
 fn bad(path: &Path, what: impl std::fmt::Display) -> io::Error {
     let path = path.display();
@@ -142,24 +143,57 @@ fn reason(error: rustls::Error) -> CloseReason {
     CloseReason::Tls(error.to_string())
 }
 
+/// A socket without anything to read.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
 /// One connection's TLS.
 #[derive(Debug)]
-pub(super) struct Tls(Connection);
+pub(super) struct Tls {
+    connection: Connection,
+    held: Records,
+}
 
 impl Tls {
     fn new(connection: impl Into<Connection>) -> Self {
         let mut connection = connection.into();
         // What is to be sent waits as plaintext in the connection's own ring, which has a bound.
         connection.set_buffer_limit(Some(2 * RECORD_BYTES));
-        Self(connection)
+        Self {
+            connection,
+            held: Records::default(),
+        }
+    }
+
+    /// What it holds.
+    pub(super) fn memory(&self) -> usize {
+        TLS_BYTES + self.held.bytes()
+    }
+
+    /// Whether it holds storage that could be given back.
+    pub(super) fn has_storage(&self) -> bool {
+        self.held.has_grown()
+    }
+
+    /// Gives storage back that nothing stands in; rustls does so by itself only when more comes.
+    pub(super) fn shrink(&mut self) {
+        if self.held.is_between() {
+            self.held.make_room();
+            let _ = self.connection.read_tls(&mut Nothing);
+        }
     }
 
     pub(super) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.connection.is_handshaking()
     }
 
     pub(super) fn version(&self) -> &'static str {
-        match self.0.protocol_version() {
+        match self.connection.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
             _ => "1.2",
         }
@@ -173,14 +207,19 @@ impl Tls {
         into: &mut Vec<u8>,
     ) -> Result<bool, CloseReason> {
         loop {
+            self.held.make_room();
+            let (given, handshaking) = (bytes, self.is_handshaking());
             // It fails only when plaintext is not taken, which is done below.
-            let taken = self.0.read_tls(&mut bytes).unwrap_or(0);
-            let state = self.0.process_new_packets().map_err(reason)?;
+            let taken = self.connection.read_tls(&mut bytes).unwrap_or(0);
+            let state = self.connection.process_new_packets().map_err(reason)?;
             let count = state.plaintext_bytes_to_read();
+            let gave = count > 0 || handshaking != self.connection.is_handshaking();
+            self.held.follow(&given[..taken], gave);
+            self.held.to_write = state.tls_bytes_to_write();
             if count > 0 {
                 let start = into.len();
                 into.resize(start + count, 0);
-                let read = self.0.reader().read_exact(&mut into[start..]);
+                let read = self.connection.reader().read_exact(&mut into[start..]);
                 read.map_err(|error| CloseReason::Broken(error.kind()))?;
             }
             if state.peer_has_closed() || (taken == 0 && !bytes.is_empty()) {
@@ -194,12 +233,16 @@ impl Tls {
 
     /// Whether there is ciphertext to write.
     pub(super) fn wants_write(&self) -> bool {
-        self.0.wants_write()
+        self.connection.wants_write()
     }
 
     /// Writes ciphertext.
     pub(super) fn write_to(&mut self, socket: &mut dyn Write) -> io::Result<usize> {
-        self.0.write_tls(socket)
+        let written = self.connection.write_tls(socket);
+        if let Ok(count) = written {
+            self.held.to_write = self.held.to_write.saturating_sub(count);
+        }
+        written
     }
 
     /// Makes a record of the ring's oldest bytes.
@@ -208,13 +251,14 @@ impl Tls {
         let first = &first[..first.len().min(RECORD_BYTES)];
         let second = &second[..second.len().min(RECORD_BYTES - first.len())];
         let slices = [IoSlice::new(first), IoSlice::new(second)];
-        let count = self.0.writer().write_vectored(&slices)?;
+        let count = self.connection.writer().write_vectored(&slices)?;
         ring.consume(count);
+        self.held.to_write += count + RECORD_MORE_BYTES;
         Ok(count)
     }
 
     /// The last word: nothing more comes from this side.
     pub(super) fn say_goodbye(&mut self) {
-        self.0.send_close_notify();
+        self.connection.send_close_notify();
     }
 }

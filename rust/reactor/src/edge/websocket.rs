@@ -15,12 +15,11 @@ use zmqgame_core::stream::packet::PacketError;
 use zmqgame_core::stream::ring::RingBuffer;
 
 use super::config::{OWN_ANSWERS_BYTES, REQUEST_HEAD_BYTES};
+use super::held::{Frames, READ_AHEAD_BYTES};
 use super::reason::CloseReason;
 
-/// What tungstenite reads at a time; it keeps this much for each connection.
-const READ_BYTES: usize = 2_048;
-/// What one WebSocket is taken to hold, for the bound on memory: what tungstenite keeps.
-pub(super) const WEBSOCKET_BYTES: usize = 2 * READ_BYTES;
+/// What tungstenite keeps for an answer of its own: the longest frame that is about the connection.
+const ANSWER_BYTES: usize = 131;
 /// The longest header of a frame that is not masked.
 const FRAME_HEAD_BYTES: usize = 10;
 /// The longest reason in a close frame (RFC 6455 section 5.5: 125 with the code).
@@ -107,21 +106,46 @@ pub fn refusal(reason: &CloseReason) -> String {
 /// One WebSocket after its handshake.
 pub struct WebSocket {
     context: WebSocketContext,
+    frames: Frames,
     limit: usize,
+}
+
+fn context(limit: usize) -> WebSocketContext {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_AHEAD_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(OWN_ANSWERS_BYTES)
+        .max_message_size(Some(limit))
+        .max_frame_size(Some(limit));
+    WebSocketContext::new(Role::Server, Some(config))
 }
 
 impl WebSocket {
     /// The server's side; messages and frames of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(OWN_ANSWERS_BYTES)
-            .max_message_size(Some(limit))
-            .max_frame_size(Some(limit));
         Self {
-            context: WebSocketContext::new(Role::Server, Some(config)),
+            context: context(limit),
+            frames: Frames::new(limit),
             limit,
+        }
+    }
+
+    /// What it holds.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + ANSWER_BYTES + self.frames.bytes()
+    }
+
+    /// Whether it holds storage that could be given back.
+    pub fn has_storage(&self) -> bool {
+        self.frames.has_grown()
+    }
+
+    /// To be called now and then: gives storage back that was not needed for `quiet_ms`.
+    pub fn tick(&mut self, now_ms: u64, quiet_ms: u64) {
+        // Tungstenite keeps what it has for ever; between messages a new one does as well.
+        if self.frames.may_shrink(now_ms, quiet_ms) && self.context.can_write() {
+            self.context = context(self.limit);
+            self.frames = Frames::new(self.limit);
         }
     }
 
@@ -134,6 +158,8 @@ impl WebSocket {
         mut sink: impl FnMut(&[u8]) -> Result<(), PacketError>,
     ) -> Result<bool, CloseReason> {
         let limit_bytes = output.limit();
+        let text = self.frames.follow(bytes);
+        let bytes = text.map_or(bytes, |end| &bytes[..end]);
         let mut pipe = Pipe::new(bytes, output);
         let mut alive = false;
         loop {
@@ -141,10 +167,7 @@ impl WebSocket {
                 Ok(Message::Binary(message)) => {
                     sink(&message).map_err(CloseReason::Packet)?;
                 }
-                Ok(Message::Text(_)) => {
-                    let what = "text message: packets are binary".to_owned();
-                    return Err(CloseReason::WebSocket(what));
-                }
+                Ok(Message::Text(_)) => return Err(CloseReason::Text),
                 Ok(_) => {}
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(self.reason_of(error)),
@@ -154,6 +177,8 @@ impl WebSocket {
         // Pongs that nobody reads: the same as packets that nobody reads.
         if pipe.overflow {
             Err(CloseReason::Full { limit_bytes })
+        } else if text.is_some() {
+            Err(CloseReason::Text)
         } else {
             Ok(alive)
         }
