@@ -76,7 +76,6 @@ def test_a_repeated_batch_is_found(tmp_path):
     result, code = demo(tmp_path, stats="stats_that_repeats_a_batch.py")
     assert code == 1
     assert any(reason.startswith("rows inserted twice") for reason in result["reasons"]), result
-    assert result["rows_inserted"] > result["events_published"]
 
 
 def test_a_lost_message_is_found(tmp_path):

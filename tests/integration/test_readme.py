@@ -68,7 +68,9 @@ def state(player, name):
 def backend(tmp_path_factory):
     """The README's backend, at free ports: 16 bots online, more players who were, and teams of both."""
     folder = tmp_path_factory.mktemp("backend")
-    words = [BIN / "zmqgame-cli", "up", "--dir", folder / "up", "--bots", "16", "--free-ports"]
+    # Nobody is given up for silence because the machine stands still.
+    words = [BIN / "zmqgame-cli", "--set", "hub.dead_ms=60000"]
+    words += ["up", "--dir", folder / "up", "--bots", "16", "--free-ports"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
     for line in process.stdout:

@@ -33,8 +33,14 @@ class Hubs:
         self.plain = pymongo.MongoClient(mongod.url(self.name))
         self.database = self.plain.get_default_database()
 
+    def url(self, port: int = 0) -> str:
+        """Connections end when a fault ends them, and not because the machine stands still."""
+        url = self.mongod.url(self.name, port)
+        patience = "serverSelectionTimeoutMS=60000&connectTimeoutMS=60000&socketTimeoutMS=120000"
+        return f"{url}{'&' if '?' in url else '?'}{patience}"
+
     def store(self, epoch: int, *, opened: bool = True) -> MongoMailbox:
-        store = MongoMailbox(self.mongod.url(self.name))
+        store = MongoMailbox(self.url())
         self.stores.append(store)
         if opened:
             store.run([("open", epoch, 0), ("know", "p")])
@@ -43,7 +49,7 @@ class Hubs:
     def faulty(self, epoch: int, *, opened: bool = True) -> tuple[MongoMailbox, Proxy]:
         proxy = Proxy(self.mongod.port)
         self.proxies.append(proxy)
-        store = MongoMailbox(self.mongod.url(self.name, proxy.port))
+        store = MongoMailbox(self.url(proxy.port))
         self.stores.append(store)
         if opened:
             store.run([("open", epoch, 0), ("know", "p")])

@@ -17,7 +17,7 @@ use zmqgame_reactor::bus::dealer::{Dealer, DealerConfig};
 use zmqgame_reactor::bus::dealer_thread::NativeNode;
 use zmqgame_reactor::bus::hub::HubRunner;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The hub with a store in memory.
 struct Running {
@@ -32,6 +32,8 @@ impl Running {
             hub_epoch,
             allowed,
             node_grace_ms: 300,
+            // Nobody is given up for silence because the machine stands still.
+            dead_ms: 60_000,
             ..HubConfig::default()
         };
         let zmtp = Config::new(Role::Server, security);

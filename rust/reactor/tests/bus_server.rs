@@ -69,8 +69,7 @@ struct Running {
 }
 
 impl Running {
-    fn new(mut config: Config) -> Self {
-        config.handshake_ms = config.handshake_ms.min(1_000);
+    fn new(config: Config) -> Self {
         let listener = Listener::bind_tcp("127.0.0.1:0", false).unwrap();
         let address = listener.address();
         let wake = Wake::new().unwrap();
@@ -97,8 +96,15 @@ impl Running {
         Self::new(Config::new(Role::Server, Security::Null))
     }
 
+    /// Closes who has not finished its handshake by then; long enough for those who mean it.
+    fn impatient() -> Self {
+        let mut config = Config::new(Role::Server, Security::Null);
+        config.handshake_ms = 3_000;
+        Self::new(config)
+    }
+
     fn wait_closed(&self, kind: &str, at_least: u64) {
-        let until = Instant::now() + Duration::from_secs(20);
+        let until = Instant::now() + Duration::from_secs(60);
         while self.watch.counters().closed.get(kind).copied().unwrap_or(0) < at_least {
             assert!(
                 Instant::now() < until,
@@ -133,7 +139,7 @@ impl Client {
     fn new(address: &str, config: Config) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
         let peer = Peer::new(Arc::new(config), 0, [5; 96]);
         let mut client = Self {
@@ -205,7 +211,7 @@ fn many_clients_and_sizes() {
 
 #[test]
 fn bad_peers_are_refused_by_kind_and_the_others_go_on() {
-    let server = Running::null();
+    let server = Running::impatient();
     let mut good = server.client();
     let greeting = Peer::new(
         Arc::new(Config::new(Role::Client, Security::Null)),
@@ -256,7 +262,7 @@ fn a_close_by_the_router_comes_after_what_was_sent() {
 
 #[test]
 fn a_flood_of_silent_connections_does_not_shut_honest_ones_out() {
-    let server = Running::null();
+    let server = Running::impatient();
     let flood: Vec<TcpStream> = (0..MAX_HANDSHAKES + 40)
         .map(|_| TcpStream::connect(&server.address).unwrap())
         .collect();
@@ -284,13 +290,8 @@ fn a_reader_that_does_not_read_is_bounded_and_harms_no_one() {
     }
     good.round_trip(b"fine");
     // Then it reads after all, and gets whole messages, as many as were not refused.
-    let mut got = 0;
-    slow.stream
-        .set_read_timeout(Some(Duration::from_secs(1)))
-        .unwrap();
-    while got < 16 {
+    for _ in 0..16 {
         assert_eq!(slow.receive().unwrap(), message);
-        got += 1;
     }
     assert_eq!(server.watch.counters().closed.get("slow_reader"), None);
 }
@@ -338,7 +339,8 @@ fn a_flood_of_handshakes_is_bounded_and_others_go_on() {
         }
     }
     good.round_trip(b"after it");
-    let seconds = began.elapsed().as_secs() + 1;
+    // What it had not looked at yet may come later by some seconds.
+    let seconds = began.elapsed().as_secs() + 3;
     let allowed = ADDRESS_BURST + seconds * ADDRESS_RATE;
     server.wait_closed("too_many_handshakes", 2_001_u64.saturating_sub(allowed));
     assert_eq!(server.watch.counters().established, 1);
@@ -405,7 +407,7 @@ fn keys_change_for_connections_to_come() {
         },
     );
     // The change is taken within a turn; until then the new key is refused.
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     let connects = |config: &Config| {
         std::panic::catch_unwind(|| drop(Client::new(&address, config.clone()))).is_ok()
     };

@@ -6,7 +6,7 @@ mod common;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use zmqgame_core::stream::packet::{Batch, KIND_CLOSE};
@@ -172,7 +172,7 @@ fn the_longest_datagrams_come_back_too() {
 #[test]
 fn an_address_is_a_connection_until_it_is_silent_or_closed() {
     let edge = Edge::start(EdgeConfig {
-        idle_ms: 400,
+        idle_ms: 3_000,
         ..EdgeConfig::default()
     })
     .unwrap();
@@ -222,6 +222,7 @@ fn an_address_is_a_connection_until_it_is_silent_or_closed() {
         second.send(b"still").unwrap();
         let before = rows.len();
         rows_until(&edge, &mut rows, |rows| rows.len() > before);
+        std::thread::sleep(Duration::from_millis(20));
     }
     let reason = rows
         .iter()
@@ -229,7 +230,7 @@ fn an_address_is_a_connection_until_it_is_silent_or_closed() {
         .unwrap();
     assert_eq!(
         String::from_utf8_lossy(&reason.2),
-        "idle: no packet in 400 ms"
+        "idle: no packet in 3000 ms"
     );
     assert_eq!((edge.connections(), counter(&edge, "closed_idle")), (1, 1));
 }

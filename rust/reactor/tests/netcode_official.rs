@@ -31,7 +31,7 @@ enum Maker {
 fn token(maker: Maker, client_id: u64, timeout_s: i32, servers: &[SocketAddr]) -> [u8; 2048] {
     match maker {
         Maker::Theirs => netcode::generate_connect_token(
-            servers, servers, 30, timeout_s, client_id, PROTOCOL, &KEY, &USER_DATA,
+            servers, servers, 180, timeout_s, client_id, PROTOCOL, &KEY, &USER_DATA,
         )
         .unwrap(),
         Maker::Ours => {
@@ -99,7 +99,7 @@ fn their_clients_play_on_our_edge() {
             } else {
                 Maker::Theirs
             };
-            connect(start, &token(maker, id, 5, &[address]))
+            connect(start, &token(maker, id, 30, &[address]))
         })
         .collect();
     for client in &mut clients {
@@ -142,9 +142,9 @@ fn their_client_hears_of_a_full_server_and_of_silence_and_finds_the_next_server(
     };
     let (full, full_address) = edge_of(one, true);
     let (other, other_address) = edge_of(EdgeConfig::default(), true);
-    let mut first = connect(start, &token(Maker::Theirs, 1, 5, &[full_address]));
+    let mut first = connect(start, &token(Maker::Theirs, 1, 30, &[full_address]));
     drive(&mut first, start, "connected", is(ClientState::Connected));
-    let mut denied = connect(start, &token(Maker::Theirs, 2, 5, &[full_address]));
+    let mut denied = connect(start, &token(Maker::Theirs, 2, 30, &[full_address]));
     drive(
         &mut denied,
         start,
@@ -154,7 +154,7 @@ fn their_client_hears_of_a_full_server_and_of_silence_and_finds_the_next_server(
     assert!(counter(&full, "netcode_server_full") > 0);
     let mut second = connect(
         start,
-        &token(Maker::Ours, 3, 5, &[full_address, other_address]),
+        &token(Maker::Ours, 3, 30, &[full_address, other_address]),
     );
     drive(
         &mut second,
@@ -167,7 +167,7 @@ fn their_client_hears_of_a_full_server_and_of_silence_and_finds_the_next_server(
     // A socket that answers nothing in place of the server.
     let silent = UdpSocket::bind(FRESH).unwrap();
     let servers = [silent.local_addr().unwrap(), other_address];
-    let mut third = connect(start, &token(Maker::Ours, 4, 1, &servers));
+    let mut third = connect(start, &token(Maker::Ours, 4, 3, &servers));
     drive(
         &mut third,
         start,
@@ -180,7 +180,7 @@ fn their_client_hears_of_a_full_server_and_of_silence_and_finds_the_next_server(
 fn our_edge_tells_how_their_client_is_and_why_it_ends() {
     let start = Instant::now();
     let (edge, address) = edge_of(EdgeConfig::default(), false);
-    let mut client = connect(start, &token(Maker::Theirs, 77, 1, &[address]));
+    let mut client = connect(start, &token(Maker::Theirs, 77, 3, &[address]));
     drive(&mut client, start, "connected", is(ClientState::Connected));
     client.send_packet(&packet(9, 20)).unwrap();
     // From here on it is silent: its time-out of a second ends it.
@@ -240,10 +240,13 @@ impl Theirs {
 fn our_client_plays_on_their_server() {
     let mut world = Theirs::new(4);
     let address = world.server.address();
-    for (id, maker) in [(1, Maker::Ours), (2, Maker::Theirs), (3, Maker::Ours)] {
-        world
-            .clients
-            .push(Player::begun(&token(maker, id, 5, &[address])));
+    for (id, maker, timeout_s) in [
+        (1, Maker::Ours, 30),
+        (2, Maker::Theirs, 30),
+        (3, Maker::Ours, 3),
+    ] {
+        let token = token(maker, id, timeout_s, &[address]);
+        world.clients.push(Player::begun(&token));
     }
     let connected = |world: &mut Theirs| {
         world
@@ -292,9 +295,7 @@ fn our_client_plays_on_their_server() {
     world.until("it has left", |world| world.events.contains(&left));
     // What holds a session in silence are our keep-alives: beyond their time-out it is still there.
     let silence = Instant::now();
-    world.until("a second and more of silence", |_| {
-        silence.elapsed() > Duration::from_millis(1_200)
-    });
+    world.until("silence", |_| silence.elapsed() > Duration::from_secs(4));
     assert_eq!(world.clients[2].session.state(), State::Connected);
 }
 
@@ -304,11 +305,11 @@ fn our_client_hears_of_their_full_server_and_of_silence() {
     let address = world.server.address();
     world
         .clients
-        .push(Player::begun(&token(Maker::Theirs, 1, 1, &[address])));
+        .push(Player::begun(&token(Maker::Theirs, 1, 3, &[address])));
     world.until("connected", |world| world.clients[0].is(State::Connected));
     world
         .clients
-        .push(Player::begun(&token(Maker::Theirs, 2, 5, &[address])));
+        .push(Player::begun(&token(Maker::Theirs, 2, 30, &[address])));
     world.until("denied", |world| world.clients[1].is(State::Denied));
     // Nobody turns the server any more.
     world.clients[0].until("timed out", |client| client.is(State::TimedOut));

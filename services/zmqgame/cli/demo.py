@@ -42,7 +42,7 @@ GAMES: Final = ("game-1", "game-2")
 ASK_S: Final = 2.0
 """A question for the live view: what takes longer is shown late, not waited for."""
 
-BACK_S: Final = 15.0
+BACK_S: Final = 60.0
 """How long a killed service has to come back."""
 
 SETTLED: Final = (
@@ -70,7 +70,7 @@ class Options:
     players: int = 64
     seconds: float = 30.0
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    settle_s: float = 12.0
+    settle_s: float = 30.0
     """How long receipts, logs and rows have to arrive after the last message was sent."""
     last_race_s: float = 13.0
     """How much longer it waits for the races under way: the slowest car takes so long."""

@@ -9,7 +9,7 @@ use zmqgame_core::stream::packet::{Batch, KIND_CLOSE, KIND_OPEN};
 use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 /// How long anything may take, on a machine that has other work.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Sends every packet back to where it came from.
 pub struct Echo;

@@ -280,7 +280,7 @@ fn a_zero_window_holds_only_its_own_connection() {
 #[test]
 fn a_paused_connection_is_not_read_and_not_idle() {
     let config = EdgeConfig {
-        idle_ms: 150,
+        idle_ms: 1_500,
         ..EdgeConfig::default()
     };
     let edge = Edge::start(config).unwrap();
@@ -299,7 +299,7 @@ fn a_paused_connection_is_not_read_and_not_idle() {
     assert_eq!(edge.send([mark]), 0);
     client.read_exact(&mut [0; 6]).unwrap();
     client.write_all(b"for later").unwrap();
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(2_500));
     assert_eq!(edge.receive().len(), 0);
     edge.resume(id);
     rows_until(&edge, &mut rows, |rows| count(rows, 0) == 1);

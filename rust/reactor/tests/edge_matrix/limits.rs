@@ -77,7 +77,7 @@ fn connections_are_limited_in_all_and_for_each_address() {
 fn a_proxy_names_its_clients_and_only_a_proxy_gets_in() {
     let folder = Folder::new("proxy");
     let config = EdgeConfig {
-        handshake_ms: 300,
+        handshake_ms: 2_000,
         ..EdgeConfig::default()
     };
     let edge = Edge::start(config).unwrap();
