@@ -11,8 +11,8 @@ border from Rust; a result is a tuple as well::
                                                       ("over_quota", messages, bytes)
     ("defer", player, node_key, epoch, seq,           as append
               deliver_at_ms, deadline_ms, content, payload, first)
-    ("due", unix_ms, limit)                           ("due", players, next_due_ms)
-    ("expire", unix_ms, limit)                        ("expired", count)
+    ("due", unix_ms, limit)                           ("due", moved, next_due_ms)
+    ("expire", unix_ms, limit)                        ("expired", count, marks)
     ("admin", json)                                   ("text", json)
     ("read", player, after_row, limit)                ("rows", rows, end)
     ("accepted", player)                              ("marks", marks)
@@ -30,8 +30,10 @@ border from Rust; a result is a tuple as well::
 [35]. A refusal holds for the rest of the batch: what follows of that sender to that player and is no repeat
 gets the same answer, or else a later message would be in before a refused one. `due` moves deferred
 messages whose time has come into the rows, oldest first, each under the id (DEFERRED_KEY, 1, n), n counted
-for ever [37]; `players` names each once. `next_due_ms` is when the next one is due, 0 for none. `expire`
-deletes rows whose deadline is past, looking at no more than `limit` [34]. Times are unix ms.
+for ever [37]; `moved` has (player, node_key, epoch, seq, n) of each. `next_due_ms` is when the next one is
+due, 0 for none. `expire` deletes rows whose deadline is past, looking at no more than `limit` [34]; `marks`
+are some of the deferred list, (player, node_key, epoch, seq), others each time and all of them over time: the
+hub trims those whose sender is done with them. Times are unix ms.
 
 `admin` asks in JSON, for operators::
 

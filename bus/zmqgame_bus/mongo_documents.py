@@ -106,6 +106,7 @@ class Documents:
         self.bytes = 0
         """Payload of all rows and deferred messages, and what each costs beside it."""
         self._stale: list[tuple[str, Any]] = []
+        self._looked = ""
         self.promotions = 0
         """Deferred messages that became rows in this process."""
 
@@ -206,6 +207,18 @@ class Documents:
         """When the next deferred message is due; 0 for none."""
         found = self.find("deferred", {}, ["deliver_at_ms"], by="deliver_at_ms")
         return next((int(each["deliver_at_ms"]) for each in found if self.counts(each)), 0)
+
+    def next_marks(self, limit: int) -> list[tuple[str, int, int, int]]:
+        """Marks of the deferred list, of the next players in order, and round again."""
+        after = {"player": {"$gt": self._looked}}
+        found = list(self.find("marks", after, ["player", "deferred"], by="player", limit=limit))
+        self._looked = found[-1]["player"] if len(found) == limit else ""
+        return [
+            (each["player"], unsigned(mark["sender"]), *id_of(mark))
+            for each in found
+            if self.counts(each)
+            for mark in each["deferred"]
+        ]
 
     # --- players ----------------------------------------------------------------------------------
 

@@ -18,7 +18,18 @@ from .limits import ROSTER_DAYS, STORE_READ_BYTES, STORE_READ_ROWS
 from .mailbox import DEFERRED_KEY
 from .mongo_admin import admin
 from .mongo_chain import PROMOTION_BITS, epoch_of
-from .mongo_documents import ROW_BYTES, Documents, Node, Reading, Work, message, moment, signed
+from .mongo_documents import (
+    ROW_BYTES,
+    Documents,
+    Node,
+    Reading,
+    Work,
+    id_of,
+    message,
+    moment,
+    signed,
+    unsigned,
+)
 
 if TYPE_CHECKING:
     from .mailbox import Operation, Result
@@ -118,7 +129,7 @@ def _due(documents: Documents, work: Work, unix_ms: int, limit: int) -> Result:
     found = [each for each in listed if documents.counts(each)]
     documents.delete_ids("deferred", [each["_id"] for each in listed if not documents.counts(each)])
     documents.load(work.batch, {each["player"] for each in found})
-    players: dict[str, None] = {}
+    moved = []
     done = []
     for each in found:
         if work.batch.full:
@@ -131,7 +142,7 @@ def _due(documents: Documents, work: Work, unix_ms: int, limit: int) -> Result:
         state.put(documents.cached(work.batch.add("rows", row, each["bytes"])))
         state.promote(each["_id"])
         work.marked.add(player)
-        players[player] = None
+        moved.append((player, unsigned(each["sender"]), *id_of(each), seq))
         done.append(each["_id"])
     if done:
         document = work.batch.add("promoted", {"ids": done})
@@ -140,7 +151,7 @@ def _due(documents: Documents, work: Work, unix_ms: int, limit: int) -> Result:
         work.batch.delete_ids("promoted", [document["_id"]])
         documents.fetch(work)  # before what was read is deleted
         work.batch.tidy()
-    return ("due", list(players), documents.next_due())
+    return ("due", moved, documents.next_due())
 
 
 def _promotion(documents: Documents) -> int:
@@ -171,7 +182,7 @@ def _expire(documents: Documents, work: Work, unix_ms: int, limit: int) -> Resul
                 else:
                     state.undefer(each["_id"])
         work.batch.delete_ids(name, [each["_id"] for each in found])
-    return ("expired", count)
+    return ("expired", count, documents.next_marks(limit))
 
 
 # --- reading and settling ---------------------------------------------------------------------------

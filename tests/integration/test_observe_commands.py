@@ -58,6 +58,17 @@ def test_each_hop_of_an_operators_message_is_shown(backend):
     assert re.search(rf"game-1 +handed to {player}'s client$", shown, re.M), shown
 
 
+def test_a_deferred_message_is_followed_to_its_client(backend):
+    player = online(backend)
+    sent = json.loads(backend.run("send", "--player", player, "--json", "--at", "2s", "later"))
+    assert sent["outcome"] == "stored"
+    names = hops_of(backend, sent["id"], "acked")
+    assert names[:4] == ["accepted", "stored", "due", "sent"]
+    assert sorted(names[4:]) == ["acked", "client acked", "handed"]
+    shown = backend.run("trace", sent["id"])
+    assert re.search(rf" hub +due for {player}: 0x[0-9a-f]{{16}}/1/\d+ from now on$", shown, re.M), shown
+
+
 def test_an_unknown_message_is_explained(backend):
     said = backend.run("trace", "nobody/1/1", "--wait", "0", code=1)
     assert said == ""

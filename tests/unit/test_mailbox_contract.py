@@ -198,16 +198,24 @@ def defer(player: str, seq: int, at_ms: int, *, deadline_ms: int = 0, payload: b
     return ("defer", player, KEY, 1, seq, at_ms, deadline_ms, 0, payload, True)
 
 
+def due(store: Mailbox, unix_ms: int, limit: int) -> tuple[list[str], int]:
+    """Whose messages became rows, each once, and when the next one is due."""
+    [(_, moved, next_ms)] = store.run([("due", unix_ms, limit)])
+    return list(dict.fromkeys(each[0] for each in moved)), next_ms
+
+
 def test_a_deferred_message_enters_the_line_when_it_is_due(store: Mailbox) -> None:  # [37]
     done = store.run([defer("alice", 5, 1_000), append("alice", 6), ("read", "alice", 0, 9)])
     assert done[:2] == [("appended",)] * 2
     assert [row[1:4] for row in done[2][1]] == [(KEY, 1, 6)]
     assert store.run([("due", 999, 100)]) == [("due", [], 1_000)]
-    assert store.run([("due", 1_000, 100)]) == [("due", ["alice"], 0)]
+    [(_, [moved], next_ms)] = store.run([("due", 1_000, 100)])
+    assert next_ms == 0
     first, second = rows(store, "alice")
     assert first[1:4] == (KEY, 1, 6)
     assert second[1:3] == (DEFERRED_KEY, 1)
     assert second[6] == b"later"
+    assert moved == ("alice", KEY, 1, 5, second[3])  # so that it can be followed
 
 
 def test_deferred_messages_get_growing_ids_in_the_order_of_their_time(opener: Opener) -> None:
@@ -215,11 +223,11 @@ def test_deferred_messages_get_growing_ids_in_the_order_of_their_time(opener: Op
     store.run([("open", 1, 0), ("know", "alice"), ("know", "bob")])
     store.run([defer("alice", 1, 300, payload=b"c"), defer("bob", 2, 100, payload=b"a")])
     store.run([defer("alice", 3, 200, payload=b"b"), defer("alice", 4, 900)])
-    assert store.run([("due", 500, 2)]) == [("due", ["bob", "alice"], 300)]
+    assert due(store, 500, 2) == (["bob", "alice"], 300)
     store.close()
     store = opener()
     assert store.run([("open", 2, 0)])[0][4] == 300
-    assert store.run([("due", 500, 2)]) == [("due", ["alice"], 900)]
+    assert due(store, 500, 2) == (["alice"], 900)
     [(_, mine, _), (_, bobs, _)] = store.run([("read", "alice", 0, 9), ("read", "bob", 0, 9)])
     assert [row[6] for row in bobs + mine] == [b"a", b"b", b"c"]
     numbers = [row[2:4] for row in bobs + mine]
@@ -238,16 +246,32 @@ def test_a_repeat_is_deferred_once(opener: Opener) -> None:
     assert store.run([("due", 2_000, 100)]) == [("due", [], 0)]
     assert len(rows(store, "alice")) == 1
     store.run([("trim", "alice", KEY, 1, 5)])  # its sender is done with it: nothing is kept
-    assert store.run([defer("alice", 5, 3_000), ("due", 3_000, 9)])[1] == ("due", ["alice"], 0)
+    assert store.run([defer("alice", 5, 3_000)]) == [("appended",)]
+    assert due(store, 3_000, 9) == (["alice"], 0)
+
+
+def test_marks_of_the_deferred_list_are_told_in_turns(opener: Opener) -> None:  # [24]
+    store = opener()
+    store.run([("open", 1, 0), *(("know", name) for name in "abcde")])
+    store.run([defer(name, 7, 100) for name in "abcde"])
+    store.run([("due", 100, 9)])
+    store.close()
+    store = opener()
+    store.run([("open", 2, 0)])
+    told = [store.run([("expire", 0, 2)])[0][2] for _ in range(4)]
+    assert [[mark[0] for mark in each] for each in told[:3]] == [["a", "b"], ["c", "d"], ["e"]]
+    assert told[0] == told[3] == [("a", KEY, 1, 7), ("b", KEY, 1, 7)]
+    store.run([("trim", name, KEY, 1, 7) for name in "abcd"])
+    assert {mark for _ in range(2) for mark in store.run([("expire", 0, 9)])[0][2]} == {("e", KEY, 1, 7)}
 
 
 def test_what_is_past_its_deadline_goes(store: Mailbox) -> None:  # [34]
     store.run(
         [("append", "alice", KEY, 1, seq, deadline, 0, b"") for seq, deadline in ((1, 0), (2, 50), (3, 99))]
     )
-    assert store.run([("expire", 99, 100)]) == [("expired", 1)]
+    assert store.run([("expire", 99, 100)])[0][:2] == ("expired", 1)
     assert ids(store, "alice") == [(KEY, 1, 1), (KEY, 1, 3)]
-    assert store.run([("expire", 100, 100)]) == [("expired", 1)]
+    assert store.run([("expire", 100, 100)])[0][:2] == ("expired", 1)
     assert ids(store, "alice") == [(KEY, 1, 1)]
 
 
@@ -714,6 +738,10 @@ class Tried:
         return (operation[0], self.name(operation[1]), *operation[2:])
 
     def apply(self, operation: tuple) -> list[tuple]:
+        if operation[0] == "due":
+            return [("due", *due(self.store, operation[1], operation[2]))]
+        if operation[0] == "expire":
+            return [self.store.run([operation])[0][:2]]
         if operation[0] != "settle_first":
             return self.store.run([operation])
         found = rows(self.store, operation[1])

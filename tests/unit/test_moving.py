@@ -74,7 +74,8 @@ def test_a_mailbox_moves_with_ids_order_and_marks(url, source, target):
     again = [append("zoë", 7), append("ada", 3), ("defer", "ada", KEY, 5, 10, 50, 0, 0, b"later", True)]
     assert second.run(again)[0][0] in ("appended", "passed")
     assert contents(second) == before
-    assert second.run([("due", 1_000, 9)]) == [("due", ["ada"], 0)]
+    [(_, [moved], _)] = second.run([("due", 1_000, 9)])
+    assert moved[0] == "ada"
     promoted = [row for row in contents(second)[0][0] if row[0] == DEFERRED_KEY]
     assert [row[5] for row in promoted] == [b"later", b"later"]
     assert promoted[0][1:3] < promoted[1][1:3]

@@ -11,7 +11,7 @@ use zmqgame_core::bus::hub::trace::{Hop, hash, is_sampled};
 use zmqgame_core::bus::hub::{Allowed, HubConfig, Sum};
 use zmqgame_core::bus::message::{Content, Mark, MessageId};
 use zmqgame_core::bus::store::{
-    RosterEntry, Row, StoreBatch as Batch, StoreDone, StoreError, StoreOp,
+    Moved, RosterEntry, Row, StoreBatch as Batch, StoreDone, StoreError, StoreOp,
 };
 use zmqgame_core::zmtp::{Config, Role, SecretKey, Security};
 use zmqgame_reactor::bus::hub::HubRunner;
@@ -377,7 +377,7 @@ type HopTuple = (
     String,
     String,
     u64,
-    &'static str,
+    String,
 );
 
 fn hop_tuple(hop: Hop) -> HopTuple {
@@ -390,7 +390,7 @@ fn hop_tuple(hop: Hop) -> HopTuple {
         player,
         node,
         hop.row,
-        hop.detail,
+        hop.detail.into_owned(),
     )
 }
 
@@ -434,14 +434,26 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
             bytes: result.get_item(2)?.extract()?,
         }),
         "due" => {
-            let players: Vec<String> = result.get_item(1)?.extract()?;
+            let moved: Vec<(String, u64, u64, u64, u64)> = result.get_item(1)?.extract()?;
+            let moved = moved
+                .into_iter()
+                .map(|(player, key, epoch, at, seq)| Moved {
+                    player: player.into(),
+                    id: MessageId {
+                        node_key: key,
+                        epoch,
+                        seq: at,
+                    },
+                    seq,
+                });
             Ok(StoreDone::Due {
-                players: players.into_iter().map(Arc::from).collect(),
+                moved: moved.collect(),
                 next_ms: result.get_item(2)?.extract()?,
             })
         }
         "expired" => Ok(StoreDone::Expired {
             count: result.get_item(1)?.extract()?,
+            marks: player_marks(&result.get_item(2)?)?,
         }),
         "text" => Ok(StoreDone::Text {
             json: result.get_item(1)?.extract()?,
@@ -490,6 +502,20 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
             "a store has no result {other:?}"
         ))),
     }
+}
+
+/// Marks, each with its player.
+fn player_marks(items: &Bound<'_, PyAny>) -> PyResult<Vec<(Arc<str>, Mark)>> {
+    let marks: Vec<(String, u64, u64, u64)> = items.extract()?;
+    let mark = |(player, node_key, epoch, seq): (String, u64, u64, u64)| {
+        let mark = Mark {
+            node_key,
+            epoch,
+            seq,
+        };
+        (Arc::from(player), mark)
+    };
+    Ok(marks.into_iter().map(mark).collect())
 }
 
 fn row(item: &Bound<'_, PyAny>) -> PyResult<Row> {

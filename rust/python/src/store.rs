@@ -325,11 +325,20 @@ fn result<'py>(py: Python<'py>, done: &StoreDone) -> PyResult<Bound<'py, PyTuple
         StoreDone::OverQuota { messages, bytes } => {
             ("over_quota", messages, bytes).into_pyobject(py)
         }
-        StoreDone::Due { players, next_ms } => {
-            let players: Vec<&str> = players.iter().map(|player| &**player).collect();
-            ("due", players, next_ms).into_pyobject(py)
+        StoreDone::Due { moved, next_ms } => {
+            let moved: Vec<_> = moved
+                .iter()
+                .map(|m| (&*m.player, m.id.node_key, m.id.epoch, m.id.seq, m.seq))
+                .collect();
+            ("due", moved, next_ms).into_pyobject(py)
         }
-        StoreDone::Expired { count } => ("expired", count).into_pyobject(py),
+        StoreDone::Expired { count, marks } => {
+            let marks: Vec<_> = marks
+                .iter()
+                .map(|(player, m)| (&**player, m.node_key, m.epoch, m.seq))
+                .collect();
+            ("expired", count, marks).into_pyobject(py)
+        }
         StoreDone::Text { json } => ("text", json).into_pyobject(py),
         StoreDone::Done => ("done",).into_pyobject(py),
         StoreDone::Rows { rows, end } => {

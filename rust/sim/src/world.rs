@@ -260,8 +260,29 @@ impl World {
             .collect();
         self.loose.end(&living);
         self.tell_loose();
+        if self.script.is_none() {
+            self.find_stray_marks();
+        }
         let waiting = waiting(&self.store);
         self.checker.end(self.now_ms, &waiting);
+    }
+
+    /// Promise F: a mark of the deferred list whose sender can't repeat what it stands for, and which nobody has ended.
+    fn find_stray_marks(&mut self) {
+        let mut stray = Vec::new();
+        for ((player, key), (epoch, seq)) in &self.store.deferred_marks {
+            let sender = self.nodes.iter().find(|node| node_key(&node.name) == *key);
+            let waits = |node: &NodeProcess| {
+                let core = node.core.as_ref();
+                node.epoch == *epoch && core.is_none_or(|core| core.unreceipted() > 0)
+            };
+            if sender.is_some_and(|node| !waits(node)) {
+                stray.push(format!("mark of {key:x}/{epoch}/{seq} to {player} is left"));
+            }
+        }
+        for text in stray {
+            self.checker.fail(self.now_ms, "F", text);
+        }
     }
 
     /// What was found of messages of `latest` and `droppable`.
@@ -277,6 +298,7 @@ impl World {
         self.messages_left == 0
             && (self.knobs.latest_per_mille == 0 || self.clients.iter().all(online))
             && waiting(&self.store).is_empty()
+            && self.store.deferred_marks.is_empty()
             && self.nodes.iter().all(|node| {
                 node.core
                     .as_ref()

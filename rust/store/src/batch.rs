@@ -8,10 +8,11 @@ use crate::memory::{Cached, List};
 use crate::schema::{row_number, signed, unsigned};
 use crate::store::Options;
 use rusqlite::{OptionalExtension, Params};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use zmqgame_core::bus::message::{Content, Mark, MessageId};
-use zmqgame_core::bus::store::{DEFERRED_KEY, RosterEntry, Row, StoreDone, StoreOp};
+use zmqgame_core::bus::store::{
+    DEFERRED_EPOCH, DEFERRED_KEY, Moved, RosterEntry, Row, StoreDone, StoreOp,
+};
 
 /// What an operation has changed, and so what makes it durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +26,12 @@ pub enum Effect {
 }
 
 /// How far `expire` has looked, in each table.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Looked {
     rows: i64,
     deferred: i64,
+    /// Player and sender.
+    marks: (String, i64),
 }
 
 /// What operations need beside the database.
@@ -304,7 +307,32 @@ impl Run<'_> {
         } else {
             Effect::None
         };
-        Ok((StoreDone::Expired { count }, effect))
+        let marks = self.next_marks(database, limit)?;
+        Ok((StoreDone::Expired { count, marks }, effect))
+    }
+
+    /// Marks of the deferred list, from where the last call ended, and round again. One that is newer in memory is not
+    /// worth writing for this: it comes in another round.
+    fn next_marks(
+        &mut self,
+        database: &Database,
+        limit: u32,
+    ) -> Result<Vec<(Arc<str>, Mark)>, Failure> {
+        let sql = "select node_key, epoch, seq, player from deferred_marks
+            where (player, node_key) > (?, ?) order by player, node_key limit ?";
+        let (player, sender) = std::mem::take(&mut self.looked.marks);
+        let found: Vec<(Arc<str>, Mark)> = database
+            .statement(sql)?
+            .query_map((player, sender, limit), |row| {
+                Ok((row.get::<_, String>(3)?.into(), mark(row)?))
+            })?
+            .collect::<Result<_, _>>()?;
+        if found.len() == limit as usize
+            && let Some((player, mark)) = found.last()
+        {
+            self.looked.marks = (player.to_string(), signed(mark.node_key));
+        }
+        Ok(found)
     }
 }
 
@@ -528,37 +556,41 @@ fn know(database: &mut Database, player: &Arc<str>) -> Answer {
 }
 
 fn due(database: &mut Database, unix_ms: u64, limit: u32) -> Answer {
-    let due: Vec<(i64, String)> = database
-        .statement("select list, player from deferred where deliver_at_ms <= ? order by deliver_at_ms, list limit ?")?
-        .query_map((signed(unix_ms), limit), |row| Ok((row.get(0)?, row.get(1)?)))?
+    let sql = "select node_key, epoch, seq, list, player from deferred
+        where deliver_at_ms <= ? order by deliver_at_ms, list limit ?";
+    let due: Vec<(i64, String, MessageId)> = database
+        .statement(sql)?
+        .query_map((signed(unix_ms), limit), |row| {
+            Ok((row.get(3)?, row.get(4)?, mark(row)?))
+        })?
         .collect::<Result<_, _>>()?;
+    let mut moved = Vec::with_capacity(due.len());
     let mut last = database.meta("last_due")?;
-    for (place, _) in &due {
+    for (place, player, id) in due {
         last += 1;
+        moved.push(Moved {
+            player: player.into(),
+            id,
+            seq: last.cast_unsigned(),
+        });
         database.execute(
             "insert into rows (player, node_key, epoch, seq, deadline_ms, content, payload)
              select player, ?, ?, ?, deadline_ms, content, payload from deferred where list = ?",
             (
                 signed(DEFERRED_KEY),
-                signed(1),
+                signed(DEFERRED_EPOCH),
                 signed(last.cast_unsigned()),
                 place,
             ),
         )?;
         database.execute("delete from deferred where list = ?", [place])?;
     }
-    if !due.is_empty() {
+    if !moved.is_empty() {
         database.set_meta("last_due", last)?;
     }
-    let mut seen = BTreeSet::new();
-    let named = due
-        .iter()
-        .filter(|(_, player)| seen.insert(player.as_str()));
-    let players = named
-        .map(|(_, player)| Arc::from(player.as_str()))
-        .collect();
     let next_ms = next_due(database)?;
-    Ok((StoreDone::Due { players, next_ms }, effect(!due.is_empty())))
+    let effect = effect(!moved.is_empty());
+    Ok((StoreDone::Due { moved, next_ms }, effect))
 }
 
 /// When the first deferred message is due; 0 none.

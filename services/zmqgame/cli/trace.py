@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import orjson
@@ -12,13 +14,16 @@ from zmqgame_bus.errors import NoSuchService, ZmqgameError
 
 from zmqgame.cli.context import EXIT_CODES, FAILED, Context, finish, json_option, print_json, run
 
+if TYPE_CHECKING:
+    from zmqgame_bus.node import Node
+
 HOPS: Final = 1_000
 """Hops shown: a message to a large group has three for each of its recipients."""
 
 FRESH_S: Final = 5.0
 """A hop is in ClickHouse after a second or two: so long is waited for the first one of a new message."""
 
-_ORDER: Final = ("accepted", "stored", "sent", "handed", "client acked", "acked")
+_ORDER: Final = ("accepted", "stored", "due", "sent", "handed", "client acked", "acked")
 
 EPILOG = f"""\b
 Examples:
@@ -27,10 +32,13 @@ Examples:
   zmqgame-cli trace 0xc3fd5e3e8c2a1f00/18/1    the sender's key in place of its name
 
 Every hop is kept of messages that an operator sent, that were sent with trace=True, and that went through
-the mailbox; of the others one in 1,024. What was sent with --at is shown up to the mailbox: it comes out
-under another id. What became of all: zmqgame-cli audit delivery.
+the mailbox; of the others one in 1,024. What was sent with --at has another id from its time on, and is
+followed there. What became of all: zmqgame-cli audit delivery.
 
 {EXIT_CODES}"""
+
+
+_KEY: Final = re.compile(r"0x[0-9a-f]{16}/\d{1,20}/\d{1,20}")
 
 
 class _Unknown(ZmqgameError):
@@ -72,28 +80,35 @@ def trace(context: Context, message: str, wait_s: float, as_json: bool) -> None:
 
 
 async def _hops(context: Context, key: str, wait_s: float) -> list[dict[str, Any]]:
-    query = (
-        "SELECT at_us, hop, place, player, node, row, detail FROM hops "
-        f"WHERE id = '{key}' ORDER BY at_us, seq LIMIT {HOPS}"
-    )
     deadline = time.monotonic() + wait_s
     async with context.node() as node:
-        while True:
-            body = {"op": "sql", "query": query, "format": "JSONCompact"}
-            try:
-                reply = await node.request("stats", body, timeout_s=10.0)
-            except NoSuchService as error:
-                hint = "hops are kept in ClickHouse: start zmqgame-stats; they wait in the spools until then"
-                raise NoSuchService(str(error), hint=hint) from error
-            answer = orjson.loads(reply.payload)
-            names = [column["name"] for column in answer["meta"]]
-            hops = [dict(zip(names, row, strict=True)) for row in answer["data"]]
-            for hop in hops:
-                hop["at_us"], hop["row"] = int(hop["at_us"]), int(hop["row"])
-            if hops or time.monotonic() >= deadline:
-                return sorted(hops, key=lambda hop: (hop["at_us"], _rank(hop["hop"])))
+        while not (hops := await _look_up(node, [key])) and time.monotonic() < deadline:
             # What was sent a moment ago is still on its way there.
             await _pause()
+        # A deferred message has the id of the deferred list from its time on: each recipient one of its own.
+        if later := [hop["detail"] for hop in hops if hop["hop"] == "due"]:
+            hops += await _look_up(node, later)
+        return sorted(hops, key=lambda hop: (hop["at_us"], _rank(hop["hop"])))
+
+
+async def _look_up(node: Node, keys: Sequence[str]) -> list[dict[str, Any]]:
+    ids = ", ".join(f"'{key}'" for key in keys if _KEY.fullmatch(key))
+    query = (
+        "SELECT at_us, hop, place, player, node, row, detail FROM hops "
+        f"WHERE id IN ({ids}) ORDER BY at_us, seq LIMIT {HOPS}"
+    )
+    body = {"op": "sql", "query": query, "format": "JSONCompact"}
+    try:
+        reply = await node.request("stats", body, timeout_s=10.0)
+    except NoSuchService as error:
+        hint = "hops are kept in ClickHouse: start zmqgame-stats; they wait in the spools until then"
+        raise NoSuchService(str(error), hint=hint) from error
+    answer = orjson.loads(reply.payload)
+    names = [column["name"] for column in answer["meta"]]
+    hops = [dict(zip(names, row, strict=True)) for row in answer["data"]]
+    for hop in hops:
+        hop["at_us"], hop["row"] = int(hop["at_us"]), int(hop["row"])
+    return hops
 
 
 async def _pause() -> None:
@@ -132,6 +147,8 @@ def _text(hop: dict[str, Any], rows: dict[str, int]) -> str:
         return f"stored for {player}{row}"
     if what == "sent":
         return f"{player} on {node}"
+    if what == "due":
+        return f"due for {player}: {detail} from now on"
     if what == "handed":
         return f"handed to {player}'s client"
     if what == "client acked":

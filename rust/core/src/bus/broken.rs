@@ -45,6 +45,8 @@ pub enum Rule {
     RowsGrow,
     /// 24: marks wait for the sender's low.
     TrimWaits,
+    /// 24: marks of the deferred list end, also those that an earlier hub had made.
+    DeferredMarksEnd,
     /// 25: acks wait for the handler.
     AckAfterHandling,
     /// 26: what the cursor covers is not handled again.
@@ -93,7 +95,7 @@ pub enum Rule {
 #[cfg(feature = "broken")]
 impl Rule {
     /// All of them, with their numbers.
-    pub const ALL: [(u8, Self); 40] = [
+    pub const ALL: [(u8, Self); 41] = [
         (1, Self::Resend),
         (1, Self::OldFirst),
         (4, Self::OneConnection),
@@ -113,6 +115,7 @@ impl Rule {
         (21, Self::RowsStay),
         (22, Self::RowsGrow),
         (24, Self::TrimWaits),
+        (24, Self::DeferredMarksEnd),
         (25, Self::AckAfterHandling),
         (26, Self::CursorHolds),
         (26, Self::CoveredIsAcked),

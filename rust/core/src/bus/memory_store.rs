@@ -4,7 +4,7 @@
 
 use crate::bus::broken::{Broken, Rule};
 use crate::bus::message::{Content, Mark, MessageId};
-use crate::bus::store::{DEFERRED_KEY, RosterEntry, Row, StoreBatch, StoreDone, StoreOp};
+use crate::bus::store::{Moved, RosterEntry, Row, StoreBatch, StoreDone, StoreOp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -70,6 +70,8 @@ pub struct MemoryStore {
     pub deferred: BTreeMap<(u64, u64), Deferred>,
     /// By player and sender: the last one that was deferred.
     pub deferred_marks: BTreeMap<(Arc<str>, u64), (u64, u64)>,
+    /// The last of them that the hub was told.
+    pub last_told: Option<(Arc<str>, u64)>,
     /// Deferred messages so far.
     pub last_deferred: u64,
     /// The last seq of the deferred list as a sender.
@@ -309,7 +311,7 @@ impl MemoryStore {
     }
 
     fn due(&mut self, unix_ms: u64, limit: usize) -> StoreDone {
-        let mut players: Vec<Arc<str>> = Vec::new();
+        let mut all = Vec::new();
         for _ in 0..limit {
             let Some(first) = self.deferred.first_entry() else {
                 break;
@@ -320,26 +322,24 @@ impl MemoryStore {
             let message = first.remove();
             self.last_due += 1;
             self.last_row += 1;
-            let own = MessageId {
-                node_key: DEFERRED_KEY,
-                epoch: 1,
+            let moved = Moved {
+                player: message.player,
+                id: message.id,
                 seq: self.last_due,
             };
             let senders = self.broken.lacks(Rule::DueHasOwnId);
             let row = Row {
                 row: self.last_row,
-                id: if senders { message.id } else { own },
+                id: if senders { moved.id } else { moved.row_id() },
                 deadline_ms: message.deadline_ms,
                 content: message.content,
                 payload: message.payload,
             };
-            self.mailbox(&message.player).rows.push(row);
-            if !players.contains(&message.player) {
-                players.push(message.player);
-            }
+            self.mailbox(&moved.player).rows.push(row);
+            all.push(moved);
         }
         StoreDone::Due {
-            players,
+            moved: all,
             next_ms: self.next_due(),
         }
     }
@@ -358,7 +358,34 @@ impl MemoryStore {
             .retain(|_, message| stays(message.deadline_ms));
         StoreDone::Expired {
             count: (limit - left) as u64,
+            marks: self.next_marks(limit),
         }
+    }
+
+    /// Marks of the deferred list, from where the last call ended, and round again.
+    fn next_marks(&mut self, limit: usize) -> Vec<(Arc<str>, Mark)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = self.last_told.take().map_or(Unbounded, Excluded);
+        let next = self.deferred_marks.range((from, Unbounded)).take(limit);
+        let told: Vec<_> = next
+            .map(|((player, node_key), (epoch, seq))| {
+                let (node_key, epoch, seq) = (*node_key, *epoch, *seq);
+                (
+                    player.clone(),
+                    Mark {
+                        node_key,
+                        epoch,
+                        seq,
+                    },
+                )
+            })
+            .collect();
+        if told.len() == limit {
+            self.last_told = told
+                .last()
+                .map(|(player, mark)| (player.clone(), mark.node_key));
+        }
+        told
     }
 
     /// The question `list` of operators, whatever was asked.

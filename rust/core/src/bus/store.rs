@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub const DEFERRED_NAME: &str = "deferred";
 /// Its key.
 pub const DEFERRED_KEY: u64 = node_key(DEFERRED_NAME);
+/// Its only epoch.
+pub const DEFERRED_EPOCH: u64 = 1;
 
 /// One operation. Players and groups are named, so that a store needs no table of the hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub enum StoreOp {
     },
     /// Deletes rows and deferred messages whose deadline is past. Answered by `Expired`.
     Expire {
-        /// Wall clock.
+        /// Wall clock; 0 deletes nothing.
         unix_ms: u64,
         /// At most so many.
         limit: u32,
@@ -173,6 +175,29 @@ pub struct Row {
     pub payload: Arc<[u8]>,
 }
 
+/// A deferred message that became a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    /// The mailbox.
+    pub player: Arc<str>,
+    /// The message, as its sender knows it.
+    pub id: MessageId,
+    /// Its seq of the deferred list: the row's id is ([`DEFERRED_KEY`], [`DEFERRED_EPOCH`], this).
+    pub seq: u64,
+}
+
+impl Moved {
+    /// The id of the row.
+    #[must_use]
+    pub const fn row_id(&self) -> MessageId {
+        MessageId {
+            node_key: DEFERRED_KEY,
+            epoch: DEFERRED_EPOCH,
+            seq: self.seq,
+        }
+    }
+}
+
 /// The result of one operation, in the order of the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreDone {
@@ -205,8 +230,8 @@ pub enum StoreDone {
     },
     /// `Due`.
     Due {
-        /// Players who have new rows, each once.
-        players: Vec<Arc<str>>,
+        /// What became a row, in that order.
+        moved: Vec<Moved>,
         /// When the next one is due, unix ms; 0 none.
         next_ms: u64,
     },
@@ -214,6 +239,9 @@ pub enum StoreDone {
     Expired {
         /// How many went.
         count: u64,
+        /// Some marks of the deferred list, player and last id, at most as many as the limit: others each time, and all
+        /// of them over time. The hub trims those whose sender is done with them [24].
+        marks: Vec<(Arc<str>, Mark)>,
     },
     /// `Admin`.
     Text {

@@ -21,6 +21,25 @@ fn deferred_send_is_not_a_duplicate() {
     s.end();
 }
 
+/// [24] m1 is deferred, its sender knows, the hub is killed before it ends the mark: the next hub does, and not before.
+#[test]
+fn deferred_marks_end_after_a_hub_restart() {
+    let mut s = Script::new(2, 1, 1);
+    s.online(0, 0);
+    s.hold_to_node(0);
+    s.send_later(0, 0, 1_000_000);
+    s.run(100);
+    assert_eq!(s.store().deferred_marks.len(), 1);
+    s.keep_out(0);
+    s.restart_hub_without(0);
+    s.run(30_000);
+    assert_eq!(s.store().deferred_marks.len(), 1, "its sender was not told");
+    s.let_in(0);
+    s.run(30_000);
+    assert!(s.store().deferred_marks.is_empty());
+    assert_eq!(s.store().deferred.len(), 1);
+}
+
 /// [35] The mailbox is full, its hub is killed, a handled message comes again while p is offline: it is not refused, as
 /// a new one still is.
 #[test]

@@ -8,8 +8,8 @@ use crate::bus::hub::Hub;
 use crate::bus::hub::directory::Phase;
 use crate::bus::hub::line::{Entry, Sent};
 use crate::bus::hub::mailbox::Purpose;
-use crate::bus::message::Outcome;
-use crate::bus::store::StoreOp;
+use crate::bus::message::{Mark, Outcome};
+use crate::bus::store::{Moved, StoreOp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const DUE_LIMIT: u32 = 256;
 const EXPIRE_LIMIT: u32 = 1_000;
 /// A wall clock that moves by more than this against ours was set, not slewed...
 const JUMP_MS: u64 = 3_600_000;
-/// ...and nothing is deleted by it before somebody could see that it is wrong.
+/// ...and for so long no stored message is called late by it alone: somebody may see that it is wrong.
 const AFTER_JUMP_MS: u64 = 600_000;
 
 /// The wall clock, and what waits for it.
@@ -34,6 +34,8 @@ pub struct Clock {
     due_failed: bool,
     expire_at: u64,
     expire_asked: bool,
+    /// What the clock was before it jumped, a reading as well, and until when it counts beside the new one.
+    before: Option<((u64, u64), u64)>,
     /// Players whose queue has, or had, a message with a deadline.
     pub timed: BTreeSet<u32>,
 }
@@ -48,6 +50,7 @@ impl Clock {
             due_failed: false,
             expire_at: now_ms + expire_every_ms,
             expire_asked: false,
+            before: None,
             timed: BTreeSet::new(),
         }
     }
@@ -55,6 +58,27 @@ impl Clock {
     /// Unix ms.
     pub const fn unix_ms(&self, now_ms: u64) -> u64 {
         self.read.1 + now_ms.saturating_sub(self.read.0)
+    }
+
+    /// The wall clock was read.
+    fn tell(&mut self, now_ms: u64, unix_ms: u64) {
+        let (expected, careful) = (self.unix_ms(now_ms), self.careful_unix_ms(now_ms));
+        if unix_ms.abs_diff(expected) > JUMP_MS {
+            self.before = Some(((now_ms, careful), now_ms + AFTER_JUMP_MS));
+        }
+        self.read = (now_ms, unix_ms);
+    }
+
+    /// Unix ms by which a stored message may be called late: after a jump, for as long as somebody needs to see that it was
+    /// wrong, the earlier of what the clock says and what it would say without the jump.
+    pub fn careful_unix_ms(&self, now_ms: u64) -> u64 {
+        let unix_ms = self.unix_ms(now_ms);
+        match self.before {
+            Some(((read_ms, before_ms), until_ms)) if now_ms < until_ms => {
+                unix_ms.min(before_ms + now_ms.saturating_sub(read_ms))
+            }
+            _ => unix_ms,
+        }
     }
 
     /// A deferred message is known to be due at a time.
@@ -74,10 +98,7 @@ impl Clock {
 impl Hub {
     /// The wall clock was read: about once a second, and it may have jumped.
     pub fn handle_clock(&mut self, now_ms: u64, unix_ms: u64) {
-        if unix_ms.abs_diff(self.clock.unix_ms(now_ms)) > JUMP_MS {
-            self.clock.expire_at = self.clock.expire_at.max(now_ms + AFTER_JUMP_MS);
-        }
-        self.clock.read = (now_ms, unix_ms);
+        self.clock.tell(now_ms, unix_ms);
     }
 
     /// Unix ms, as far as the driver told.
@@ -88,6 +109,11 @@ impl Hub {
     /// Whether a deadline is past; 0 is none.
     pub(super) const fn is_past(&self, deadline_ms: u64) -> bool {
         deadline_ms != 0 && self.unix_ms() > deadline_ms
+    }
+
+    /// Whether a row is past its deadline, and was not brought there by a jump of the clock that may be wrong.
+    pub(super) fn is_row_past(&self, deadline_ms: u64) -> bool {
+        deadline_ms != 0 && self.clock.careful_unix_ms(self.now) > deadline_ms
     }
 
     /// Asks the store for what is due.
@@ -103,9 +129,12 @@ impl Hub {
     }
 
     /// Deferred messages are rows now: who is hosted reads on, as after an append [37].
-    pub(super) fn due_done(&mut self, players: &[Arc<str>], next_ms: u64) {
+    pub(super) fn due_done(&mut self, all: &[Moved], next_ms: u64) {
         (self.clock.due_asked, self.clock.next_due) = (false, next_ms);
-        self.counters.due += players.len() as u64;
+        self.counters.due += all.len() as u64;
+        for moved in all {
+            self.note_due(moved);
+        }
         if std::mem::take(&mut self.clock.due_failed) {
             for at in 0..self.players.end() {
                 if self.players.at(at).is_some() {
@@ -114,11 +143,11 @@ impl Hub {
             }
             return;
         }
-        for name in players {
-            // Without a record, none will say that the mailbox is empty.
-            if let Some(at) = self.players.find(name) {
-                self.has_new_rows(at);
-            }
+        // Without a record, none will say that the mailbox is empty.
+        let names = all.iter().map(|moved| &moved.player);
+        let known: BTreeSet<u32> = names.filter_map(|name| self.players.find(name)).collect();
+        for at in known {
+            self.has_new_rows(at);
         }
     }
 
@@ -146,13 +175,20 @@ impl Hub {
             return;
         }
         self.clock.expire_asked = true;
-        let (unix_ms, limit) = (self.unix_ms(), EXPIRE_LIMIT);
+        let (unix_ms, limit) = (self.clock.careful_unix_ms(self.now), EXPIRE_LIMIT);
         self.mailbox
             .push(StoreOp::Expire { unix_ms, limit }, Purpose::Expire);
     }
 
-    pub(super) fn expire_done(&mut self, count: u64) {
+    pub(super) fn expire_done(&mut self, count: u64, marks: Vec<(Arc<str>, Mark)>) {
         self.counters.expired_rows += count;
+        for (player, mark) in marks {
+            // [24] This hub may be a new one, which was not told when they were deferred.
+            if self.sessions.is_over(&mark, true) && !self.broken.lacks(Rule::DeferredMarksEnd) {
+                self.counters.trims += 1;
+                self.trim_deferred(mark, player);
+            }
+        }
         self.clock.expire_asked = false;
         self.clock.expire_at = self.now + self.config.expire_every_ms;
     }

@@ -58,10 +58,12 @@ impl Hub {
                 self.member_done(session, request, well);
             }
             (Purpose::Player { player }, _) => self.slim(player),
-            (Purpose::Due, StoreDone::Due { players, next_ms }) => {
-                self.due_done(&players, next_ms);
+            (Purpose::Due, StoreDone::Due { moved, next_ms }) => {
+                self.due_done(&moved, next_ms);
             }
-            (Purpose::Expire, StoreDone::Expired { count }) => self.expire_done(count),
+            (Purpose::Expire, StoreDone::Expired { count, marks }) => {
+                self.expire_done(count, marks);
+            }
             (Purpose::Admin { session, call }, StoreDone::Text { json }) => {
                 self.store_answered(session, call, &json);
             }

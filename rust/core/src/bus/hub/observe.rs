@@ -7,6 +7,7 @@ use crate::bus::hub::json::Json;
 use crate::bus::hub::receipts::{Detail, Recipient};
 use crate::bus::hub::trace::{Hop, HopKind, SumKey, Trace};
 use crate::bus::message::{MessageId, Outcome};
+use crate::bus::store::Moved;
 use std::sync::Arc;
 
 /// Kinds on the wire are below this.
@@ -216,7 +217,7 @@ impl Hub {
                 player,
                 node,
                 row: 0,
-                detail: "",
+                detail: "".into(),
             });
         }
     }
@@ -256,8 +257,28 @@ impl Hub {
             player,
             node: host,
             row,
-            detail,
+            detail: detail.into(),
         });
+    }
+
+    /// A deferred message is a row under another id from now on [37]: who follows it must learn that id.
+    pub(super) fn note_due(&mut self, moved: &Moved) {
+        let (id, now) = (moved.id, moved.row_id());
+        if self.observed.trace.has_room(id) {
+            let (key, epoch, seq) = (now.node_key, now.epoch, now.seq);
+            self.observed.trace.push(Hop {
+                at_us: self.now_us(),
+                kind: HopKind::Due,
+                id,
+                player: moved.player.clone(),
+                node: "".into(),
+                row: 0,
+                detail: format!("0x{key:016x}/{epoch}/{seq}").into(),
+            });
+        }
+        if self.is_flagged(id) {
+            self.observed.trace.flag(now);
+        }
     }
 
     /// A single receipt goes to its sender. `host`: who handled it, if somebody did.

@@ -106,7 +106,7 @@ impl Hub {
     pub(super) fn rows(&mut self, at: u32, rows: Vec<Row>, end: bool) {
         let mut all = true;
         for row in rows {
-            if self.is_past(row.deadline_ms) && !self.broken.lacks(Rule::ExpiredIsPassedOver) {
+            if self.is_row_past(row.deadline_ms) && !self.broken.lacks(Rule::ExpiredIsPassedOver) {
                 self.counters.expired_rows += 1;
                 self.players.get_mut(at).line().pass_over(row.row, row.id);
                 continue;

@@ -6,6 +6,7 @@
 //! second: compared with what hosts have handled, one lost or doubled shows.
 
 use crate::bus::message::MessageId;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -58,6 +59,8 @@ pub enum HopKind {
     Busy,
     /// The recipient's mark is past it: handled before, or joined later.
     Passed,
+    /// The deferred list's turn: a row under the id that its detail names [37].
+    Due,
 }
 
 impl HopKind {
@@ -74,6 +77,7 @@ impl HopKind {
             Self::Refused => "refused",
             Self::Busy => "busy",
             Self::Passed => "passed",
+            Self::Due => "due",
         }
     }
 }
@@ -93,8 +97,8 @@ pub struct Hop {
     pub node: Arc<str>,
     /// The row of the mailbox, if it came out of it.
     pub row: u64,
-    /// Why.
-    pub detail: &'static str,
+    /// Why; at `Due` the id that it has from now on, as tables have ids.
+    pub detail: Cow<'static, str>,
 }
 
 /// What a sum is of.
@@ -271,7 +275,7 @@ mod tests {
             player,
             node,
             row: 0,
-            detail: "",
+            detail: "".into(),
         }
     }
 

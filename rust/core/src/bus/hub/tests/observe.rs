@@ -1,7 +1,7 @@
 //! What observers are told: each message once, with its time, by its outcome; hops of those that are traced.
 
 use super::*;
-use crate::bus::hub::trace::{HopKind, hash, is_sampled};
+use crate::bus::hub::trace::{Hop, HopKind, hash, is_sampled};
 
 /// The first seq of `sender` from `from` on that is sampled, or is not.
 fn seq(sender: &Node, from: u64, sampled: bool) -> u64 {
@@ -44,6 +44,50 @@ fn a_stored_message_has_every_hop_and_counts_once() {
     for sum in &sums {
         assert_eq!((&*sum.sender, sum.messages), ("sender", 1));
         assert_eq!(sum.id_sum, hash(sender.id(at)));
+    }
+}
+
+/// A send that is delivered later, and is traced.
+fn later(world: &mut World, node: &Node, seq: u64, deliver_at_ms: u64) {
+    let send = Send {
+        seq,
+        low: 0,
+        deadline_ms: 0,
+        deliver_at_ms,
+        policy: Policy::MustDeliver,
+        resend: false,
+        quiet: false,
+        trace: true,
+        content: Content::Bytes,
+        target: Target::Player("p"),
+        key: "",
+        payload: b"later",
+    };
+    world.say(node, &Message::Send(send));
+}
+
+#[test]
+fn a_deferred_message_is_followed_to_its_end() {
+    let config = HubConfig {
+        unix_ms: 1_000_000,
+        ..small(1)
+    };
+    let mut world = World::with(config, MemoryStore::default());
+    let (sender, host) = world.known();
+    let at = seq(&sender, 1, false);
+    later(&mut world, &sender, at, 1_005_000);
+    let (_, binding) = world.login(&host, "p");
+    world.pass_with(&[&sender, &host], 7_000);
+    world.ack(&host, binding, 1);
+    let hops = world.hub.take_hops(100, 0);
+    let (first, then): (Vec<_>, Vec<_>) = hops.iter().partition(|hop| hop.id == sender.id(at));
+    let kinds = |hops: &[&Hop]| hops.iter().map(|hop| hop.kind).collect::<Vec<_>>();
+    let expected = [HopKind::Accepted, HopKind::Stored, HopKind::Due];
+    assert_eq!(kinds(&first), expected);
+    assert_eq!(kinds(&then), [HopKind::Sent, HopKind::Acked]);
+    for hop in then {
+        let (key, epoch, seq) = (hop.id.node_key, hop.id.epoch, hop.id.seq);
+        assert_eq!(first[2].detail, format!("0x{key:016x}/{epoch}/{seq}"));
     }
 }
 

@@ -433,7 +433,11 @@ fn who_asks_for_a_trace_gets_every_hop_with_or_without_a_receipt() {
     say_traced(&mut world, &sender, &of(5, Policy::Latest, "away", true));
     let hops = world.hub.take_hops(100, 0).into_iter();
     let hops: Vec<_> = hops
-        .map(|hop| (hop.id.seq & !POLICY_SEQ, hop.kind, hop.detail))
+        .map(|hop| (hop.id.seq & !POLICY_SEQ, hop.kind, hop.detail.into_owned()))
+        .collect();
+    let hops: Vec<_> = hops
+        .iter()
+        .map(|(seq, kind, detail)| (*seq, *kind, detail.as_str()))
         .collect();
     let expected = [
         (1, Accepted, ""),

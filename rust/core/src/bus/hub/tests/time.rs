@@ -119,6 +119,36 @@ fn rows_that_nobody_reads_are_deleted_after_their_deadline() {
 }
 
 #[test]
+fn a_login_right_after_a_jump_of_the_clock_gets_what_was_not_late_before() {
+    let mut world = world();
+    let (sender, host) = world.known();
+    send(&mut world, &sender, 1, UNIX + 1_000, 0, false);
+    send(&mut world, &sender, 2, 0, 0, false); // its mailbox keeps it for 30 days
+    world.pass_with(&[&sender, &host], 2_000);
+    world.hub.handle_clock(world.now, UNIX + 31 * 86_400_000);
+    world.pass_with(&[&sender, &host], 60_000);
+    let (_, binding) = world.login(&host, "p");
+    assert_eq!(world.take(&host).seqs(), [2], "1 was late before the jump");
+    world.ack(&host, binding, 1);
+    assert!(world.store.is_empty());
+}
+
+#[test]
+fn a_jump_that_nobody_corrects_counts_after_a_while() {
+    let mut world = world();
+    let (sender, host) = world.known();
+    send(&mut world, &sender, 1, UNIX + 86_400_000, 0, false);
+    let day = UNIX + 2 * 86_400_000;
+    world.hub.handle_clock(world.now, day);
+    let after = world.now + 600_000;
+    while world.now < after {
+        world.pass_with(&[&sender, &host], 30_000);
+    }
+    world.login(&host, "p");
+    assert!(world.take(&host).seqs().is_empty());
+}
+
+#[test]
 fn a_clock_that_jumps_loses_nothing_without_deadline() {
     let mut world = world();
     let (sender, host) = world.known();
@@ -277,6 +307,37 @@ fn a_deferred_mark_ends_with_its_sender_low() {
     assert_eq!(world.store.deferred_marks.len(), 1);
     world.say(&sender, &Message::Ping { nonce: 0, low: 6 });
     assert!(world.store.deferred_marks.is_empty());
+}
+
+#[test]
+fn a_deferred_mark_ends_in_a_later_hub_too() {
+    let mut world = world();
+    let (sender, _) = world.known();
+    send(&mut world, &sender, 5, 0, UNIX + 3_000, false);
+    let mut world = world.restart();
+    let sender = world.node("sender", 1);
+    world.say(&sender, &Message::Ping { nonce: 0, low: 5 });
+    world.pass_with(&[&sender], 30_000);
+    assert_eq!(world.store.deferred_marks.len(), 1, "it may come again");
+    world.say(&sender, &Message::Ping { nonce: 0, low: 6 });
+    world.pass_with(&[&sender], 30_000);
+    assert!(world.store.deferred_marks.is_empty());
+}
+
+#[test]
+fn every_deferred_mark_has_its_turn() {
+    let mut store = MemoryStore::default();
+    for player in 0..2_500 {
+        let pair = (format!("p-{player}").into(), node_key("sender"));
+        store.deferred_marks.insert(pair, (1, 1));
+    }
+    let mut world = world_on(store);
+    let sender = world.node("sender", 2);
+    for round in 1..=3 {
+        world.pass_with(&[&sender], 11_000);
+        let left = 2_500_usize.saturating_sub(round * 1_000);
+        assert_eq!(world.store.deferred_marks.len(), left);
+    }
 }
 
 #[test]
