@@ -329,6 +329,7 @@ class Edge:
         *,
         on_tick: Callable[[], int | None] | None = None,
         tick_ms: int = 0,
+        inline: bool = False,
     ) -> None:
         """Call `handler` with each batch and send what it returns, until the edge is stopped.
 
@@ -336,6 +337,11 @@ class Edge:
         every `tick_ms` and may return the next interval (0 ends it). `stop` may be called in the handler
         (what it returns is sent first), in a signal's handler, or by any thread. An exception of a handler
         ends the serving and is raised; the edge is not stopped by it.
+
+        With `inline` handler and ticker are called on the loop's own thread, and what they return goes
+        straight into the connections: the quickest for a handler that takes microseconds. While it runs
+        nobody is read or written, so it must not block. It is for one loop, else ValueError is raised; in
+        it `connect_tcp`, `connect_unix`, `listen_udp` and `listen_udp_plain` raise RuntimeError.
         """
     def serve_async(
         self,

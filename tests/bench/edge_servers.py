@@ -1,5 +1,7 @@
 """The Python servers of the edge's benchmark: `python -m tests.bench.edge_servers KIND WORK` prints where.
 
+Kind `inline` is our edge with the handler on its loop's thread, `edge` with the handler on one of its own.
+
 Work: `raw` echoes bytes; `seen` looks at each framed message and echoes them all; `answered` answers each
 framed message by itself; `websocket` echoes messages; `tls:FOLDER` echoes, over TLS with the files there.
 """
@@ -71,7 +73,7 @@ class Answered(Seen):
         self.transport.write(b"".join(out))
 
 
-def serve_edge(work: str) -> None:
+def serve_edge(work: str, *, inline: bool = False) -> None:
     """Our edge; the same works with batches."""
     from zmqgame_native import Edge, PacketBatch, WriteBatch
 
@@ -95,10 +97,10 @@ def serve_edge(work: str) -> None:
         folder = work.removeprefix("tls:")
         files = (f"{folder}/certificate.pem", f"{folder}/key.pem")
         print(edge.listen_tcp("127.0.0.1:0", tls=files), flush=True)
-        edge.serve(echo)
+        edge.serve(echo, inline=inline)
     handler = {"raw": echo, "seen": see, "answered": answer, "websocket": answer}[work]
     print(edge.listen_tcp("127.0.0.1:0", framing="raw" if work == "raw" else "packets"), flush=True)
-    edge.serve(handler)
+    edge.serve(handler, inline=inline)
 
 
 async def serve_protocol(work: str) -> None:
@@ -138,8 +140,8 @@ async def serve_websockets() -> None:
 
 def main(kind: str, work: str) -> None:
     """Serve until killed."""
-    if kind == "edge":
-        serve_edge(work)
+    if kind in ("edge", "inline"):
+        serve_edge(work, inline=kind == "inline")
         return
     if kind == "picows":
         main = serve_picows()

@@ -14,10 +14,11 @@ use zmqgame_reactor::edge::config::{
     Balance, ConnectTls, EdgeConfig, Framing, ListenOptions, OutboundPolicy, Proxies, TlsFiles,
 };
 
+use crate::inline;
 use crate::packet::PacketBatch;
 use crate::ring::FrameDecoder;
 use crate::serve::{self, Serving};
-use crate::write;
+use crate::write::{self, To};
 
 /// Connections of many clients as batches of packets.
 ///
@@ -73,14 +74,6 @@ impl Edge {
         self.inner.stop(drain_ms);
         self.stopped.store(true, Ordering::Release);
         self.inner.wake();
-    }
-
-    /// Sends what a handler has returned.
-    pub fn send_if_any(&self, writes: &Bound<'_, PyAny>) -> PyResult<()> {
-        if !writes.is_none() {
-            write::send(&self.inner, writes)?;
-        }
-        Ok(())
     }
 }
 
@@ -314,6 +307,7 @@ impl Edge {
         tls: Option<PathBuf>,
         server_name: Option<String>,
     ) -> PyResult<u64> {
+        self.serving.check_not_on_loop()?;
         let framing = framing_of(framing.as_ref(), self.limit())?;
         // The name that was asked for, without its port and the brackets of an IPv6 address.
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -333,6 +327,7 @@ impl Edge {
         path: PathBuf,
         framing: Option<Given<'_>>,
     ) -> PyResult<u64> {
+        self.serving.check_not_on_loop()?;
         let framing = framing_of(framing.as_ref(), self.limit())?;
         Ok(py.detach(|| self.inner.connect_unix(&path, framing))?)
     }
@@ -362,6 +357,7 @@ impl Edge {
         private_key: [u8; 32],
         public_address: Option<&str>,
     ) -> PyResult<String> {
+        self.serving.check_not_on_loop()?;
         let listen = || {
             self.inner
                 .listen_udp(address, public_address, protocol_id, private_key)
@@ -375,6 +371,7 @@ impl Edge {
     /// from its first datagram until it is silent for `idle_ms`; addresses can be forged, so answer with no
     /// more than what was asked, or use `listen_udp`.
     fn listen_udp_plain(&self, py: Python<'_>, address: &str) -> PyResult<String> {
+        self.serving.check_not_on_loop()?;
         Ok(py.detach(|| self.inner.listen_udp_plain(address))?)
     }
 
@@ -405,7 +402,7 @@ impl Edge {
     /// packets while the bound over all connections is reached. The counters tell which. What one call sends
     /// to a connection goes out in that order; taken means queued, not received.
     fn send(&self, writes: &Bound<'_, PyAny>) -> PyResult<usize> {
-        write::send(&self.inner, writes)
+        write::send(To::Edge(&self.inner), writes)
     }
 
     /// Call `handler` with each batch and send what it returns, until the edge is stopped.
@@ -414,14 +411,21 @@ impl Edge {
     /// every `tick_ms` and may return the next interval (0 ends it). `stop` may be called in the handler
     /// (what it returns is sent first), in a signal's handler, or by any thread. An exception of a handler
     /// ends the serving and is raised; the edge is not stopped by it.
-    #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0))]
+    ///
+    /// With `inline` handler and ticker are called on the loop's own thread, and what they return goes
+    /// straight into the connections: the quickest for a handler that takes microseconds. While it runs
+    /// nobody is read or written, so it must not block. It is for one loop, else ValueError is raised; in
+    /// it `connect_tcp`, `connect_unix`, `listen_udp` and `listen_udp_plain` raise RuntimeError.
+    #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0, inline = false))]
     fn serve(
         slf: &Bound<'_, Self>,
         handler: &Bound<'_, PyAny>,
         on_tick: Option<Py<PyAny>>,
         tick_ms: u64,
+        inline: bool,
     ) -> PyResult<()> {
-        serve::serve(slf, handler, on_tick, tick_ms)
+        let serve = if inline { inline::serve } else { serve::serve };
+        serve(slf, handler, on_tick, tick_ms)
     }
 
     /// Serve on the running asyncio (or uvloop) loop like `serve`; await the future, or cancel it.

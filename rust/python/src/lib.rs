@@ -3,6 +3,7 @@
 mod edge;
 mod hop_sums;
 mod hub;
+mod inline;
 mod load;
 mod netcode;
 mod node;

@@ -1,8 +1,9 @@
-//! The two ways of serving: blocking, and on an asyncio loop. A handler gets a batch and returns writes.
+//! Two ways of serving: blocking, and on an asyncio loop; `inline` has the third. A handler gets a batch and returns writes.
 //!
 //! I/O goes on in the edge's own threads while a handler runs: what comes meanwhile is the next batch.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -10,19 +11,21 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::edge::Edge;
+use crate::write::{self, To};
 
 /// How long a wait may take when nothing is due: bounds nothing but the delay of a lost signal.
-const LONGEST_WAIT_MS: u64 = 500;
+pub const LONGEST_WAIT_MS: u64 = 500;
 
 /// When the ticker is due, and by which interval it goes on.
-struct Ticker {
+pub struct Ticker {
     call: Option<Py<PyAny>>,
     every: Duration,
     due: Instant,
 }
 
 impl Ticker {
-    fn new(call: Option<Py<PyAny>>, tick_ms: u64) -> PyResult<Self> {
+    /// Due in `tick_ms` for the first time; none without a call.
+    pub fn new(call: Option<Py<PyAny>>, tick_ms: u64) -> PyResult<Self> {
         if call.is_some() != (tick_ms > 0) {
             return Err(PyValueError::new_err("on_tick and tick_ms go together"));
         }
@@ -35,7 +38,7 @@ impl Ticker {
     }
 
     /// Milliseconds until it is due, rounded up.
-    fn wait_ms(&self) -> Option<u64> {
+    pub fn wait_ms(&self) -> Option<u64> {
         self.call.as_ref()?;
         let left = self.due.saturating_duration_since(Instant::now());
         Some(left.as_micros().div_ceil(1000) as u64)
@@ -43,7 +46,7 @@ impl Ticker {
 
     /// Calls it if it is due. It may return the next interval; 0 ends it. Ticks that are missed are
     /// left out: a late handler is not made later by a backlog of them.
-    fn run(&mut self, py: Python<'_>) -> PyResult<()> {
+    pub fn run(&mut self, py: Python<'_>) -> PyResult<()> {
         let now = Instant::now();
         let Some(call) = self.call.as_ref().filter(|_| now >= self.due) else {
             return Ok(());
@@ -69,8 +72,7 @@ pub fn serve(
 ) -> PyResult<()> {
     let (py, this) = (edge.py(), edge.get());
     let mut ticker = Ticker::new(on_tick, tick_ms)?;
-    this.serving.end_done(py)?;
-    let _serving = this.serving.begin()?;
+    let _serving = this.serving.begin_here(py)?;
     loop {
         if let Some(drain_ms) = this.serving.take_stop() {
             py.detach(|| this.stop_now(drain_ms));
@@ -94,7 +96,7 @@ fn handle(edge: &Edge, handler: &Bound<'_, PyAny>) -> PyResult<()> {
         return Ok(());
     }
     let writes = handler.call1((batch,))?;
-    edge.send_if_any(&writes)
+    write::send_if_any(To::Edge(edge.inner()), &writes)
 }
 
 /// Stops an edge on a thread of its own: the loop's other tasks go on while it drains.
@@ -112,7 +114,9 @@ pub struct Serving(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    thread: Option<std::thread::ThreadId>,
+    thread: Option<ThreadId>,
+    /// The loop's, if it calls the handler.
+    inline: Option<ThreadId>,
     /// If it is done by an asyncio loop.
     turns: Option<Py<Turns>>,
     stop: Option<u64>,
@@ -135,10 +139,31 @@ impl Serving {
         Ok(Begun(self))
     }
 
+    /// On the calling thread, if nobody else serves.
+    pub fn begin_here(&self, py: Python<'_>) -> PyResult<Begun<'_>> {
+        self.end_done(py)?;
+        self.begin()
+    }
+
+    /// The loop calls the handler, on this thread.
+    pub fn is_on(&self, thread: ThreadId) {
+        self.state().inline = Some(thread);
+    }
+
+    /// Fails on a loop, which would wait for itself.
+    pub fn check_not_on_loop(&self) -> PyResult<()> {
+        if self.state().inline == Some(std::thread::current().id()) {
+            let what = "a handler that is served inline can't do what waits for its own loop";
+            return Err(PyRuntimeError::new_err(what));
+        }
+        Ok(())
+    }
+
     /// A stop that is asked for by the handler waits until what it returns is sent. Gives whether it does.
     pub fn defer_stop(&self, drain_ms: u64) -> bool {
         let mut state = self.state();
-        let own = state.thread == Some(std::thread::current().id());
+        let current = Some(std::thread::current().id());
+        let own = state.thread == current || state.inline == current;
         if own {
             state.stop = Some(drain_ms);
         }
@@ -148,7 +173,7 @@ impl Serving {
     /// Nobody serves any more.
     fn end(&self) {
         let mut state = self.state();
-        (state.thread, state.turns) = (None, None);
+        (state.thread, state.inline, state.turns) = (None, None, None);
     }
 
     /// A serving on asyncio that is done may not have heard of it yet.
@@ -309,7 +334,7 @@ impl Turns {
                 task.call_method1("add_done_callback", (slf.getattr("_handled")?,))?;
                 return Ok(());
             }
-            edge.send_if_any(&result)?;
+            write::send_if_any(To::Edge(edge.inner()), &result)?;
         }
         if ended {
             this.done
@@ -337,7 +362,7 @@ impl Turns {
             return Ok(());
         }
         let result = task.call_method0("result").and_then(|writes| {
-            slf.get().edge.get().send_if_any(&writes)?;
+            write::send_if_any(To::Edge(slf.get().edge.get().inner()), &writes)?;
             Self::watch(slf)?;
             Self::one_turn(slf)
         });

@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use zmqgame_core::stream::packet::{Batch, FIRST_OWN_KIND, Header};
-use zmqgame_reactor::edge::{self, Write};
+use zmqgame_reactor::edge::{self, Out, Write};
 
 use crate::packet::{PacketBatch, copy_bytes};
 
@@ -209,16 +209,39 @@ fn writes(batch: &Batch) -> impl Iterator<Item = Write<'_>> {
     })
 }
 
+/// By which way packets go out.
+pub enum To<'a, 'b> {
+    /// To the loops' queues, from any thread.
+    Edge(&'a edge::Edge),
+    /// Straight into the connections, on their loop.
+    Loop(&'a mut Out<'b>),
+}
+
+/// Sends what a handler has returned.
+pub fn send_if_any(to: To<'_, '_>, given: &Bound<'_, PyAny>) -> PyResult<()> {
+    if !given.is_none() {
+        send(to, given)?;
+    }
+    Ok(())
+}
+
 /// Sends whatever stands for writes in Python; gives how many were refused.
-pub fn send(edge: &edge::Edge, given: &Bound<'_, PyAny>) -> PyResult<usize> {
+pub fn send(to: To<'_, '_>, given: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = given.py();
     if let Ok(batch) = given.cast::<PacketBatch>() {
         let batch = batch.get().batch();
-        return Ok(py.detach(|| edge.send(echo(batch))));
+        return Ok(match to {
+            To::Edge(edge) => py.detach(|| edge.send(echo(batch))),
+            To::Loop(out) => out.send_all(echo(batch)),
+        });
     }
     if let Ok(batch) = given.cast::<WriteBatch>() {
         let batch = batch.get();
-        return Ok(py.detach(|| edge.send(writes(&batch.batch()))));
+        // Locked without the GIL, or under it to the end: so nobody waits for one who waits for the other.
+        return Ok(match to {
+            To::Edge(edge) => py.detach(|| edge.send(writes(&batch.batch()))),
+            To::Loop(out) => out.send_all(writes(&batch.batch())),
+        });
     }
     type Item<'py> = (u64, u8, u64, Bound<'py, PyAny>);
     let mut rows = Batch::default();
@@ -230,7 +253,10 @@ pub fn send(edge: &edge::Edge, given: &Bound<'_, PyAny>) -> PyResult<usize> {
             Ok(())
         })?;
     }
-    Ok(py.detach(|| edge.send(writes(&rows))))
+    Ok(match to {
+        To::Edge(edge) => py.detach(|| edge.send(writes(&rows))),
+        To::Loop(out) => out.send_all(writes(&rows)),
+    })
 }
 
 /// Adds what this file defines.

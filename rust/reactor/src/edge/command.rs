@@ -7,6 +7,7 @@ use zmqgame_core::stream::packet::{HEADER_BYTES, Header, PREFIX_BYTES};
 
 use super::connection::{HEAD_BYTES, Incoming};
 use super::gate::Port;
+use super::handler::Handler;
 use super::outgoing::Dial;
 use super::udp::UdpListener;
 use super::udp_plain::PlainListener;
@@ -44,6 +45,8 @@ pub(super) enum Command {
     Adopt(Box<Incoming>),
     /// Make a connection, and tell its id.
     Connect(Box<Dial>, SyncSender<std::io::Result<u64>>),
+    /// Batches go to this handler from now on, or to the inbox; then say so.
+    Handle(Option<Box<dyn Handler>>, SyncSender<()>),
     /// Read a connection no more, or again.
     Pause {
         /// The connection.

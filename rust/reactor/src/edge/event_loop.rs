@@ -156,6 +156,22 @@ impl EventLoop {
         Some(done)
     }
 
+    /// Another handler, or none: then the rows go to the inbox, as those that nobody has taken yet are
+    /// the new handler's first.
+    fn set_handler(&mut self, handler: Option<Box<dyn Handler>>) {
+        self.hand_on();
+        self.reactor.cancel_timer(TICK);
+        self.handler = handler;
+        let first = self.with_handler(|handler, out| {
+            let (mut waiting, _) = out.shared().inbox.take();
+            if !waiting.is_empty() {
+                handler.take(&mut waiting, out);
+            }
+            handler.boot(out)
+        });
+        self.set_tick(first.flatten());
+    }
+
     fn set_tick(&mut self, after_ms: Option<u64>) {
         if let Some(after_ms) = after_ms {
             // Not before the next millisecond, or the loop would do nothing else.
@@ -177,7 +193,7 @@ impl EventLoop {
             if !self.batch.is_empty() {
                 let spare = std::mem::take(&mut self.spare);
                 let mut batch = std::mem::replace(&mut self.batch, spare);
-                self.with_handler(|handler, out| handler.handle(&batch, out));
+                self.with_handler(|handler, out| handler.take(&mut batch, out));
                 batch.clear();
                 self.spare = batch;
             }
@@ -601,6 +617,10 @@ impl EventLoop {
                     let _ = reply.send(self.connect(*dial));
                 }
                 Command::Pause { id, paused } => self.pause(id, paused),
+                Command::Handle(handler, done) => {
+                    self.set_handler(handler);
+                    let _ = done.send(());
+                }
                 Command::Stop { drain_ms } => self.stop(drain_ms),
             }
         }

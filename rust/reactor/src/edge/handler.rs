@@ -14,6 +14,11 @@ pub trait Handler: Send {
         None
     }
 
+    /// Takes a batch by calling `handle`. A handler that keeps its storage leaves another one in its place.
+    fn take(&mut self, batch: &mut Batch, out: &mut Out<'_>) {
+        self.handle(batch, out);
+    }
+
     /// Takes a batch, opens and closes included. By itself it calls `open`, `traffic` and `close` for each
     /// row; a handler that has to be fast reads the columns.
     fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
@@ -47,6 +52,12 @@ pub trait Handler: Send {
 
     /// The edge stops: what is sent now still goes out, if the deadline allows it.
     fn shutdown(&mut self, _out: &mut Out<'_>) {}
+}
+
+impl std::fmt::Debug for dyn Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handler")
+    }
 }
 
 /// What a handler can do. What it sends to its own loop's connections goes straight into their buffers,
@@ -88,6 +99,17 @@ impl Out<'_> {
     /// There are too many connections already, or descriptors have run out.
     pub fn connect(&mut self, dial: Dial) -> std::io::Result<u64> {
         self.event_loop.connect(dial)
+    }
+
+    /// Storage of batches that were given back, for [`Handler::take`].
+    #[must_use]
+    pub fn spare_batch(&self) -> Batch {
+        self.shared().inbox.spare_batch()
+    }
+
+    /// Leaves a batch to whoever comes after this handler, in the edge's inbox.
+    pub fn leave(&self, batch: &mut Batch) {
+        self.shared().inbox.publish(batch);
     }
 
     /// The loop's number.

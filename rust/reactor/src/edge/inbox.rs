@@ -76,10 +76,16 @@ impl Inbox {
         became_full
     }
 
+    /// An empty batch, with storage if some was given back.
+    #[must_use]
+    pub fn spare_batch(&self) -> Batch {
+        self.spare().pop().unwrap_or_default()
+    }
+
     /// Takes all packets. Gives true beside them when loops wait for this.
     pub fn take(&self) -> (Batch, bool) {
         self.wake.drain();
-        let empty = self.spare().pop().unwrap_or_default();
+        let empty = self.spare_batch();
         let mut waiting = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         let batch = std::mem::replace(&mut *waiting, empty);
         (batch, self.full.swap(false, Ordering::AcqRel))

@@ -325,6 +325,11 @@ impl Edge {
         }
     }
 
+    /// Takes a wake-up back without taking packets.
+    pub fn quiet(&self) {
+        self.shared.inbox.wake().drain();
+    }
+
     /// The settings.
     #[must_use]
     pub fn config(&self) -> &EdgeConfig {
@@ -361,6 +366,23 @@ impl Edge {
     /// Reads a connection again.
     pub fn resume(&self, connection: u64) {
         self.shared.pause(connection, false);
+    }
+
+    /// Gives a loop's handler's place to another one, or to none: then its rows go to the inbox. What waits
+    /// there is the new handler's first. Not to be called on a loop.
+    ///
+    /// # Errors
+    /// The edge has stopped, or there is no such loop.
+    pub fn set_handler(
+        &self,
+        loop_index: usize,
+        handler: Option<Box<dyn Handler>>,
+    ) -> io::Result<()> {
+        self.check_running()?;
+        let end = self.shared.loops.get(loop_index).ok_or_else(stopped)?;
+        let (done, is_done) = std::sync::mpsc::sync_channel(1);
+        end.queue.push(Command::Handle(handler, done));
+        is_done.recv().map_err(|_| stopped())
     }
 
     /// Ends the consumer's [`Edge::wait`], or calls [`Handler::woken`] on every loop.
