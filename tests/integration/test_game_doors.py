@@ -77,20 +77,22 @@ class Behind(Direct):
     async def open_link(self, transport, tcp, ws):
         async with contextlib.AsyncExitStack() as stack:
             proxy = await stack.enter_async_context(
-                await asyncio.start_server(lambda *ends: self.pass_on(tcp, *ends), "127.0.0.1", 0)
+                await asyncio.start_server(lambda *ends: pass_on(tcp, self.source, *ends), "127.0.0.1", 0)
             )
             host, port = proxy.sockets[0].getsockname()
             link = await super().open_link(transport, f"{host}:{port}", f"ws://{host}:{port}")
             stack.pop_all()
             return link
 
-    async def pass_on(self, tcp, reader, writer):
-        host, _, port = tcp.rpartition(":")
-        up_reader, up_writer = await asyncio.open_connection(host, int(port))
-        head = struct.pack(">4s4sHH", socket.inet_aton(self.source), socket.inet_aton("192.0.2.9"), 1, 2)
-        up_writer.write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack(">H", len(head)) + head)
-        with contextlib.suppress(ConnectionError):
-            await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+async def pass_on(tcp, source, reader, writer):
+    """What a proxy does with a connection; `source` is the client's address for the server."""
+    host, _, port = tcp.rpartition(":")
+    up_reader, up_writer = await asyncio.open_connection(host, int(port))
+    head = struct.pack(">4s4sHH", socket.inet_aton(source), socket.inet_aton("192.0.2.9"), 1, 2)
+    up_writer.write(b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + struct.pack(">H", len(head)) + head)
+    with contextlib.suppress(ConnectionError):
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
 
 
 async def pump(reader, writer):
@@ -116,6 +118,46 @@ async def test_a_proxy_names_its_clients_and_their_connections_are_counted(tmp_p
                     await until(lambda refused=refused: refused.client.counters["losses"] > 0, "refused")
                     assert not refused.welcomes
             assert ann.client.counters["losses"] == bob.client.counters["losses"] == 0
+
+
+@needs_openssl
+async def test_behind_a_proxy_that_ends_tls_clients_are_sent_to_the_proxy(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files = certificate(tmp_path)
+    context.load_cert_chain(*files)
+    behind = []
+
+    async def passes(reader, writer):
+        await pass_on(behind[0], "192.0.2.1", reader, writer)
+
+    async with await asyncio.start_server(passes, "127.0.0.1", 0, ssl=context) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        address = f"wss://localhost:{port}/game-1"
+        settings = {**QUICK, "game.public_ws": address, "game.proxy_protocol": "true"}
+        settings["game.proxies"] = "127.0.0.1"
+        async with cluster(tmp_path, **settings) as running, node(running) as studio:
+            server = await running.start("game", "game-1")
+            behind.append(server.addresses["listen"])
+            assert server.addresses["ws"] == address
+            assert server.addresses["tcp"] == f"localhost:{port}"
+            for transport in ("ws", "tcp"):
+                player = Player(studio, f"by-{transport}", transport=transport, ca_file=files[0])
+                async with player.client as client:
+                    await asyncio.wait_for(client.online.wait(), 60)
+                    assert (await studio.unicast(player.name, "hello", timeout_s=60)).outcome == "delivered"
+            junk = await asyncio.to_thread(send_junk, port, files[0])
+            assert b"malformed" in junk
+            await until(lambda: "(192.0.2.1:1)" in server.log.read_text(), "its address is the client's own")
+
+
+def send_junk(port, ca_file):
+    context = ssl.create_default_context(cafile=ca_file)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as client,
+    ):
+        client.sendall(len(packet(ToServer.PING, 1)).to_bytes(4, "little") + packet(ToServer.PING, 1))
+        return client.recv(1_000)
 
 
 async def test_only_listed_proxies_are_let_in(tmp_path):

@@ -343,3 +343,26 @@ async def test_tokens_are_renewed_for_so_long_after_the_managers_own():
     place.sessions.housekeep(60_000)
     assert len([kind for kind in place.kinds(ann) if kind == ToClient.EVENT]) == 1, "no further token"
     assert ann not in place.closed, "who is here may stay"
+
+
+async def test_inputs_come_by_the_newest_udp_connection_and_by_none_after_the_end():
+    place = Place()
+    ann = await place.enter("ann")
+    by_udp = json.dumps({"transport": "udp", "user_data": tokens.user_data("ann", 5).hex()}).encode()
+    stranger = json.dumps({"transport": "udp", "user_data": tokens.user_data("ann", 6).hex()}).encode()
+    await place.take((101, EDGE_OPEN, 0, by_udp), (101, ToServer.INPUT, 1, b""))
+    await place.take(
+        (102, EDGE_OPEN, 0, by_udp), (101, ToServer.INPUT, 2, b""), (102, ToServer.INPUT, 3, b"")
+    )
+    assert place.inputs_of == [("ann", 1), ("ann", 3)]
+    assert 101 in place.closed
+    await place.take((103, EDGE_OPEN, 0, stranger), (103, ToServer.INPUT, 4, b""))
+    assert byes(place, 103) == ["no_session"]
+    await place.take((ann, ToServer.LEAVE, 0, b""), (102, ToServer.INPUT, 5, b""))
+    await place.take((102, ToServer.INPUT, 6, b""))
+    assert place.inputs_of[-1] == ("ann", 5)
+    assert 101 not in place.sent
+    assert 102 not in place.sent
+    assert place.sessions._told == {101, 102, 103, ann}
+    await place.take(*[(connection, EDGE_CLOSE, 0, b"") for connection in (101, 102, 103, ann)])
+    assert not place.sessions._told

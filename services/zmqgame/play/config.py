@@ -28,6 +28,13 @@ class GameConfig:
     public_host: str = key(
         "", unit="host", help="The name under which clients reach this server; empty: the host it listens on."
     )
+    public_ws: str = key(
+        "",
+        unit="ws:// or wss:// address",
+        help="Where clients reach this server's `listen` when a proxy stands before it, such as"
+        " wss://play.example.com/game-1 for one that ends TLS. By TCP they use its host and port, by TLS too"
+        " for wss. Empty: `public_host` and the port of `listen`.",
+    )
     tls_certificate: str = key(
         "",
         unit="file or empty",

@@ -11,7 +11,7 @@ from zmqgame_native import Edge
 
 from zmqgame import limits, tokens
 from zmqgame.play.config import GameConfig
-from zmqgame.play.public import public_tcp, public_udp
+from zmqgame.play.public import public_streams, public_udp
 
 __all__ = ["Doors", "open_doors"]
 
@@ -20,10 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Doors:
-    """The edge, and where clients find it: `tcp`, `ws` and `udp`."""
+    """The edge, where clients find it (`tcp`, `ws` and `udp`), and the address it listens on for streams."""
 
     edge: Edge
     addresses: dict[str, str]
+    bound: str
 
     def reload_tls(self) -> None:
         """Take new certificates for connections that come from now on; what can't be read changes nothing."""
@@ -47,7 +48,7 @@ def open_doors(config: GameConfig, keyring: Keyring) -> Doors:
         bytes_per_s=config.bytes_per_s,
         bytes_burst=config.bytes_per_s * limits.EDGE_BYTES_BURST_S,
     )
-    tcp = _listen_streams(edge, config, keyring)
+    bound = _listen_streams(edge, config, keyring)
     udp, told = "", public_udp(config.udp, config.public_host)
     if config.udp:
         with binding(f"udp://{config.udp}", key="game.udp"):
@@ -57,12 +58,11 @@ def open_doors(config: GameConfig, keyring: Keyring) -> Doors:
                 private_key=keyring.netcode_key(),
                 public_address=told,
             )
-    scheme = "wss" if config.tls_certificate else "ws"
-    return Doors(edge, {"tcp": tcp, "ws": f"{scheme}://{tcp}", "udp": told or udp})
+    return Doors(edge, {**public_streams(bound, config), "udp": told or udp}, bound)
 
 
 def _listen_streams(edge: Edge, config: GameConfig, keyring: Keyring) -> str:
-    """TCP and WebSocket, both by TLS or neither; returns what clients are told."""
+    """TCP and WebSocket, both by TLS or neither; returns the address."""
     tls = None
     if config.tls_certificate:
         tls = keyring.locate(config.tls_certificate), keyring.locate(config.tls_key)
@@ -89,4 +89,4 @@ def _listen_streams(edge: Edge, config: GameConfig, keyring: Keyring) -> str:
             f"game.listen = {config.listen} can't be served by TLS: {error}",
             hint="game.tls_certificate is a PEM chain, the server's first, game.tls_key its private key",
         ) from error
-    return public_tcp(bound, config.public_host)
+    return bound

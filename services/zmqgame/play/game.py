@@ -395,7 +395,8 @@ async def serve(process: Process) -> None:
             asyncio.ensure_future(trace.run()),
         ]
         keeping = asyncio.ensure_future(game.keep())
-        await process.ready(f"tcp {tcp} udp {udp}", {**game.addresses, "metrics": metrics})
+        told = {**game.addresses, "listen": doors.bound, "metrics": metrics}
+        await process.ready(f"tcp {tcp} udp {udp}", told)
         stopped = asyncio.ensure_future(process.stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
         for task in work:

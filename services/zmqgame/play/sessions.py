@@ -181,8 +181,7 @@ class Sessions:
         session = self.by_player.get(player)
         if session is None or session.session != number:
             raise Refused("no_session", "log in on the stream first")
-        if session.udp is not None:
-            self._by_udp.pop(session.udp, None)
+        self._end_udp(session, "a newer connect token was used")
         session.udp = connection
         self._by_udp[connection] = session
 
@@ -597,15 +596,21 @@ class Sessions:
         """The session is over; `elsewhere` False: another of the same player follows here at once."""
         if self.by_player.get(session.player) is session:
             del self.by_player[session.player]
-        if session.udp is not None:
-            self._by_udp.pop(session.udp, None)
-            self._edge.close(session.udp, why)
+        self._end_udp(session, why)
         if session.connection is not None:
             connection, session.connection = session.connection, None
             self._by_connection.pop(connection, None)
             self._bye(connection, why, more=more)
         if elsewhere:
             self._listener.gone(session, why)
+
+    def _end_udp(self, session: Session, why: str) -> None:
+        """The session's inputs don't come by this UDP connection any more."""
+        if session.udp is not None:
+            udp, session.udp = session.udp, None
+            self._by_udp.pop(udp, None)
+            self._edge.close(udp, why)
+            self._told.add(udp)
 
     def _refuse(self, connection: int, error: Refused) -> None:
         self.counters[f"refused_{error.kind}"] += 1
