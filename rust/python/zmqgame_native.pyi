@@ -225,6 +225,10 @@ class Edge:
         (`drop_droppable`) packets of `droppable_kinds` refused from half of the bound on. Buffers of all
         connections, in and out, have at most `max_memory_bytes`: beyond, new connections are refused and
         who needs more is closed.
+
+        The same for UDP, with what datagrams allow: over its rates they are dropped; what waits for a connection
+        in its port has the bound and the policy above, and at most 2 MiB of the port's 8, beyond which it is
+        lost, as in the network; a port counts as 4.2 MiB of memory, and listening fails where there is less.
         """
     def listen_tcp(
         self,
@@ -284,7 +288,8 @@ class Edge:
     def pause(self, connection: int) -> None:
         """Read a connection no more: what its client sends waits in the network; it is not called idle.
 
-        What was read before may still come. Nothing happens when the connection is closed.
+        Datagrams can't wait: those of a paused connection are dropped (counter `datagrams_paused`). What was
+        read before may still come. Nothing happens when the connection is closed.
         """
     def resume(self, connection: int) -> None:
         """Read a connection again. Nothing happens when it is closed or was not paused."""

@@ -7,6 +7,7 @@
 //! | `bus` | batches of the bus, the hub and the node behind them |
 //! | `edge` | client packets, frame decoders, netcode datagrams and tokens |
 //! | `stream` | the ring buffer, frames of a listener both ways, WebSocket from its request on, PROXY headers |
+//! | `store` | the mailbox's log: records and their operations |
 //!
 //! A target panics when a promise is broken: any split of a stream means the same, what was decoded encodes
 //! to the same bytes, what we write can be read. [`check`] adds the bound on memory.
@@ -16,6 +17,7 @@ mod bus;
 mod corpus;
 mod edge;
 mod split;
+mod store;
 mod stream;
 mod zmtp;
 
@@ -38,7 +40,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     zmtp::NULL_SERVER,
     zmtp::NULL_CLIENT,
     zmtp::CURVE_SERVER,
@@ -57,6 +59,7 @@ pub const TARGETS: [Target; 18] = [
     stream::LISTENER_FRAMES,
     stream::WEBSOCKET,
     stream::PROXY,
+    store::MAILBOX_LOG,
 ];
 
 /// The target of that name.

@@ -41,6 +41,10 @@ use crate::write::{self, To};
 /// (`drop_droppable`) packets of `droppable_kinds` refused from half of the bound on. Buffers of all
 /// connections, in and out, have at most `max_memory_bytes`: beyond, new connections are refused and
 /// who needs more is closed.
+///
+/// The same for UDP, with what datagrams allow: over its rates they are dropped; what waits for a connection
+/// in its port has the bound and the policy above, and at most 2 MiB of the port's 8, beyond which it is
+/// lost, as in the network; a port counts as 4.2 MiB of memory, and listening fails where there is less.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct Edge {
     inner: edge::Edge,
@@ -334,7 +338,8 @@ impl Edge {
 
     /// Read a connection no more: what its client sends waits in the network; it is not called idle.
     ///
-    /// What was read before may still come. Nothing happens when the connection is closed.
+    /// Datagrams can't wait: those of a paused connection are dropped (counter `datagrams_paused`). What was
+    /// read before may still come. Nothing happens when the connection is closed.
     fn pause(&self, connection: u64) {
         self.inner.pause(connection);
     }

@@ -10,6 +10,8 @@ use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use zmqgame_core::edge::shares::Shares;
+
 /// Datagrams of one call: what one round of a busy loop finds.
 pub const DATAGRAMS_A_CALL: usize = 64;
 /// The longest datagram there is, and the most that the kernel hands over joined (GRO) or takes joined (GSO).
@@ -190,6 +192,9 @@ struct Item {
     bytes: usize,
 }
 
+/// What an empty sender keeps: more than a busy round needs.
+const KEPT_BYTES: usize = 2 << 20;
+
 /// Datagrams on their way out, in one arena. Those that follow each other to one address, of one length,
 /// go as one buffer that the kernel or the card cuts (GSO).
 pub struct Sender {
@@ -197,6 +202,7 @@ pub struct Sender {
     items: Vec<Item>,
     /// Items and bytes of the arena that are gone.
     sent: (usize, usize),
+    shares: Shares,
     bound_bytes: usize,
     joins: bool,
     addresses: Vec<libc::sockaddr_storage>,
@@ -219,6 +225,7 @@ impl Sender {
             arena: Vec::new(),
             items: Vec::new(),
             sent: (0, 0),
+            shares: Shares::default(),
             bound_bytes,
             joins: true,
             addresses: vec![empty_address(); DATAGRAMS_A_CALL],
@@ -256,6 +263,20 @@ impl Sender {
         };
         self.items.push(item);
         self.arena.extend_from_slice(bytes);
+        self.shares.add(to, bytes.len());
+    }
+
+    /// How many bytes wait for one address.
+    pub fn waiting_for(&mut self, to: SocketAddr) -> usize {
+        let waiting = self.items[self.sent.0..].iter();
+        self.shares
+            .of(to, waiting.map(|item| (item.to, item.bytes)))
+    }
+
+    /// Bytes that it holds, used or not.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.arena.capacity() + self.items.capacity() * size_of::<Item>()
     }
 
     /// Sends what waits. Gives how many went out and how many the kernel refused for good; what is left
@@ -289,15 +310,20 @@ impl Sender {
         }
         self.items.clear();
         self.arena.clear();
+        self.shares.clear();
         self.sent = (0, 0);
+        // What a congestion has needed is not needed for ever.
+        self.arena.shrink_to(KEPT_BYTES);
+        self.items.shrink_to(KEPT_BYTES / size_of::<Item>());
         (out, refused)
     }
 
     fn pass(&mut self, items: usize) {
-        let bytes: usize = self.items[self.sent.0..][..items]
-            .iter()
-            .map(|item| item.bytes)
-            .sum();
+        let mut bytes = 0;
+        for item in &self.items[self.sent.0..][..items] {
+            bytes += item.bytes;
+            self.shares.remove(item.to, item.bytes);
+        }
         self.sent = (self.sent.0 + items, self.sent.1 + bytes);
     }
 

@@ -3,14 +3,15 @@
 
 mod common;
 
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use zmqgame_core::stream::packet::{Batch, KIND_CLOSE};
-use zmqgame_reactor::edge::config::EdgeConfig;
+use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE};
+use zmqgame_reactor::edge::config::{EdgeConfig, OutboundPolicy};
 use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
 
 use common::{DEADLINE, Echo, answers, counter, rows_until, until};
@@ -288,6 +289,150 @@ fn a_flood_of_one_address_is_dropped_over_its_rate_and_others_notice_nothing() {
     until("the third is refused", || {
         counter(&edge, "refused_address") == 1
     });
+}
+
+#[test]
+fn a_paused_address_is_not_heard_and_not_idle() {
+    let edge = Edge::start(EdgeConfig {
+        idle_ms: 1_500,
+        ..EdgeConfig::default()
+    })
+    .unwrap();
+    let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();
+    let (socket, mut rows) = (dial(&address), Vec::new());
+    socket.send(b"one").unwrap();
+    rows_until(&edge, &mut rows, |rows| rows.len() == 2);
+    let id = rows[0].0;
+    edge.pause(id);
+    until("it is dropped", || {
+        socket.send(b"not now").unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        counter(&edge, "datagrams_paused") > 3
+    });
+    let taken = counter(&edge, "packets_in");
+    let refused = counter(&edge, "datagrams_refused");
+    assert_eq!(refused, counter(&edge, "datagrams_paused"));
+    assert_eq!(counter(&edge, "datagrams_in"), taken + refused);
+    // Far longer than the idle time-out.
+    std::thread::sleep(Duration::from_millis(3_500));
+    assert_eq!((edge.connections(), counter(&edge, "closed_idle")), (1, 0));
+    edge.resume(id);
+    rows_until(&edge, &mut rows, |rows| {
+        socket.send(b"again").unwrap();
+        rows.last().unwrap().2 == b"again"
+    });
+    assert_eq!(rows.last().unwrap().0, id);
+    rows_until(&edge, &mut rows, |rows| {
+        rows.last().unwrap().1 == KIND_CLOSE
+    });
+}
+
+/// Answers with a thousand bytes, to who asks for a flood 4,000 times; counts what is refused.
+struct Flood(Arc<AtomicUsize>);
+
+const FLOOD: usize = 4_000;
+
+impl Handler for Flood {
+    fn traffic(&mut self, connection: u64, _: Header, payload: &[u8], out: &mut Out<'_>) {
+        let answers = if payload == b"flood" { FLOOD } else { 1 };
+        for _ in 0..answers {
+            let write = Write {
+                connection,
+                kind: 0,
+                sequence: 0,
+                payload: &[7; 1_000],
+            };
+            let refused = usize::from(!out.send(write));
+            self.0.fetch_add(refused, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn one_address_has_a_bound_and_a_share_of_its_port() {
+    use OutboundPolicy::{Close, DropNewest};
+    for (bound, policy) in [(100_000, Close), (100_000, DropNewest), (1 << 26, Close)] {
+        let refused = Arc::new(AtomicUsize::new(0));
+        let config = EdgeConfig {
+            max_outbound_bytes: bound,
+            outbound_policy: policy,
+            ..EdgeConfig::default()
+        };
+        let flood = Arc::clone(&refused);
+        let edge = Edge::start_with(config, |_| Some(Box::new(Flood(Arc::clone(&flood))))).unwrap();
+        let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();
+        let (flooded, other) = (dial(&address), dial(&address));
+        flooded.send(b"flood").unwrap();
+        let lost = match (bound, policy) {
+            // At the bound it ends; whatever is sent to it from then on is for nobody.
+            (100_000, Close) => {
+                until("it is closed", || counter(&edge, "closed_full") == 1);
+                until("the rest is refused", || {
+                    refused.load(Ordering::Relaxed) == FLOOD - 100
+                });
+                assert_eq!(edge.connections(), 0);
+                0
+            }
+            (100_000, _) => {
+                until("dropped", || counter(&edge, "dropped_policy") == 3_900);
+                assert_eq!(refused.load(Ordering::Relaxed), 3_900);
+                0
+            }
+            // Its share of the port is what is left of so large a bound.
+            _ => {
+                let share = (2 << 20) / 1_000;
+                until("lost", || counter(&edge, "packets_out") == FLOOD as u64);
+                (FLOOD - share) as u64
+            }
+        };
+        assert_eq!(counter(&edge, "datagrams_refused"), lost);
+        other.send(b"one").unwrap();
+        let mut buffer = [0; 2_000];
+        assert_eq!(other.recv(&mut buffer).unwrap(), 1_000);
+        assert!(edge.outbound_bytes() == 0);
+    }
+}
+
+#[test]
+fn ports_and_addresses_count_as_memory() {
+    let small = EdgeConfig {
+        max_memory_bytes: 1 << 20,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start(small).unwrap();
+    let error = edge.listen_udp_plain("127.0.0.1:0").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
+    assert!(
+        error.to_string().contains("max_memory_bytes is 1048576"),
+        "{error}"
+    );
+    let error = edge
+        .listen_udp("127.0.0.1:0", None, 1, [1; 32])
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
+    assert_eq!(edge.memory_bytes(), 0);
+
+    // Slots for datagrams, and what may always wait.
+    let port_bytes = 64 * 65_535 + (128 << 10);
+    let room_for_two = EdgeConfig {
+        max_memory_bytes: port_bytes + 1_200,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start_with(room_for_two, |_| Some(Box::new(Echo))).unwrap();
+    let address = edge.listen_udp_plain("127.0.0.1:0").unwrap();
+    assert_eq!(edge.memory_bytes(), port_bytes);
+    let known = [dial(&address), dial(&address)];
+    for socket in &known {
+        exchange(socket, &[vec![1; 50]]);
+    }
+    dial(&address).send(b"a third").unwrap();
+    until("refused", || counter(&edge, "refused_memory") == 1);
+    // Over the bound because of what waited, those who are known are served.
+    for socket in &known {
+        exchange(socket, &[vec![2; 1_000], vec![3; 20_000]]);
+    }
+    edge.stop(100);
+    assert_eq!(edge.memory_bytes(), 0);
 }
 
 #[test]

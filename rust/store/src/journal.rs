@@ -8,14 +8,17 @@
 //! A record is written only when the one before it is synced. So a crash tears the last one at most, and a whole record of this salt behind
 //! one that can't be read means that the disk has changed what was safe.
 
-use crate::limits::{LOG_ALIGN, LOG_STEP_BYTES};
+use crate::limits::LOG_STEP_BYTES;
 use crate::{Failure, Steps};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const MAGIC: u32 = 0x7a67_4231;
+pub use crate::limits::LOG_ALIGN;
+
+/// What a record begins with.
+pub const MAGIC: u32 = 0x7a67_4231;
 /// Bytes before the body.
 pub const HEAD_BYTES: usize = 40;
 static ZEROS: [u8; 65_536] = [0; 65_536];

@@ -5,15 +5,17 @@
 //! names a new salt, and with it every record in the log is void. A start runs the log's records again. Operations are
 //! deterministic (time is in the record, refusals are not recorded), so row numbers come out the same.
 //!
+//! `journal` and `record` are public for the fuzz targets alone.
+//!
 //! SQLite: one connection, exclusive, WAL. u64 numbers are kept less 2^63, so that their order is that of i64.
 
 mod admin;
 mod batch;
 mod database;
-mod journal;
+pub mod journal;
 mod limits;
 mod memory;
-mod record;
+pub mod record;
 mod schema;
 mod store;
 

@@ -8,3 +8,5 @@ pub mod netcode;
 pub mod proxy;
 /// How much a connection may send in a time.
 pub mod rate;
+/// How much of a queue each address has.
+pub mod shares;

@@ -101,6 +101,8 @@ counters! {
     datagrams_refused,
     /// .. over its connection's packets or bytes a second.
     datagrams_over_rate,
+    /// .. while its connection was paused.
+    datagrams_paused,
     /// .. wrong length, kind or version.
     netcode_malformed,
     /// .. from an address without a session, or out of turn.

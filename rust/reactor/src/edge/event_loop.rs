@@ -654,7 +654,7 @@ impl EventLoop {
 
     fn pause(&mut self, id: u64, paused: bool) {
         let Some(mut connection) = self.take(id) else {
-            return;
+            return self.udp.pause(id, paused);
         };
         connection.paused = paused;
         if !paused {

@@ -239,7 +239,8 @@ impl Edge {
     /// name `public_address`, by default the bound one, and be sealed with `private_key`.
     ///
     /// # Errors
-    /// An address is in use, not ours, or no address; or the edge has stopped.
+    /// An address is in use, not ours, or no address; a port's buffers are over `max_memory_bytes`; or the
+    /// edge has stopped.
     pub fn listen_udp(
         &self,
         address: &str,
@@ -247,13 +248,12 @@ impl Edge {
         protocol_id: u64,
         private_key: Key,
     ) -> io::Result<String> {
-        let max_clients = u32::try_from(self.shared.config.max_connections).unwrap_or(u32::MAX);
         let listener = UdpListener::bind(
             address,
             public_address,
             protocol_id,
             private_key,
-            max_clients,
+            &self.shared,
         )?;
         let address = listener.address()?;
         self.hand_over(Command::ListenUdp(Box::new(listener)))?;
@@ -265,10 +265,11 @@ impl Edge {
     /// until it is silent for the idle time-out.
     ///
     /// # Errors
-    /// The address is in use, not ours, or no address; or the edge has stopped.
+    /// The address is in use, not ours, or no address; the ports' buffers are over `max_memory_bytes`; or the
+    /// edge has stopped.
     pub fn listen_udp_plain(&self, address: &str) -> io::Result<String> {
         self.check_running()?;
-        let (listeners, address) = PlainListener::bind(address, self.shared.loops.len())?;
+        let (listeners, address) = PlainListener::bind(address, &self.shared)?;
         for (end, listener) in self.shared.loops.iter().zip(listeners) {
             end.queue.push(Command::ListenUdpPlain(listener));
         }
@@ -357,8 +358,8 @@ impl Edge {
         self.shared.close(connection, reason);
     }
 
-    /// Stops reading a connection: what its client sends waits in the network. A client is not called idle
-    /// meanwhile. A connection whose client is gone closes all the same.
+    /// Stops reading a connection: what its client sends waits in the network; datagrams, which can't, are
+    /// dropped and counted. A client is not called idle meanwhile. A connection whose client is gone closes all the same.
     pub fn pause(&self, connection: u64) {
         self.shared.pause(connection, true);
     }

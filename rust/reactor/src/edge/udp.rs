@@ -6,6 +6,8 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -15,12 +17,17 @@ use zmqgame_core::edge::netcode::server::{
 };
 
 use super::counters::Counters;
+use super::shared::Shared;
 use crate::sys::{
     DATAGRAMS_A_CALL, Datagrams, MOST_DATAGRAM_BYTES, Receiver, Sender, join_received,
 };
 
 /// Receives of one round: 8 x 64 datagrams; then it is the connections' turn.
 pub(super) const RECEIVES_A_ROUND: usize = 8;
+/// What a port takes without anything that waits to be sent: slots for datagrams as long as there are.
+const PORT_BYTES: usize = DATAGRAMS_A_CALL * MOST_DATAGRAM_BYTES;
+/// What may wait in a port even while all buffers together are over their bound.
+pub(super) const ALWAYS_BYTES: usize = 128 << 10;
 /// Bytes of a slot for one datagram: nothing of netcode is that long.
 const SLOT_BYTES: usize = 2_048;
 /// What is taken from the sessions' queue at once: the sender is empty again before more is taken.
@@ -58,10 +65,56 @@ fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<UdpSocket> {
     Ok(UdpSocket::from(socket))
 }
 
+/// A port's part of what all buffers may have; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct PortMemory {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl PortMemory {
+    /// That of a new port.
+    pub(super) fn new(shared: &Arc<Shared>) -> io::Result<Self> {
+        let mut memory = Self {
+            shared: Arc::clone(shared),
+            bytes: 0,
+        };
+        if memory.set(0) {
+            return Ok(memory);
+        }
+        let limit = shared.config.max_memory_bytes;
+        let port = PORT_BYTES + ALWAYS_BYTES;
+        let what = format!("max_memory_bytes is {limit}: a UDP port takes {port} more");
+        Err(io::Error::new(io::ErrorKind::QuotaExceeded, what))
+    }
+
+    /// Tells what its queues hold. Gives whether all together are within their bound.
+    pub(super) fn set(&mut self, queues: usize) -> bool {
+        let total = &self.shared.memory_bytes;
+        let (before, bytes) = (self.bytes, PORT_BYTES + queues.max(ALWAYS_BYTES));
+        self.bytes = bytes;
+        if bytes > before {
+            total.fetch_add(bytes - before, Ordering::Relaxed);
+        } else if bytes < before {
+            total.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
+        total.load(Ordering::Relaxed) <= self.shared.config.max_memory_bytes
+    }
+}
+
+impl Drop for PortMemory {
+    fn drop(&mut self) {
+        self.shared
+            .memory_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// A bound UDP socket with what its sessions need: made by the handle, given to a loop.
 pub struct UdpListener {
     socket: UdpSocket,
     config: ServerConfig,
+    memory: PortMemory,
 }
 
 impl std::fmt::Debug for UdpListener {
@@ -78,8 +131,10 @@ impl UdpListener {
         public_address: Option<&str>,
         protocol_id: u64,
         private_key: Key,
-        max_clients: u32,
+        shared: &Arc<Shared>,
     ) -> io::Result<Self> {
+        let max_clients = u32::try_from(shared.config.max_connections).unwrap_or(u32::MAX);
+        let memory = PortMemory::new(shared)?;
         let socket = bind(address, false)?;
         let bound = socket.local_addr()?;
         let public = match public_address {
@@ -96,6 +151,7 @@ impl UdpListener {
         Ok(Self {
             socket,
             config: ServerConfig::new(protocol_id, private_key, public, max_clients),
+            memory,
         })
     }
 
@@ -129,6 +185,9 @@ pub(super) struct UdpPort {
     sender: Sender,
     /// Sessions that the consumer knows.
     pub(super) ids: SessionIds,
+    memory: PortMemory,
+    /// Whether the queue may grow.
+    may_grow: bool,
     /// Whether the socket may hold more than was read.
     pub(super) readable: bool,
 }
@@ -185,6 +244,8 @@ impl UdpPort {
             }),
             sender: Sender::new(SEND_AT_ONCE_BYTES),
             ids: SessionIds::default(),
+            memory: listener.memory,
+            may_grow: true,
             readable: false,
         })
     }
@@ -280,6 +341,22 @@ impl UdpPort {
         }
     }
 
+    /// What waits to be sent.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.server.waiting_bytes()
+    }
+
+    /// .. to one client.
+    pub(super) fn waiting_for(&mut self, client: ClientKey) -> usize {
+        self.server.waiting_for(client)
+    }
+
+    /// Whether a payload of so many bytes may wait, too.
+    pub(super) fn has_memory(&self, bytes: usize) -> bool {
+        let needed = self.server.waiting_bytes() + bytes;
+        self.may_grow || needed <= ALWAYS_BYTES.max(self.server.queue_memory_bytes() / 2)
+    }
+
     /// Ends a session; the consumer has been told.
     pub(super) fn disconnect(&mut self, now_ms: u64, client: ClientKey) {
         self.ids.remove(client);
@@ -289,6 +366,19 @@ impl UdpPort {
 
     /// Sends what waits, until the socket is full.
     pub(super) fn flush(&mut self, counters: &Counters) {
+        if self.server.waiting_bytes() > 0 || !self.sender.is_empty() {
+            self.count_memory();
+            self.send_all(counters);
+            self.count_memory();
+        }
+    }
+
+    fn count_memory(&mut self) {
+        let held = self.server.queue_memory_bytes() + self.sender.memory_bytes();
+        self.may_grow = self.memory.set(held);
+    }
+
+    fn send_all(&mut self, counters: &Counters) {
         loop {
             while self.sender.has_room() {
                 let Some((to, bytes)) = self.server.poll_datagram() else {

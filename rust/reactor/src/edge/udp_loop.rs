@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use zmqgame_core::edge::netcode::server::ClientKey;
+use zmqgame_core::edge::netcode::server::{ClientKey, SESSION_BYTES};
 use zmqgame_core::stream::packet::{HEADER_BYTES, Header, KIND_CLOSE, KIND_OPEN, PREFIX_BYTES};
 
 use super::balance::client_of;
@@ -11,7 +11,7 @@ use super::counters::Counters;
 use super::event_loop::{EventLoop, FIRST_UDP_TOKEN};
 use super::reason::CloseReason;
 use super::shared::Admission;
-use super::table::{NotCharged, Place};
+use super::table::{AtBound, NotCharged, Place};
 use super::udp::{Happened, SessionIds, UdpListener, UdpPort};
 use super::udp_plain::{PlainListener, PlainPort};
 use crate::listener::Peer;
@@ -29,8 +29,26 @@ struct Session {
     port: usize,
     to: To,
     rates: Option<Box<Rates>>,
+    /// The consumer wants nothing of it for now.
+    paused: bool,
     /// Counts it, until it is dropped.
     _admission: Admission,
+}
+
+/// Bytes that may wait for one connection in its port, whatever its bound is: a port holds four times as
+/// many, so that nobody takes the others' place.
+const SHARE_BYTES: usize = 2 << 20;
+/// What a session is counted with for the bound on memory: netcode's own state, or an address and its place.
+const NETCODE_BYTES: usize = SESSION_BYTES + PLAIN_BYTES;
+const PLAIN_BYTES: usize = 512;
+
+/// What becomes of a datagram that is to be queued.
+enum Room {
+    Yes,
+    /// The port or the machine has no room: it is lost, as in the network.
+    Lost,
+    /// Its connection is at its bound.
+    AtBound(AtBound),
 }
 
 enum Port {
@@ -45,6 +63,28 @@ impl Port {
             Self::Plain(port) => &mut port.readable,
         }
     }
+
+    fn waiting_bytes(&self) -> usize {
+        match self {
+            Self::Netcode(port) => port.waiting_bytes(),
+            Self::Plain(port) => port.waiting_bytes(),
+        }
+    }
+
+    fn waiting_for(&mut self, to: To) -> usize {
+        match (self, to) {
+            (Self::Netcode(port), To::Client(client)) => port.waiting_for(client),
+            (Self::Plain(port), To::Address(address)) => port.waiting_for(address),
+            _ => 0,
+        }
+    }
+
+    fn has_memory(&self, bytes: usize) -> bool {
+        match self {
+            Self::Netcode(port) => port.has_memory(bytes),
+            Self::Plain(port) => port.has_memory(bytes),
+        }
+    }
 }
 
 /// The UDP sockets of a loop and which connection is on which.
@@ -57,8 +97,8 @@ pub(super) struct UdpPorts {
     sessions: Vec<Option<Session>>,
     /// Whether a port has something to read.
     readable: bool,
-    /// Whether some connection's rates are limited.
-    rated: bool,
+    /// Whether some connection's rates are limited, or some was paused.
+    held: bool,
 }
 
 impl UdpPorts {
@@ -76,17 +116,21 @@ impl UdpPorts {
         self.get(id).is_some()
     }
 
-    /// Whether a datagram of so many bytes is within the connection's rates.
-    #[inline]
-    pub(super) fn within_rates(&mut self, id: u64, now_ms: u64, bytes: usize) -> bool {
-        if !self.rated {
-            return true;
+    fn session(&mut self, id: u64) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(Place::of(id).slot)?.as_mut()?;
+        (session.id == id).then_some(session)
+    }
+
+    /// Takes its datagrams no more, or again.
+    pub(super) fn pause(&mut self, id: u64, paused: bool) {
+        if let Some(session) = self.session(id) {
+            session.paused = paused;
+            self.held = true;
         }
-        let session = self.sessions.get_mut(Place::of(id).slot);
-        let rates = session
-            .and_then(Option::as_mut)
-            .and_then(|session| session.rates.as_mut());
-        rates.is_none_or(|rates| rates.take_datagram(now_ms, bytes as u64))
+    }
+
+    pub(super) fn is_paused(&mut self, id: u64) -> bool {
+        self.held && self.session(id).is_some_and(|session| session.paused)
     }
 
     pub(super) fn ids(&self) -> Vec<u64> {
@@ -157,6 +201,28 @@ impl EventLoop {
             *port.readable() |= event.readable;
             self.udp.readable |= event.readable;
         }
+    }
+
+    /// Whether a datagram of so many bytes is taken: not of a connection that is paused or over its rates.
+    #[inline]
+    pub(super) fn takes_datagram(&mut self, id: u64, now_ms: u64, bytes: usize) -> bool {
+        if !self.udp.held {
+            return true;
+        }
+        let Some(session) = self.udp.session(id) else {
+            return true;
+        };
+        let counter = if session.paused {
+            &self.shared.counters.datagrams_paused
+        } else {
+            let rates = session.rates.as_mut();
+            if rates.is_none_or(|rates| rates.take_datagram(now_ms, bytes as u64)) {
+                return true;
+            }
+            &self.shared.counters.datagrams_over_rate
+        };
+        Counters::add(counter, 1);
+        false
     }
 
     /// Takes the port out for as long as it and the loop are both needed.
@@ -240,9 +306,8 @@ impl EventLoop {
                     return false;
                 };
                 let now_ms = self.reactor.now_ms();
-                if !self.udp.within_rates(id, now_ms, bytes.len()) {
+                if !self.takes_datagram(id, now_ms, bytes.len()) {
                     Counters::add(&self.shared.counters.datagrams_refused, 1);
-                    Counters::add(&self.shared.counters.datagrams_over_rate, 1);
                     return true;
                 }
                 match Header::read(bytes, self.shared.config.max_packet_bytes) {
@@ -276,17 +341,26 @@ impl EventLoop {
         if !admission.count_client(client_of(&Peer::Ip(peer))) {
             return None;
         }
+        let bytes = match to {
+            To::Client(_) => NETCODE_BYTES,
+            To::Address(_) => PLAIN_BYTES,
+        };
+        if !admission.count_memory(bytes) {
+            Counters::add(&self.shared.counters.refused_memory, 1);
+            return None;
+        }
         admission.count_loop(self.index);
         let id = self.new_id()?;
         Counters::add(&self.shared.counters.opened, 1);
         self.shared.peers().insert(id, peer.to_string());
         let rates = Rates::new(&self.shared.config, self.now_ms());
-        self.udp.rated |= rates.is_some();
+        self.udp.held |= rates.is_some();
         self.udp.insert(Session {
             id,
             port,
             to,
             rates,
+            paused: false,
             _admission: admission,
         });
         Some(id)
@@ -330,13 +404,60 @@ impl EventLoop {
         }
     }
 
-    /// A packet of the handler: a datagram waits in its port only, so there is nothing to charge.
+    /// Whether so many bytes more may wait in the port. While what waits for all is less than what may wait
+    /// for one, nothing is counted.
+    #[inline]
+    fn room_for(&mut self, port: usize, to: To, kind: u8, bytes: usize) -> Room {
+        let Some(Some(port)) = self.udp.ports.get_mut(port) else {
+            return Room::Lost;
+        };
+        let (bound, at_bound) = self.shared.bound_of(kind);
+        let share = bound.min(SHARE_BYTES);
+        if port.waiting_bytes() + bytes > share {
+            let waiting = port.waiting_for(to) + bytes;
+            if waiting > bound {
+                return Room::AtBound(at_bound);
+            }
+            if waiting > share {
+                return Room::Lost;
+            }
+        }
+        if port.has_memory(bytes) {
+            Room::Yes
+        } else {
+            Room::Lost
+        }
+    }
+
+    /// Refuses a packet over its connection's bound, as the policy says.
+    fn refuse_datagram(&mut self, id: u64, at_bound: AtBound) {
+        if at_bound == AtBound::Drop {
+            self.shared.count_refused(NotCharged::Dropped);
+        } else {
+            self.shared.count_refused(NotCharged::Full);
+            let limit_bytes = self.shared.config.max_outbound_bytes;
+            self.close_session(id, &CloseReason::Full { limit_bytes });
+        }
+    }
+
+    /// A packet of the handler. A datagram waits in its port only; gives whether it was taken.
     pub(super) fn send_datagram(&mut self, id: u64, header: Header, parts: &[&[u8]]) -> bool {
         let Some((port, to)) = self.udp.get(id) else {
             self.shared.count_refused(NotCharged::Closed);
             return false;
         };
+        let bytes = parts.iter().map(|part| part.len()).sum();
+        let room = self.room_for(port, to, header.kind, bytes);
+        if let Room::AtBound(at_bound) = room {
+            self.refuse_datagram(id, at_bound);
+            return false;
+        }
         let (now_ms, counters) = (self.reactor.now_ms(), &self.shared.counters);
+        if matches!(room, Room::Lost) {
+            Counters::add(&counters.packets_out, 1);
+            Counters::add(&counters.datagrams_refused, 1);
+            return true;
+        }
         Counters::add(&counters.packets_out, 1);
         match (self.udp.ports.get_mut(port), to, parts) {
             (Some(Some(Port::Plain(port))), To::Address(address), &[payload]) => {
@@ -363,6 +484,15 @@ impl EventLoop {
         let Some((port, to)) = self.udp.get(id) else {
             return;
         };
+        let payload = packet.len() - PREFIX_BYTES - HEADER_BYTES;
+        match self.room_for(port, to, packet[PREFIX_BYTES], payload) {
+            Room::Yes => {}
+            Room::AtBound(at_bound) => return self.refuse_datagram(id, at_bound),
+            Room::Lost => {
+                Counters::add(&self.shared.counters.datagrams_refused, 1);
+                return;
+            }
+        }
         let (now_ms, counters) = (self.reactor.now_ms(), &self.shared.counters);
         match (self.udp.ports.get_mut(port), to) {
             (Some(Some(Port::Netcode(port))), To::Client(client)) => {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use zmqgame_core::edge::keyed::Keyed;
 use zmqgame_core::stream::packet::Header;
@@ -17,7 +18,8 @@ use super::config::ROUND_BYTES;
 use super::counters::Counters;
 use super::event_loop::EventLoop;
 use super::reason::CloseReason;
-use super::udp::{RECEIVES_A_ROUND, bind};
+use super::shared::Shared;
+use super::udp::{ALWAYS_BYTES, PortMemory, RECEIVES_A_ROUND, bind};
 use super::udp_loop::To;
 use crate::sys::{
     DATAGRAMS_A_CALL, Datagrams, MOST_DATAGRAM_BYTES, Receiver, Sender, join_received,
@@ -35,16 +37,18 @@ const RAW: Header = Header {
 
 /// A bound socket: made by the handle, given to a loop.
 #[derive(Debug)]
-pub struct PlainListener(UdpSocket);
+pub struct PlainListener(UdpSocket, PortMemory);
 
 impl PlainListener {
     /// One socket a loop, all on one address.
-    pub(super) fn bind(address: &str, loops: usize) -> io::Result<(Vec<Self>, String)> {
+    pub(super) fn bind(address: &str, shared: &Arc<Shared>) -> io::Result<(Vec<Self>, String)> {
+        let loops = shared.loops.len();
+        let memory = || PortMemory::new(shared);
         let first = bind(address, loops > 1)?;
         let bound = first.local_addr()?.to_string();
-        let mut all = vec![Self(first)];
+        let mut all = vec![Self(first, memory()?)];
         for _ in 1..loops {
-            all.push(Self(bind(&bound, true)?));
+            all.push(Self(bind(&bound, true)?, memory()?));
         }
         Ok((all, bound))
     }
@@ -62,6 +66,9 @@ pub(super) struct PlainPort {
     sender: Sender,
     known: HashMap<SocketAddr, Known, Keyed>,
     next_sweep_ms: u64,
+    memory: PortMemory,
+    /// Whether the queue may grow.
+    may_grow: bool,
     /// Whether the socket may hold more than was read.
     pub(super) readable: bool,
 }
@@ -83,6 +90,8 @@ impl PlainPort {
             sender: Sender::new(MAX_WAITING_BYTES),
             known: HashMap::with_hasher(Keyed([word(0), word(8)])),
             next_sweep_ms: 0,
+            memory: listener.1,
+            may_grow: true,
             readable: false,
         })
     }
@@ -100,6 +109,22 @@ impl PlainPort {
         self.known.remove(&address);
     }
 
+    /// What waits to be sent.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.sender.waiting_bytes()
+    }
+
+    /// .. to one address.
+    pub(super) fn waiting_for(&mut self, to: SocketAddr) -> usize {
+        self.sender.waiting_for(to)
+    }
+
+    /// Whether a payload of so many bytes may wait, too.
+    pub(super) fn has_memory(&self, bytes: usize) -> bool {
+        let needed = self.sender.waiting_bytes() + bytes;
+        self.may_grow || needed <= ALWAYS_BYTES.max(self.sender.memory_bytes() / 2)
+    }
+
     /// Queues a packet as a datagram of its payload.
     pub(super) fn write(&mut self, to: SocketAddr, payload: &[u8], counters: &Counters) {
         if self.sender.has_room() {
@@ -114,8 +139,10 @@ impl PlainPort {
         if self.sender.is_empty() {
             return;
         }
+        self.may_grow = self.memory.set(self.sender.memory_bytes());
         let before = self.sender.waiting_bytes();
         let (sent, refused) = self.sender.send(self.socket.as_fd());
+        self.may_grow = self.memory.set(self.sender.memory_bytes());
         Counters::add(
             &counters.bytes_out,
             (before - self.sender.waiting_bytes()) as u64,
@@ -128,7 +155,7 @@ impl PlainPort {
 impl EventLoop {
     /// Reads for one round.
     pub(super) fn read_plain(&mut self, index: usize, port: &mut PlainPort) {
-        let (mut datagrams_in, mut bytes_in, mut refused, mut over_rate) = (0, 0, 0, 0);
+        let (mut datagrams_in, mut bytes_in, mut refused) = (0, 0, 0);
         for _ in 0..RECEIVES_A_ROUND {
             if self.batch.arena.len() > ROUND_BYTES {
                 break;
@@ -161,7 +188,7 @@ impl EventLoop {
                     refused += number;
                     continue;
                 };
-                over_rate += self.push_datagrams(id, bytes, each);
+                refused += self.push_datagrams(id, bytes, each);
             }
             if count < DATAGRAMS_A_CALL {
                 // Emptied: what comes from now on is told as a new edge.
@@ -172,34 +199,32 @@ impl EventLoop {
         let counters = &self.shared.counters;
         Counters::add(&counters.datagrams_in, datagrams_in);
         Counters::add(&counters.bytes_in, bytes_in);
-        refused += over_rate;
         Counters::add(&counters.datagrams_refused, refused);
-        Counters::add(&counters.datagrams_over_rate, over_rate);
         Counters::add(&counters.packets_in, datagrams_in - refused);
     }
 
-    /// Makes rows of what one address sent. Gives how many were over its rates.
+    /// Makes rows of what one address sent. Gives how many are not taken.
     fn push_datagrams(&mut self, id: u64, bytes: &[u8], each: usize) -> u64 {
         let now_ms = self.now_ms();
         if bytes.is_empty() {
-            let within = self.udp.within_rates(id, now_ms, 0);
-            if within {
+            let taken = self.takes_datagram(id, now_ms, 0);
+            if taken {
                 self.batch.push(id, RAW, bytes);
             }
-            return u64::from(!within);
+            return u64::from(!taken);
         }
-        let (mut offset, mut over) = (self.batch.arena.len() as u32, 0);
+        let (mut offset, mut refused) = (self.batch.arena.len() as u32, 0);
         self.batch.arena.extend_from_slice(bytes);
         for datagram in bytes.chunks(each) {
             let length = datagram.len() as u32;
-            if self.udp.within_rates(id, now_ms, datagram.len()) {
+            if self.takes_datagram(id, now_ms, datagram.len()) {
                 self.batch.push_row(id, RAW, offset, length);
             } else {
-                over += 1;
+                refused += 1;
             }
             offset += length;
         }
-        over
+        refused
     }
 
     /// The connection of an address: known, or opened if the limits allow it.
@@ -226,6 +251,10 @@ impl EventLoop {
         let (now_ms, idle_ms) = (self.now_ms(), self.shared.config.idle_ms);
         port.next_sweep_ms = now_ms + (idle_ms / SWEEPS_AN_IDLE_TIME).max(1);
         port.known.retain(|_, known| {
+            if self.udp.is_paused(known.id) {
+                // It is not the client that is silent.
+                known.heard_ms = now_ms;
+            }
             let silent = now_ms.saturating_sub(known.heard_ms) >= idle_ms;
             if silent {
                 self.release_session(known.id, &CloseReason::Idle { idle_ms });

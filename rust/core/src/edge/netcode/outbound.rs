@@ -2,6 +2,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::limits::MAX_OUTBOUND_BYTES;
+use crate::edge::shares::Shares;
+
+/// What an empty queue keeps: more than a busy round needs.
+const KEPT_BYTES: usize = 2 << 20;
+/// About what a datagram of a game has.
+const DATAGRAM_BYTES: usize = 64;
 
 /// Datagrams waiting to be sent, packed in one arena that is reused.
 #[derive(Default)]
@@ -9,20 +15,39 @@ pub(super) struct Outbound {
     arena: Vec<u8>,
     waiting: VecDeque<(SocketAddr, u32)>,
     read: usize,
+    shares: Shares,
 }
 
 impl Outbound {
     /// Lets `write` append one datagram; `false` when there is no room for it.
     pub(super) fn push(&mut self, to: SocketAddr, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.arena.len() - self.read >= MAX_OUTBOUND_BYTES {
+        if self.waiting_bytes() >= MAX_OUTBOUND_BYTES {
             return false;
         }
         self.reuse();
         let start = self.arena.len();
         write(&mut self.arena);
-        self.waiting
-            .push_back((to, (self.arena.len() - start) as u32));
+        let bytes = self.arena.len() - start;
+        self.waiting.push_back((to, bytes as u32));
+        self.shares.add(to, bytes);
         true
+    }
+
+    /// Bytes of all datagrams that wait.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.arena.len() - self.read
+    }
+
+    /// Those for one address.
+    pub(super) fn waiting_for(&mut self, to: SocketAddr) -> usize {
+        let queued = self.waiting.iter();
+        self.shares
+            .of(to, queued.map(|&(to, bytes)| (to, bytes as usize)))
+    }
+
+    /// Bytes that it holds, used or not.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.arena.capacity() + self.waiting.capacity() * size_of::<(SocketAddr, u32)>()
     }
 
     /// Moves what waits to the front once what was sent is the larger part: each byte moves at
@@ -31,6 +56,11 @@ impl Outbound {
         if self.read > self.arena.len() / 2 {
             self.arena.drain(..self.read);
             self.read = 0;
+            if self.arena.is_empty() {
+                // What a congestion has needed is not needed for ever.
+                self.arena.shrink_to(KEPT_BYTES);
+                self.waiting.shrink_to(KEPT_BYTES / DATAGRAM_BYTES);
+            }
         }
     }
 
@@ -38,6 +68,11 @@ impl Outbound {
         let (to, bytes) = self.waiting.pop_front()?;
         let start = self.read;
         self.read += bytes as usize;
+        if self.waiting.is_empty() {
+            self.shares.clear();
+        } else {
+            self.shares.remove(to, bytes as usize);
+        }
         Some((to, &self.arena[start..self.read]))
     }
 }

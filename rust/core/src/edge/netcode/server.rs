@@ -116,6 +116,9 @@ struct Client {
     confirmed: bool,
 }
 
+/// Bytes that one session takes: its state, and its places in the tables.
+pub const SESSION_BYTES: usize = size_of::<Client>() + 128;
+
 impl Client {
     /// After so long without a word to it a keep-alive is due.
     fn silence_ms(&self) -> u64 {
@@ -584,6 +587,25 @@ impl Server {
     /// The next datagram to send, until there is none.
     pub fn poll_datagram(&mut self) -> Option<(SocketAddr, &[u8])> {
         self.out.pop()
+    }
+
+    /// Bytes of the datagrams that wait to be taken.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.out.waiting_bytes()
+    }
+
+    /// Those for one client; 0 if there is none.
+    pub fn waiting_for(&mut self, client: ClientKey) -> usize {
+        let client = self.clients.get(Place::from_u64(client));
+        let address = client.map(|client| client.address);
+        address.map_or(0, |to| self.out.waiting_for(to))
+    }
+
+    /// Bytes that the queue of datagrams holds, used or not.
+    #[must_use]
+    pub fn queue_memory_bytes(&self) -> usize {
+        self.out.memory_bytes()
     }
 
     /// The next event, until there is none.

@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zmqgame_fuzz_bodies::check("mailbox_log", data));
