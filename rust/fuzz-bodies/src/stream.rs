@@ -122,7 +122,9 @@ fn cut_in_arena(framing: &Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<Fr
         batch.arena.extend_from_slice(&rest);
         batch.arena.extend_from_slice(piece);
         let cut = framing.decode_arena(&mut batch, 1, start, seen);
-        rest = batch.arena[start + cut.consumed..].to_vec();
+        let end = start + cut.consumed;
+        rest = batch.arena[end..].to_vec();
+        batch.arena.truncate(end);
         assert!(cut.seen <= rest.len());
         seen = cut.seen;
         error = cut.error;

@@ -294,7 +294,7 @@ fn a_flood_of_one_address_is_dropped_over_its_rate_and_others_notice_nothing() {
 #[test]
 fn a_paused_address_is_not_heard_and_not_idle() {
     let edge = Edge::start(EdgeConfig {
-        idle_ms: 1_500,
+        idle_ms: 2_000,
         ..EdgeConfig::default()
     })
     .unwrap();
@@ -314,7 +314,7 @@ fn a_paused_address_is_not_heard_and_not_idle() {
     assert_eq!(refused, counter(&edge, "datagrams_paused"));
     assert_eq!(counter(&edge, "datagrams_in"), taken + refused);
     // Far longer than the idle time-out.
-    std::thread::sleep(Duration::from_millis(3_500));
+    std::thread::sleep(Duration::from_millis(4_500));
     assert_eq!((edge.connections(), counter(&edge, "closed_idle")), (1, 0));
     edge.resume(id);
     rows_until(&edge, &mut rows, |rows| {
