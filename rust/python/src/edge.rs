@@ -42,9 +42,10 @@ use crate::write::{self, To};
 /// connections, in and out, have at most `max_memory_bytes`: beyond, new connections are refused and
 /// who needs more is closed.
 ///
-/// The same for UDP, with what datagrams allow: over its rates they are dropped; what waits for a connection
-/// in its port has the bound and the policy above, and at most 2 MiB of the port's 8, beyond which it is
-/// lost, as in the network; a port counts as 4.2 MiB of memory, and listening fails where there is less.
+/// The same for UDP, with what datagrams allow: over its rates they are dropped; what waits for a
+/// connection in its port has the bound and the policy above, and at most 2 MiB of the port's 8: beyond
+/// that it is lost, as in the network. A port counts as 4.2 MiB of memory; listening fails where there
+/// is less.
 #[pyclass(frozen, module = "zmqgame_native")]
 pub struct Edge {
     inner: edge::Edge,
