@@ -399,10 +399,28 @@ def echo_load(
     """Load an echo server from one native thread, without the GIL; return what was measured.
 
     Each connection has `depth` messages under way (a round); when all are back the next ones go out. `wire`
-    is `raw`, `packets` or `websocket` (packets as binary messages). The result has `messages`, `seconds`,
-    `messages_in_all` (warm-up too), `rounds`, and of the rounds `p50_us`, `p90_us`, `p99_us`, `p99.9_us`,
-    `max_us`. Raise OSError when a connection breaks.
+    is `raw`, `packets`, `websocket` (packets as binary messages) or `udp` (datagrams, a socket each). The
+    result has `messages`, `seconds`, `messages_in_all` (warm-up too), `rounds`, `lost` (datagrams), and of
+    the rounds `p50_us`, `p90_us`, `p99_us`, `p99.9_us`, `max_us`. Raise OSError when a connection breaks.
     """
+
+def udp_flood(
+    address: str,
+    *,
+    sessions: int = 100,
+    packet_bytes: int = 76,
+    duration_s: float = 5.0,
+    protocol_id: int = 0,
+    private_key: bytes | None = None,
+) -> int:
+    """Send datagrams of many sockets in turn, as fast as one native thread can; return how many.
+
+    With `private_key` they are netcode sessions, whose tokens are made with it. Nothing is awaited but
+    their begin: raise OSError when that takes too long.
+    """
+
+def echo_natively(edge: Edge) -> None:
+    """Let a native handler on each loop send everything back from now on, to show what Python adds."""
 
 # node.rs
 

@@ -11,14 +11,13 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from shutil import which
+
+from zmqgame.cli.bench_edge_more import idle_bytes, transports
 
 from tests.bench.edge_load import (
     Samples,
     c_program,
     gnet_program,
-    idle_bytes,
-    idle_tls_bytes,
     python_server,
     run_load,
     rust_example,
@@ -26,7 +25,7 @@ from tests.bench.edge_load import (
 from tests.bench.report import Row
 
 ROUNDS = 3
-IDLE_CONNECTIONS = 4_000
+LIMITS_KB = {"tcp": ("TCP", 2), "websocket": ("WebSocket", 6), "tls": ("TLS", 40)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def cases() -> list[Case]:
             f"{kind} Protocol" if kind in ("uvloop", "asyncio") else kind: (python_server(kind, work), goal)
             for kind, goal in goals.items()
         }
-        found.append(Case(f"{title}, depth {depth}", work, depth, python_server("edge", work), peers))
+        found.append(Case(f"{title}, depth {depth}", work, depth, python_server("inline", work), peers))
     return found
 
 
@@ -100,21 +99,16 @@ def run_case(case: Case, *, quick: bool, rounds: int = ROUNDS) -> list[Row]:
     return rows
 
 
-def memory(*, quick: bool) -> list[Row]:
+def memory() -> list[Row]:
     """What an idle connection costs in user memory, in KB."""
-    load, native = rust_example("edge_load"), rust_example("edge_echo")
-    connections = IDLE_CONNECTIONS // (4 if quick else 1)
-    found: list[tuple[str, float | str, float]] = [
-        ("TCP", idle_bytes([str(native), "raw"], load, "raw", connections), 2),
-        ("WebSocket", idle_bytes([str(native), "packets"], load, "websocket", connections), 6),
-        ("TLS", idle_tls_bytes(connections // 2) if which("openssl") else "openssl is not installed", 40),
-    ]
     rows: list[Row] = []
-    for name, cost, limit_kb in found:
+    for transport, missing in transports().items():
+        name, limit_kb = LIMITS_KB[transport]
         title = f"user memory of an idle connection, {name}"
-        if isinstance(cost, str):
-            rows.append({"name": title, "reason": cost})
+        if missing:
+            rows.append({"name": title, "reason": missing})
             continue
+        _, cost = idle_bytes(transport)
         row: Row = {
             "name": title,
             "ours": round(cost / 1024, 2),
@@ -136,7 +130,7 @@ def measure(*, quick: bool, only: Sequence[str] = ()) -> list[Row]:
         if not only or case.name.startswith(tuple(only)):
             rows += run_case(case, quick=quick)
     if not only or any(name.startswith("user memory") for name in only):
-        rows += memory(quick=quick)
+        rows += memory()
     if not only and importlib.util.find_spec("tests.bench.edge_udp") is not None:
         rows += importlib.import_module("tests.bench.edge_udp").measure(quick=quick)
     return rows

@@ -3,7 +3,7 @@
 Kind `inline` is our edge with the handler on its loop's thread, `edge` with the handler on one of its own.
 
 Work: `raw` echoes bytes; `seen` looks at each framed message and echoes them all; `answered` answers each
-framed message by itself; `websocket` echoes messages; `tls:FOLDER` echoes, over TLS with the files there.
+framed message by itself; `websocket` echoes messages.
 """
 
 from __future__ import annotations
@@ -13,20 +13,10 @@ import struct
 import sys
 from typing import Any
 
+from zmqgame.cli.bench_edge_servers import RawEcho, answer, echo
+
 HEAD = struct.Struct("<IBBHQ")
 OPEN = 0xF0
-
-
-class RawEcho(asyncio.Protocol):
-    """Sends back what comes."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Keep the transport."""
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """One read."""
-        self.transport.write(data)
 
 
 class Seen(RawEcho):
@@ -75,12 +65,9 @@ class Answered(Seen):
 
 def serve_edge(work: str, *, inline: bool = False) -> None:
     """Our edge; the same works with batches."""
-    from zmqgame_native import Edge, PacketBatch, WriteBatch
+    from zmqgame_native import Edge, PacketBatch
 
     edge, seen = Edge(idle_ms=0, handshake_ms=0), 0
-
-    def echo(batch: PacketBatch) -> PacketBatch:
-        return batch
 
     def see(batch: PacketBatch) -> PacketBatch:
         nonlocal seen
@@ -89,15 +76,6 @@ def serve_edge(work: str, *, inline: bool = False) -> None:
                 seen += 1
         return batch
 
-    def answer(batch: PacketBatch) -> WriteBatch:
-        rows = zip(batch.kind, batch.payloads(), strict=True)
-        return batch.reply([payload if kind < OPEN else None for kind, payload in rows])
-
-    if work.startswith("tls:"):
-        folder = work.removeprefix("tls:")
-        files = (f"{folder}/certificate.pem", f"{folder}/key.pem")
-        print(edge.listen_tcp("127.0.0.1:0", tls=files), flush=True)
-        edge.serve(echo, inline=inline)
     handler = {"raw": echo, "seen": see, "answered": answer, "websocket": answer}[work]
     print(edge.listen_tcp("127.0.0.1:0", framing="raw" if work == "raw" else "packets"), flush=True)
     edge.serve(handler, inline=inline)

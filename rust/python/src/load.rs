@@ -1,11 +1,14 @@
-//! `echo_load`: the load generator for echo servers, without the GIL.
+//! The loads of the edge's benchmark and their native echo, without the GIL.
 
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use zmqgame_reactor::load::{Load, Plan, Wire};
+use zmqgame_reactor::load::udp::UdpLoad;
+use zmqgame_reactor::load::{Echo, Load, Plan, Wire, flood};
+
+use crate::edge::Edge;
 
 /// The shares of rounds that are reported.
 const SHARES: [(&str, f64); 5] = [
@@ -39,36 +42,81 @@ fn echo_load<'py>(
     warm_up_s: f64,
     duration_s: f64,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let plan = Plan {
-        wire: match wire {
-            "raw" => Wire::Raw,
-            "packets" => Wire::Packets,
-            "websocket" => Wire::WebSocket,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "wire is {other:?}: must be 'raw', 'packets' or 'websocket'"
-                )));
-            }
-        },
-        connections,
-        depth,
-        message_bytes,
+    let wire = match wire {
+        "raw" => Some(Wire::Raw),
+        "packets" => Some(Wire::Packets),
+        "websocket" => Some(Wire::WebSocket),
+        "udp" => None,
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "wire is {other:?}: must be 'raw', 'packets', 'websocket' or 'udp'"
+            )));
+        }
     };
     let warm_up = seconds("warm_up_s", warm_up_s)?;
     let duration = seconds("duration_s", duration_s)?;
-    let report = py.detach(|| Load::connect(address, &plan)?.run(warm_up, duration))?;
+    let report = py.detach(|| match wire {
+        None => {
+            let load = UdpLoad::connect(address, connections, depth, message_bytes);
+            load?.run(warm_up, duration)
+        }
+        Some(wire) => {
+            let plan = Plan {
+                wire,
+                connections,
+                depth,
+                message_bytes,
+            };
+            Load::connect(address, &plan)?.run(warm_up, duration)
+        }
+    })?;
     let found = PyDict::new(py);
     found.set_item("messages", report.messages)?;
     found.set_item("messages_in_all", report.messages_in_all)?;
     found.set_item("seconds", report.duration.as_secs_f64())?;
     found.set_item("rounds", report.rounds_us.len())?;
+    found.set_item("lost", report.lost)?;
     for (name, share) in SHARES {
         found.set_item(name, report.round_us(share))?;
     }
     Ok(found)
 }
 
+#[pyfunction]
+#[pyo3(signature = (address, *, sessions = 100, packet_bytes = 76, duration_s = 5.0, protocol_id = 0, private_key = None))]
+fn udp_flood(
+    py: Python<'_>,
+    address: &str,
+    sessions: usize,
+    packet_bytes: usize,
+    duration_s: f64,
+    protocol_id: u64,
+    private_key: Option<[u8; 32]>,
+) -> PyResult<u64> {
+    let plan = flood::Plan {
+        sessions,
+        packet_bytes,
+        netcode: private_key.map(|key| (protocol_id, key)),
+    };
+    let duration = seconds("duration_s", duration_s)?;
+    Ok(py.detach(|| flood::run(address, &plan, duration))?)
+}
+
+#[pyfunction]
+fn echo_natively(py: Python<'_>, edge: &Bound<'_, Edge>) -> PyResult<()> {
+    let edge = edge.get();
+    edge.serving.check_not_on_loop()?;
+    Ok(py.detach(|| {
+        let loops = 0..edge.inner().config().loops;
+        loops
+            .into_iter()
+            .try_for_each(|index| edge.inner().set_handler(index, Some(Box::new(Echo))))
+    })?)
+}
+
 /// Adds what this file defines.
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(udp_flood, module)?)?;
+    module.add_function(wrap_pyfunction!(echo_natively, module)?)?;
     module.add_function(wrap_pyfunction!(echo_load, module)?)
 }

@@ -4,26 +4,9 @@
 
 use std::error::Error;
 
-use zmqgame_core::stream::packet::{Batch, FIRST_OWN_KIND};
+use zmqgame_reactor::edge::Edge;
 use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
-use zmqgame_reactor::edge::{Edge, Handler, Out, Write};
-
-struct Echo;
-
-impl Handler for Echo {
-    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
-        out.send_all(
-            (0..batch.len())
-                .filter(|&row| batch.kind[row] < FIRST_OWN_KIND)
-                .map(|row| Write {
-                    connection: batch.connection[row],
-                    kind: batch.kind[row],
-                    sequence: batch.sequence[row],
-                    payload: batch.payload(row),
-                }),
-        );
-    }
-}
+use zmqgame_reactor::load::Echo;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let framing = match std::env::args().nth(1).as_deref() {

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +14,9 @@ import click
 from zmqgame_bus.errors import BusError
 
 from zmqgame.cli.bench_edge import edge
-from zmqgame.cli.context import EXIT_CODES, FAILED, Context, finish, print_csv, print_json, run
+from zmqgame.cli.context import EXIT_CODES, FAILED, Context, finish, run
 from zmqgame.cli.hdr import Histogram
+from zmqgame.cli.measured import latency, mode_option, progress, seconds_option, show, style_options
 
 if TYPE_CHECKING:
     from zmqgame_bus.messages import Delivery, MessageId
@@ -104,7 +104,7 @@ def bench() -> None:
 
 
 @bench.command(epilog=EPILOG)
-@click.option("--mode", "modes", type=click.Choice(MODES), multiple=True, help="Repeatable; default: all.")
+@mode_option(MODES)
 @click.option(
     "--count",
     type=click.IntRange(1, 10_000_000),
@@ -112,14 +112,7 @@ def bench() -> None:
     show_default=True,
     help="Messages, at most.",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.1, 600),
-    default=5.0,
-    show_default=True,
-    metavar="S",
-    help="A mode's time at most.",
-)
+@seconds_option(5.0, "A mode's time at most.")
 @click.option("--size", type=click.IntRange(0, 65_536), default=64, show_default=True, help="Payload bytes.")
 @click.option("--players", type=click.IntRange(1, 5_000), default=100, show_default=True, help="Recipients.")
 @click.option(
@@ -129,8 +122,7 @@ def bench() -> None:
     show_default=True,
     help="The sockets of the nodes.",
 )
-@click.option("--json", "style", flag_value="json", help="Print JSON.")
-@click.option("--csv", "style", flag_value="csv", help="Print CSV.")
+@style_options
 @click.pass_obj
 def bus(
     context: Context,
@@ -145,13 +137,7 @@ def bus(
     """Round trips, throughput, fan-out and durable sends through the hub that runs."""
     plan = Plan(count, seconds, size, players, transport)
     outcomes = run(_bench(context, modes or MODES, plan))
-    rows = [outcome.row() for outcome in outcomes]
-    if style == "json":
-        print_json(rows)
-    elif style == "csv":
-        print_csv([{name: row[name] for name in row if name != "outcomes"} for row in rows])
-    else:
-        _print(outcomes)
+    show(style, [outcome.row() for outcome in outcomes], _line)
     bad = any(set(outcome.outcomes) - GOOD for outcome in outcomes)
     finish(FAILED if bad or not all(outcome.messages for outcome in outcomes) else 0)
 
@@ -164,7 +150,7 @@ async def _bench(context: Context, modes: tuple[str, ...], plan: Plan) -> list[O
         ]
         for mode in modes:
             outcome = Outcome(mode, plan.transport, plan.size, 1 if mode == "rtt" else plan.players)
-            with _progress(mode, plan) as tick:
+            with progress(mode, plan.seconds, plan.count) as tick:
                 await _MODES[mode](sender, first, second, plan, outcome, tick)
             done.append(outcome)
     return done
@@ -324,44 +310,14 @@ _MODES: dict[str, Callable[[Node, Node, Node, Plan, Outcome, Tick], Awaitable[No
 }
 
 
-@contextmanager
-def _progress(mode: str, plan: Plan) -> Iterator[Tick]:
-    """A bar on a terminal: of time or of messages, whichever is further."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn(f"{mode:<10}"),
-        BarColumn(),
-        TextColumn("{task.fields[sent]:,}"),
-        TimeRemainingColumn(),
-    )
-    began, sent = time.perf_counter(), 0
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(mode, total=1.0, sent=0)
-
-        def tick(count: int) -> None:
-            nonlocal sent
-            sent += count
-            share = max((time.perf_counter() - began) / plan.seconds, sent / plan.count)
-            bar.update(task, completed=min(share, 1.0), sent=sent)
-
-        yield tick
-
-
-def _print(outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        row = outcome.row()
-        what = "deliveries" if outcome.mode == "fanout" else "messages"
-        latency = "   ".join(f"{name} {row[f'{name}_ms']:.3f}" for name in SHARES)
-        of = f"{outcome.size} B, {outcome.players} players, {outcome.transport}"
-        print(f"{outcome.mode:<10} {row['per_s']:>12,.0f} {what}/s   {latency} ms   {of}")
-        bad = {name: n for name, n in outcome.outcomes.items() if name not in GOOD}
-        if bad:
-            print(f"{'':<10} not done: " + ", ".join(f"{name} {count:,}" for name, count in bad.items()))
+def _line(row: Mapping[str, Any]) -> str:
+    what = "deliveries" if row["mode"] == "fanout" else "messages"
+    of = f"{row['size_bytes']} B, {row['players']} players, {row['transport']}"
+    line = f"{row['mode']:<10} {row['per_s']:>12,.0f} {what}/s   {latency(row)}   {of}"
+    bad = {name: count for name, count in row["outcomes"].items() if name not in GOOD}
+    if bad:
+        line += f"\n{'':<10} not done: " + ", ".join(f"{name} {count:,}" for name, count in bad.items())
+    return line
 
 
 bench.add_command(edge)

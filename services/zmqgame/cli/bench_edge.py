@@ -1,46 +1,62 @@
-"""`bench edge`: how fast does a Python handler serve clients on this machine?"""
+"""`bench edge`: how fast does the edge serve clients on this machine, natively and with a Python handler?"""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
-from zmqgame.cli.context import EXIT_CODES, print_csv, print_json
+from zmqgame.cli import bench_edge_more as more
+from zmqgame.cli.bench_edge_servers import server
+from zmqgame.cli.context import EXIT_CODES
+from zmqgame.cli.measured import (
+    SHARES,
+    cpu_s,
+    latency,
+    mode_option,
+    progress,
+    seconds_option,
+    show,
+    style_options,
+)
 
-if TYPE_CHECKING:
-    from zmqgame_native import PacketBatch, WriteBatch
-
-MODES: Final = ("raw", "packets", "answers", "websocket")
-WIRES: Final = {"answers": "packets"}
+ECHOES: Final = {
+    "native": "raw",
+    "raw": "raw",
+    "packets": "packets",
+    "answers": "packets",
+    "websocket": "websocket",
+    "udp": "udp",
+}
+"""Modes of echoes, and what is on their wire."""
+MODES: Final = (*ECHOES, "netcode", "decoder", "memory")
 PEERS: Final = ("asyncio", "uvloop")
-SHARES: Final = ("p50", "p90", "p99", "p99.9", "max")
 WARM_UP_S: Final = 0.3
-_TICKS_S: Final = os.sysconf("SC_CLK_TCK")
+_ROUNDS: Final = 3
 
 EPILOG = f"""\b
 Examples:
   zmqgame-cli bench edge                                  each mode for 3 s
   zmqgame-cli bench edge --mode websocket --depth 1
-  zmqgame-cli bench edge --mode raw --peer uvloop         the same with uvloop's Protocol
+  zmqgame-cli bench edge --mode raw --inline --peer uvloop
   zmqgame-cli bench edge --json > today.json              or --csv
 
 Modes:
+  native      bytes without frames; a native handler echoes them: what Python adds is the rest
   raw         bytes without frames; the handler returns the batch it gets
   packets     client packets; the handler returns the batch it gets
   answers     client packets; the handler looks at each and answers each
   websocket   client packets as WebSocket messages; the handler answers each
+  udp         datagrams; a native handler echoes them
+  netcode     a flood of sealed datagrams, decrypted and handed to Python, and plain ones beside them: how
+              many for each second of the server's processor
+  decoder     packets in one buffer, all columns; beside it a loop with struct
+  memory      of an idle connection by TCP, WebSocket and TLS
 
 A server process echoes, a native load generator in this one sends: each has a core of its own where there are
 two. Each connection has --depth messages under way; a latency is that of a round, from sending them to the
@@ -60,10 +76,11 @@ class Plan:
 
 
 @click.command(epilog=EPILOG)
-@click.option("--mode", "modes", type=click.Choice(MODES), multiple=True, help="Repeatable; default: all.")
+@mode_option(MODES)
 @click.option(
     "--peer", "peers", type=click.Choice(PEERS), multiple=True, help="Measure it beside ours; for mode raw."
 )
+@click.option("--inline", is_flag=True, help="Call the Python handler on the loop's own thread.")
 @click.option("--connections", type=click.IntRange(1, 50_000), default=1_000, show_default=True)
 @click.option(
     "--depth",
@@ -79,174 +96,129 @@ class Plan:
     show_default=True,
     help="Bytes of a message.",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.1, 600),
-    default=3.0,
-    show_default=True,
-    metavar="S",
-    help="A mode's time.",
-)
-@click.option("--json", "style", flag_value="json", help="Print JSON.")
-@click.option("--csv", "style", flag_value="csv", help="Print CSV.")
+@seconds_option(3.0, "A mode's time.")
+@style_options
 def edge(
     modes: tuple[str, ...],
     peers: tuple[str, ...],
+    inline: bool,
     connections: int,
     depth: int,
     size: int,
     seconds: float,
     style: str | None,
 ) -> None:
-    """Echoes of many clients through the edge and a handler in Python."""
+    """Echoes of many clients through the edge; datagrams, the decoder, memory."""
     plan = Plan(connections, depth, size, seconds)
-    chosen = [("edge", mode) for mode in modes or MODES] + [(peer, "raw") for peer in peers]
-    rows = [_measure(server, mode, plan) for server, mode in chosen]
-    if style == "json":
-        print_json(rows)
-    elif style == "csv":
-        print_csv(rows)
-    else:
-        _print(rows)
+    rows: list[dict[str, Any]] = []
+    for mode in modes or MODES:
+        if mode in ECHOES:
+            rows.append(_echoes("inline" if inline else "edge", mode, plan))
+        else:
+            rows += _OTHERS[mode](plan)
+    rows += [_echoes(peer, "raw", plan) for peer in peers]
+    show(style, rows, _line)
 
 
-def _measure(kind: str, mode: str, plan: Plan) -> dict[str, Any]:
+def _echoes(kind: str, mode: str, plan: Plan) -> dict[str, Any]:
     from zmqgame_native import echo_load
 
     cores = sorted(os.sched_getaffinity(0))
 
     def load(address: str) -> dict[str, Any]:
-        # Of this thread alone: it ends with the measurement.
-        os.sched_setaffinity(threading.get_native_id(), cores[-1:])
-        return echo_load(
-            address,
-            wire=WIRES.get(mode, mode),
-            connections=plan.connections,
-            depth=plan.depth,
-            message_bytes=plan.size,
-            warm_up_s=WARM_UP_S,
-            duration_s=plan.seconds,
-        )
+        with more.on_core(cores[-1]):
+            return echo_load(
+                address,
+                wire=ECHOES[mode],
+                connections=plan.connections,
+                depth=plan.depth,
+                message_bytes=plan.size,
+                warm_up_s=WARM_UP_S,
+                duration_s=plan.seconds,
+            )
 
-    with _server(kind, mode, cores[0]) as (process, address), ThreadPoolExecutor(1) as pool:
-        before = _cpu_s(process.pid)
+    with server(kind, mode, cores[0]) as (process, address), ThreadPoolExecutor(1) as pool:
+        before = cpu_s(process.pid)
         result = pool.submit(load, address)
-        with _progress(f"{mode}" if kind == "edge" else kind, plan) as tick:
+        with progress(mode if kind == "edge" else kind, plan.seconds + WARM_UP_S) as tick:
             while not result.done():
-                tick()
+                tick(0)
                 time.sleep(0.05)
         found = result.result()
-        cpu_s = _cpu_s(process.pid) - before
-    return {
-        "server": kind,
-        "mode": mode,
-        "connections": plan.connections,
-        "depth": plan.depth,
-        "size_bytes": plan.size,
-        "messages": found["messages"],
-        "seconds": round(found["seconds"], 3),
-        "per_s": round(found["messages"] / found["seconds"], 1),
-        "server_cpu_us": round(cpu_s * 1e6 / max(found["messages_in_all"], 1), 3),
+        used_s = cpu_s(process.pid) - before
+    return more.row(
+        mode,
+        server=kind,
+        connections=plan.connections,
+        depth=plan.depth,
+        size_bytes=plan.size,
+        messages=found["messages"],
+        seconds=round(found["seconds"], 3),
+        per_s=round(found["messages"] / found["seconds"], 1),
+        server_cpu_us=round(used_s * 1e6 / max(found["messages_in_all"], 1), 3),
         **{f"{name}_ms": found[f"{name}_us"] / 1_000 for name in SHARES},
-    }
+    )
 
 
-@contextmanager
-def _progress(name: str, plan: Plan) -> Iterator[Callable[[], None]]:
-    """A bar of time, on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(f"{name:<10}"), BarColumn(), TimeRemainingColumn())
-    began = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=plan.seconds + WARM_UP_S)
-        yield lambda: bar.update(task, completed=time.perf_counter() - began)
-
-
-@contextmanager
-def _server(kind: str, mode: str, core: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    command = [sys.executable, "-m", "zmqgame.cli.bench_edge", kind, mode]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            address = process.stdout.readline().strip()
-            if not address:
-                raise click.ClickException(f"the {kind} server did not start; is {kind} installed?")
-            for thread in Path(f"/proc/{process.pid}/task").iterdir():
-                os.sched_setaffinity(int(thread.name), [core])
-            yield process, address
-        finally:
-            process.kill()
+def _netcode(plan: Plan) -> list[dict[str, Any]]:
+    """Packets for each second of the server's processor: a flood has no other measure."""
+    with progress("netcode", 2 * plan.seconds):
+        count, used_s = more.flooded("netcode", plan.size, plan.seconds)
+        plain, plain_s = more.flooded("plain", plan.size, plan.seconds)
+    found = more.row(
+        "netcode",
+        connections=more.SESSIONS,
+        size_bytes=plan.size,
+        messages=count,
+        seconds=round(used_s, 3),
+        per_s=round(count / used_s, 1),
+        server_cpu_us=round(used_s * 1e6 / max(count, 1), 3),
+        beside="plain datagrams",
+        beside_per_s=round(plain / plain_s, 1),
+    )
+    return [found]
 
 
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_S
+def _decoder(plan: Plan) -> list[dict[str, Any]]:
+    with progress("decoder", plan.seconds):
+        count, ours_s, loop_s = more.decoded(plan.size, _ROUNDS, plan.seconds / _ROUNDS / 2)
+    found = more.row(
+        "decoder",
+        size_bytes=plan.size,
+        messages=count,
+        seconds=ours_s,
+        per_s=round(count / ours_s, 1),
+        beside="struct loop",
+        beside_per_s=round(count / loop_s, 1),
+    )
+    return [found]
 
 
-def _print(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        latency = "   ".join(f"{name} {row[f'{name}_ms']:.3f}" for name in SHARES)
-        name = row["mode"] if row["server"] == "edge" else f"{row['mode']} ({row['server']})"
-        print(
-            f"{name:<14} {row['per_s']:>12,.0f} messages/s   {latency} ms   "
-            f"{row['server_cpu_us']:.2f} us of processor a message"
-        )
+def _memory(plan: Plan) -> list[dict[str, Any]]:
+    rows = []
+    for transport, missing in more.transports().items():
+        if missing:
+            click.echo(f"memory of {transport}: {missing}", err=True)
+            continue
+        with progress(f"memory {transport}", plan.seconds):
+            connections, cost = more.idle_bytes(transport)
+        found = more.row("memory", beside=transport, connections=connections, memory_bytes=round(cost))
+        rows.append(found)
+    return rows
 
 
-# The servers, each a process of its own: `python -m zmqgame.cli.bench_edge KIND MODE`.
+_OTHERS: Final = {"netcode": _netcode, "decoder": _decoder, "memory": _memory}
 
 
-class RawEcho(asyncio.Protocol):
-    """Sends back what comes."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Keep the transport."""
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """One read."""
-        self.transport.write(data)
-
-
-def serve_edge(mode: str) -> None:
-    """Our edge."""
-    from zmqgame_native import Edge
-
-    def echo(batch: PacketBatch) -> PacketBatch:
-        return batch
-
-    def answer(batch: PacketBatch) -> WriteBatch:
-        rows = zip(batch.kind, batch.payloads(), strict=True)
-        return batch.reply([payload if kind < 0xF0 else None for kind, payload in rows])
-
-    server = Edge(idle_ms=0, handshake_ms=0, max_connections=65_536)
-    print(server.listen_tcp("127.0.0.1:0", framing="raw" if mode == "raw" else "packets"), flush=True)
-    server.serve(answer if mode in ("answers", "websocket") else echo)
-
-
-async def serve_protocol() -> None:
-    """The same bytes through a Protocol."""
-    server = await asyncio.get_running_loop().create_server(RawEcho, "127.0.0.1", 0, backlog=4_096)
-    print("{}:{}".format(*server.sockets[0].getsockname()), flush=True)
-    await server.serve_forever()
-
-
-def main(kind: str, mode: str) -> None:
-    """Serve until killed."""
-    if kind == "edge":
-        serve_edge(mode)
-    elif kind == "uvloop":
-        import uvloop
-
-        uvloop.run(serve_protocol())
-    else:
-        asyncio.run(serve_protocol())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+def _line(row: Mapping[str, Any]) -> str:
+    name = row["mode"] if row["server"] in ("edge", "inline") else f"{row['mode']} ({row['server']})"
+    if row["mode"] == "memory":
+        return f"{name:<14} {row['memory_bytes']:>12,} bytes of an idle connection by {row['beside']}"
+    line = f"{name:<14} {row['per_s']:>12,.0f} messages/s   "
+    if row["p50_ms"] is not None:
+        line += f"{latency(row)}   "
+    if row["beside"]:
+        line += f"({row['beside']}: {row['beside_per_s']:,.0f})   "
+    if row["server_cpu_us"] is not None:
+        line += f"{row['server_cpu_us']:.2f} us of processor a message"
+    return line.rstrip()

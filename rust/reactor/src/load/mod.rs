@@ -1,11 +1,17 @@
-//! A load generator for echo servers: one thread, many connections, `depth` messages under way on each;
-//! when all of them are back, the next ones go out.
+//! Load generators for echo servers, and the echo itself: one thread, many connections, `depth` messages
+//! under way on each; when all of them are back, the next ones go out.
+
+pub mod flood;
+pub mod udp;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
-use zmqgame_core::stream::packet::{HEADER_BYTES, Header, PREFIX_BYTES, write_packet};
+use zmqgame_core::stream::packet::{
+    Batch, FIRST_OWN_KIND, HEADER_BYTES, Header, PREFIX_BYTES, write_packet,
+};
 
+use crate::edge::{self, Handler, Out};
 use crate::listener::connect_tcp;
 use crate::reactor::{Interest, Reactor, Token};
 use crate::stream::Stream;
@@ -49,6 +55,8 @@ pub struct Report {
     pub messages: u64,
     /// Echoes of the warm-up too.
     pub messages_in_all: u64,
+    /// Datagrams of the measured time that did not come back in time.
+    pub lost: u64,
     /// The measured time.
     pub duration: Duration,
     /// How long each round took, from the sending of `depth` messages to the last echo.
@@ -72,6 +80,22 @@ pub struct Load {
     depth: usize,
     burst: Vec<u8>,
     report: Report,
+}
+
+/// The other side of a load: a handler that sends everything back.
+#[derive(Debug, Clone, Copy)]
+pub struct Echo;
+
+impl Handler for Echo {
+    fn handle(&mut self, batch: &Batch, out: &mut Out<'_>) {
+        let rows = (0..batch.len()).filter(|&row| batch.kind[row] < FIRST_OWN_KIND);
+        out.send_all(rows.map(|row| edge::Write {
+            connection: batch.connection[row],
+            kind: batch.kind[row],
+            sequence: batch.sequence[row],
+            payload: batch.payload(row),
+        }));
+    }
 }
 
 fn wrong(what: &str) -> io::Error {
