@@ -71,7 +71,7 @@ def serve_edge(work: str, *, inline: bool = False) -> None:
 
     def see(batch: PacketBatch) -> PacketBatch:
         nonlocal seen
-        for _connection, kind, sequence, payload in batch:
+        for kind, sequence, payload in zip(batch.kind, batch.sequence, batch.payloads(), strict=True):
             if payload and kind < OPEN and sequence:
                 seen += 1
         return batch
