@@ -5,6 +5,7 @@ connections are real things that happen between machines:
 
 - `cut`: both sides see a reset; new connections are refused until `mend`.
 - `stall`: bytes wait, in the given directions, and come later: a link that is silent for a while.
+- `rate`: so many bytes a second at most, a tenth of them at a time: a slow link.
 - `delay`: each piece is late by this much, order kept.
 - `swallow`: bytes are taken and never forwarded; `mend` then cuts the connection. TCP confirmed them to their
   sender, the other side never saw them: the lost tail of a half-open link.
@@ -35,6 +36,9 @@ class Route:
         self.port = 0
         self.connections = 0
         self._host = "127.0.0.1"
+        self.longest_gap_s = 0.0
+        """With a rate: the longest time between two pieces: beyond 0.1 s the machine stood still."""
+        self._rate = 0
         self._delay_s = 0.0
         self._stalled: set[str] = set()
         self._swallowing: set[str] = set()
@@ -62,6 +66,9 @@ class Route:
             for writer in pair:
                 _reset(writer)
 
+    def rate(self, bytes_per_s: int) -> None:
+        self._rate, self.longest_gap_s = bytes_per_s, 0.0
+
     def delay(self, delay_s: float) -> None:
         self._delay_s = delay_s
 
@@ -75,7 +82,7 @@ class Route:
     def mend(self) -> None:
         """Let everything pass again; what was swallowed shows by a cut."""
         swallowed = bool(self._swallowing)
-        self._delay_s, self._refusing = 0.0, False
+        self._rate, self._delay_s, self._refusing = 0, 0.0, False
         self._stalled.clear()
         self._swallowing.clear()
         self._open.set()
@@ -155,6 +162,13 @@ class Route:
                     await self._open.wait()
                 if not data:
                     return
+                while self._rate and len(data) > self._rate // 10:
+                    writer.write(data[: self._rate // 10])
+                    await writer.drain()
+                    data = data[self._rate // 10 :]
+                    before = loop.time()
+                    await asyncio.sleep(0.1)
+                    self.longest_gap_s = max(self.longest_gap_s, loop.time() - before)
                 writer.write(data)
                 await writer.drain()
 

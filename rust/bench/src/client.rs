@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use zmqgame_core::bus::life::Life;
 use zmqgame_core::bus::node::event::NodeEvent;
 use zmqgame_core::bus::node::{Node, NodeConfig};
 use zmqgame_core::zmtp::{Config, Event, Peer};
@@ -20,6 +21,7 @@ pub struct Client {
     stream: TcpStream,
     token: Token,
     wants_write: bool,
+    life: Life,
 }
 
 impl Client {
@@ -59,6 +61,7 @@ impl Client {
             stream,
             token,
             wants_write: false,
+            life: Life::default(),
         };
         client.node.handle_timeout(now_ms, 0);
         client.flush(reactor)?;
@@ -81,14 +84,21 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(error),
         };
+        let mut whole = false;
         let node = &mut self.node;
         let result =
             self.peer
                 .handle_input(now_ms, &mut buffer[..count], &mut |event| match event {
-                    Event::Frame(frame) => node.handle_frame(now_ms, 0, frame),
+                    Event::Frame(frame) => {
+                        whole = true;
+                        node.handle_frame(now_ms, 0, frame);
+                    }
                     Event::Ready(_) => {}
                 });
         result.map_err(|error| io::Error::other(error.to_string()))?;
+        if self.life.read(count, whole) {
+            node.handle_progress(now_ms);
+        }
         Ok(count)
     }
 

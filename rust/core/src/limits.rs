@@ -14,6 +14,9 @@ pub const MAX_PAYLOAD_BYTES: usize = MAX_MESSAGE_BYTES - (64 << 10);
 pub const FRAME_TARGET_BYTES: usize = 1 << 20;
 /// Bytes of one frame: the target and one message on top.
 pub const MAX_FRAME_BYTES: usize = FRAME_TARGET_BYTES + MAX_MESSAGE_BYTES;
+/// Bytes of an unfinished frame that are a sign of life. Who sends less in the time after which a silent link is dead is
+/// as good as dead: so a frame ends, whole or with its link, after 2,048 such times at most.
+pub const LIFE_BYTES: usize = 1 << 10;
 /// Items of a list in one message: bounds the work of one message; longer lists are cut into messages.
 pub const MAX_LIST_ITEMS: usize = 4_096;
 /// Roles of a node: each is a service it serves.

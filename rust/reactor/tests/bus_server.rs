@@ -41,6 +41,7 @@ impl Router for Echo {
         let bytes = frame.to_vec();
         self.actions.push_back(Action::Send { conn, bytes });
     }
+    fn progress(&mut self, _: u64, _: Conn) {}
     fn disconnected(&mut self, _: u64, conn: Conn) {
         self.full.retain(|&full| full != conn);
     }

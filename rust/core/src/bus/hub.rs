@@ -180,6 +180,15 @@ impl Hub {
         }
     }
 
+    /// Bytes of a frame that is not whole yet came: a slow link is no dead one. The driver says so of every
+    /// [`LIFE_BYTES`](crate::limits::LIFE_BYTES).
+    pub fn handle_progress(&mut self, now_ms: u64, conn: Conn) {
+        self.now = now_ms;
+        if let Some(link) = self.links.find(conn).and_then(|at| self.links.get_mut(at)) {
+            link.heard_ms = now_ms;
+        }
+    }
+
     /// A frame came: one batch of messages.
     pub fn handle_frame(&mut self, now_ms: u64, conn: Conn, frame: &[u8]) {
         self.now = now_ms;

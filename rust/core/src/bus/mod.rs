@@ -8,6 +8,8 @@ mod broken;
 pub mod codec;
 /// The hub's state machine.
 pub mod hub;
+/// When a part of a frame is a sign of life.
+pub mod life;
 /// A mailbox store in memory, for tests and the simulation.
 pub mod memory_store;
 /// What travels on the bus, as values.

@@ -348,6 +348,14 @@ impl Node {
 
     // --- in ------------------------------------------------------------------------------------------------------
 
+    /// Bytes of a frame that is not whole yet came: a slow link is no dead one. The driver says so of every
+    /// [`LIFE_BYTES`](crate::limits::LIFE_BYTES).
+    pub const fn handle_progress(&mut self, now_ms: u64) {
+        if self.link.is_up() {
+            self.link.heard(now_ms);
+        }
+    }
+
     /// A frame of the hub on the connection of the last `Connect`.
     pub fn handle_frame(&mut self, now_ms: u64, random: u64, frame: &[u8]) {
         if !matches!(self.link.state(), State::Opening { .. } | State::Up) {

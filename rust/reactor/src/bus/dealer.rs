@@ -351,18 +351,23 @@ impl Dealer {
             if random == 0 {
                 random = self.random ^ now_ms.rotate_left(17);
             }
+            let mut whole = false;
             let node = &mut self.node;
             let was_ready = link.peer.is_ready();
             let bytes = &mut self.buffer[..count];
             let reactor_ms = self.reactor.now_ms();
             let result = link.peer.handle_input(reactor_ms, bytes, &mut |event| {
                 if let Event::Frame(frame) = event {
+                    whole = true;
                     node.handle_frame(now_ms, random, frame);
                 }
             });
             if let Err(error) = result {
                 let (why, keys) = end_of(&self.security, was_ready, Some(&error));
                 return self.end(&why, keys);
+            }
+            if link.life.read(count, whole) {
+                node.handle_progress(now_ms);
             }
             // Less than was asked for: the kernel has no more; epoll tells if that changes.
             if count < READ_BYTES {

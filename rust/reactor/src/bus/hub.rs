@@ -121,6 +121,10 @@ impl Router for HubRouter {
         self.hub.handle_frame(now_ms, conn, frame);
     }
 
+    fn progress(&mut self, now_ms: u64, conn: Conn) {
+        self.hub.handle_progress(now_ms, conn);
+    }
+
     fn disconnected(&mut self, now_ms: u64, conn: Conn) {
         self.hub.handle_disconnected(now_ms, conn);
     }

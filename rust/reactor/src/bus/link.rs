@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
+use zmqgame_core::bus::life::Life;
 use zmqgame_core::zmtp::{Config, Entropy, Peer};
 
 use super::limits::{DISCARD_BYTES, DISCARD_READS, OUT_HIGH_BYTES, OUT_LOW_BYTES, SLICES_A_WRITE};
@@ -28,6 +29,8 @@ pub struct Link {
     pub dirty: bool,
     /// What it held of an unfinished frame when that was counted last.
     pub partial_bytes: usize,
+    /// What was read since its last sign of life.
+    pub life: Life,
 }
 
 /// What one read gave.
@@ -65,6 +68,7 @@ impl Link {
             held_back: false,
             dirty: false,
             partial_bytes: 0,
+            life: Life::default(),
         };
         link.update_timer(reactor);
         Ok(link)

@@ -52,6 +52,8 @@ pub trait Router {
     fn connected(&mut self, now_ms: u64, conn: Conn, established: &Established, address: &str);
     /// A message of a connected peer.
     fn frame(&mut self, now_ms: u64, conn: Conn, frame: &[u8]);
+    /// A part of a message has come that is large enough for a sign of life.
+    fn progress(&mut self, now_ms: u64, conn: Conn);
     /// A connected peer is gone. Not called for a close that the router asked for.
     fn disconnected(&mut self, now_ms: u64, conn: Conn);
     /// There is room again for a connection (true), or too much waits for it (false).
@@ -459,9 +461,11 @@ impl<R: Router> Server<R> {
                 known,
                 ..
             } = link;
+            let mut whole = false;
             let bytes = &mut self.buffer[..count];
             let result = peer.handle_input(now_ms, bytes, &mut |event| match event {
                 Event::Frame(frame) => {
+                    whole = true;
                     counters.in_frames += 1;
                     router.frame(now_ms, conn, frame);
                 }
@@ -477,6 +481,9 @@ impl<R: Router> Server<R> {
             let waiting = peer.out_bytes();
             if let Err(error) = result {
                 return self.close(conn, error.kind(), &error.to_string(), now_ms);
+            }
+            if link.life.read(count, whole) && link.known {
+                router.progress(now_ms, conn);
             }
             self.count_partial(conn, now_ms);
             self.update_timer(conn);

@@ -129,7 +129,7 @@ impl Link {
         self.state = State::Ended;
     }
 
-    /// Bytes came: any of them are a sign of life.
+    /// A frame came, or so much of one that it is a sign of life.
     pub const fn heard(&mut self, now_ms: u64) {
         self.last_heard_ms = now_ms;
     }
