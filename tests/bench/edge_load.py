@@ -68,8 +68,8 @@ def gnet_program() -> Path | str:
 
 
 def python_server(kind: str, work: str) -> list[str]:
-    """The command of a server of `edge_servers`."""
-    return [sys.executable, "-m", "tests.bench.edge_servers", kind, work]
+    """The command of a server of `bench edge`."""
+    return [sys.executable, "-m", "zmqgame.cli.bench_edge_servers", kind, work]
 
 
 @contextmanager

@@ -18,16 +18,17 @@ def run(*arguments: str) -> str:
     return subprocess.run([*command, *arguments], check=True, capture_output=True, text=True).stdout
 
 
-ECHOES = ("native", "raw", "packets", "answers", "websocket", "udp")
+ECHOES = ("native", "raw", "seen", "answered", "websocket", "udp")
+PEERS = {"raw": ("asyncio", "uvloop"), "seen": ("asyncio", "uvloop"), "answered": ("asyncio", "uvloop")}
+PEERS["websocket"] = ("picows", "websockets")
 
 
 def test_every_mode_and_a_peer_are_measured() -> None:
-    rows = json.loads(run("--peer", "asyncio", "--peer", "uvloop", "--depth", "4", "--json"))
+    peers = [f"--peer={peer}" for peer in ("asyncio", "uvloop", "picows", "websockets")]
+    rows = json.loads(run(*peers, "--depth", "4", "--json"))
     echoes = [row for row in rows if row["p50_ms"] is not None]
     assert [(row["server"], row["mode"]) for row in echoes] == [
-        *(("edge", mode) for mode in ECHOES),
-        ("asyncio", "raw"),
-        ("uvloop", "raw"),
+        (server, mode) for mode in ECHOES for server in ("edge", *PEERS.get(mode, ()))
     ]
     for row in echoes:
         assert row["messages"] > 0
@@ -44,8 +45,8 @@ def test_every_mode_and_a_peer_are_measured() -> None:
 
 
 def test_csv_and_text() -> None:
-    (row,) = csv.DictReader(io.StringIO(run("--mode", "packets", "--csv")))
-    assert (row["mode"], row["depth"], row["size_bytes"]) == ("packets", "16", "64")
+    (row,) = csv.DictReader(io.StringIO(run("--mode", "seen", "--csv")))
+    assert (row["mode"], row["depth"], row["size_bytes"]) == ("seen", "16", "64")
     assert "messages/s" in run("--mode", "websocket", "--depth", "1", "--inline")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from zmqgame.cli import bench_edge_more as more
-from zmqgame.cli.bench_edge_servers import server
+from zmqgame.cli.bench_edge_servers import PEERS, server
 from zmqgame.cli.context import EXIT_CODES
 from zmqgame.cli.measured import (
     SHARES,
@@ -28,14 +28,13 @@ from zmqgame.cli.measured import (
 ECHOES: Final = {
     "native": "raw",
     "raw": "raw",
-    "packets": "packets",
-    "answers": "packets",
+    "seen": "packets",
+    "answered": "packets",
     "websocket": "websocket",
     "udp": "udp",
 }
 """Modes of echoes, and what is on their wire."""
 MODES: Final = (*ECHOES, "netcode", "decoder", "memory")
-PEERS: Final = ("asyncio", "uvloop")
 WARM_UP_S: Final = 0.3
 _ROUNDS: Final = 3
 
@@ -43,14 +42,14 @@ EPILOG = f"""\b
 Examples:
   zmqgame-cli bench edge                                  each mode for 3 s
   zmqgame-cli bench edge --mode websocket --depth 1
-  zmqgame-cli bench edge --mode raw --inline --peer uvloop
+  zmqgame-cli bench edge --mode seen --inline --peer uvloop
   zmqgame-cli bench edge --json > today.json              or --csv
 
 Modes:
   native      bytes without frames; a native handler echoes them: what Python adds is the rest
   raw         bytes without frames; the handler returns the batch it gets
-  packets     client packets; the handler returns the batch it gets
-  answers     client packets; the handler looks at each and answers each
+  seen        client packets; the handler looks at each and returns the batch
+  answered    client packets; the handler answers each by itself
   websocket   client packets as WebSocket messages; the handler answers each
   udp         datagrams; a native handler echoes them
   netcode     a flood of sealed datagrams, decrypted and handed to Python, and plain ones beside them: how
@@ -59,8 +58,9 @@ Modes:
   memory      of an idle connection by TCP, WebSocket and TLS
 
 A server process echoes, a native load generator in this one sends: each has a core of its own where there are
-two. Each connection has --depth messages under way; a latency is that of a round, from sending them to the
-last echo. Processor time is the server's. Nothing that runs is touched.
+two. Peers are measured in the modes that they have: asyncio and uvloop (a Protocol each) in raw, seen and
+answered, picows and websockets in websocket. Each connection has --depth messages under way; a latency is that
+of a round, from sending them to the last echo. Processor time is the server's. Nothing that runs is touched.
 
 {EXIT_CODES}"""
 
@@ -78,7 +78,7 @@ class Plan:
 @click.command(epilog=EPILOG)
 @mode_option(MODES)
 @click.option(
-    "--peer", "peers", type=click.Choice(PEERS), multiple=True, help="Measure it beside ours; for mode raw."
+    "--peer", "peers", type=click.Choice(tuple(PEERS)), multiple=True, help="Measure it beside ours."
 )
 @click.option("--inline", is_flag=True, help="Call the Python handler on the loop's own thread.")
 @click.option("--connections", type=click.IntRange(1, 50_000), default=1_000, show_default=True)
@@ -114,9 +114,9 @@ def edge(
     for mode in modes or MODES:
         if mode in ECHOES:
             rows.append(_echoes("inline" if inline else "edge", mode, plan))
+            rows += [_echoes(peer, mode, plan) for peer in peers if mode in PEERS[peer]]
         else:
             rows += _OTHERS[mode](plan)
-    rows += [_echoes(peer, "raw", plan) for peer in peers]
     show(style, rows, _line)
 
 
