@@ -26,6 +26,12 @@ fn seconds(name: &str, value: f64) -> PyResult<Duration> {
         .ok_or_else(|| PyValueError::new_err(format!("{name} is {value}: must be 0 to a day")))
 }
 
+/// Load an echo server from one native thread, without the GIL; return what was measured.
+///
+/// Each connection has `depth` messages under way (a round); when all are back the next ones go out. `wire`
+/// is `raw`, `packets`, `websocket` (packets as binary messages) or `udp` (datagrams, a socket each). The
+/// result has `messages`, `seconds`, `messages_in_all` (warm-up too), `rounds`, `lost` (datagrams), and of
+/// the rounds `p50_us`, `p90_us`, `p99_us`, `p99.9_us`, `max_us`. Raise OSError when a connection breaks.
 #[pyfunction]
 #[pyo3(signature = (address, *, wire = "packets", connections = 1_000, depth = 1, message_bytes = 64, warm_up_s = 0.3, duration_s = 5.0))]
 #[expect(
@@ -82,6 +88,10 @@ fn echo_load<'py>(
     Ok(found)
 }
 
+/// Send datagrams of many sockets in turn, as fast as one native thread can; return how many.
+///
+/// With `private_key` they are netcode sessions, whose tokens are made with it. Nothing is awaited but
+/// their begin: raise OSError when that takes too long.
 #[pyfunction]
 #[pyo3(signature = (address, *, sessions = 100, packet_bytes = 76, duration_s = 5.0, protocol_id = 0, private_key = None))]
 fn udp_flood(
@@ -102,6 +112,7 @@ fn udp_flood(
     Ok(py.detach(|| flood::run(address, &plan, duration))?)
 }
 
+/// Let a native handler on each loop send everything back from now on, to show what Python adds.
 #[pyfunction]
 fn echo_natively(py: Python<'_>, edge: &Bound<'_, Edge>) -> PyResult<()> {
     let edge = edge.get();

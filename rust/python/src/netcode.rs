@@ -55,7 +55,7 @@ fn padded_user_data(bytes: &[u8]) -> PyResult<UserData> {
     Ok(user_data)
 }
 
-/// Makes a connect token that is valid for `expire_s` seconds from now, with new random keys.
+/// A connect token that is valid for `expire_s` seconds from now; it connects once.
 #[pyfunction]
 #[pyo3(signature = (protocol_id, expire_s, timeout_s, client_id, addresses, private_key, user_data=NO_BYTES))]
 #[expect(

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use zmqgame_core::sqlite_log::log_end;
 
-/// See zmqgame_native.pyi.
+/// Where the readable part of a `-wal` file ends, and how many transactions of it stand behind.
 #[pyfunction]
 fn sqlite_log_end(py: Python<'_>, data: &[u8]) -> (usize, usize) {
     let end = py.detach(|| log_end(data));

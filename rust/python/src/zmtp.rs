@@ -40,7 +40,7 @@ fn random<const N: usize>() -> PyResult<[u8; N]> {
     Ok(bytes)
 }
 
-/// A new pair of keys: public, secret.
+/// Make a new CURVE key pair: public and secret, 32 bytes each.
 #[pyfunction]
 fn curve_keypair(py: Python<'_>) -> PyResult<(Bound<'_, PyBytes>, Bound<'_, PyBytes>)> {
     let bytes = random::<32>()?;
@@ -48,7 +48,7 @@ fn curve_keypair(py: Python<'_>) -> PyResult<(Bound<'_, PyBytes>, Bound<'_, PyBy
     Ok((PyBytes::new(py, &public), PyBytes::new(py, &bytes)))
 }
 
-/// The public key of a secret key.
+/// Return the public key that belongs to a secret one.
 #[pyfunction]
 fn curve_public<'py>(py: Python<'py>, secret: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
     let public = SecretKey::new(key(secret, "the secret key")?).public();

@@ -38,6 +38,7 @@ Examples:
   zmqgame-cli bench bus --mode throughput --size 200 --players 1000 --transport native
   zmqgame-cli bench bus --json > today.json              or --csv
 
+\b
 Modes:
   rtt         one message at a time, from its sending to its receipt: handled by the other node
   throughput  as many as the window allows, to --players on one node, each with its receipt

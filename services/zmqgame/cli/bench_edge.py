@@ -45,6 +45,7 @@ Examples:
   zmqgame-cli bench edge --mode seen --inline --peer uvloop
   zmqgame-cli bench edge --json > today.json              or --csv
 
+\b
 Modes:
   native      bytes without frames; a native handler echoes them: what Python adds is the rest
   raw         bytes without frames; the handler returns the batch it gets
@@ -59,8 +60,9 @@ Modes:
 
 A server process echoes, a native load generator in this one sends: each has a core of its own where there are
 two. Peers are measured in the modes that they have: asyncio and uvloop (a Protocol each) in raw, seen and
-answered, picows and websockets in websocket. Each connection has --depth messages under way; a latency is that
-of a round, from sending them to the last echo. Processor time is the server's. Nothing that runs is touched.
+answered, picows and websockets in websocket. Each connection has --depth messages under way; a latency is
+that of a round, from sending them to the last echo. Processor time is the server's. Nothing that runs is
+touched.
 
 {EXIT_CODES}"""
 
