@@ -66,6 +66,7 @@ def test_a_typo_gets_a_suggestion_and_exit_2(capsys):
         (["send", "--player", "a", "--at", "tomorrow", "x"], "a date and time: "),
         (["send", "--group", "a", "--at", "1h", "x"], "--at is for --player"),
         (["send", "--service", "a", "--ttl", "1h", "x"], "a request has --timeout"),
+        (["send", "--player", "a", "--key", "k", "x"], "--key goes with --policy latest"),
         (["--set", "hub", "status"], "write TABLE.KEY=VALUE"),
         (["--set", "hub.lisen=x", "config", "check"], "unknown key hub.lisen"),
         (["keys", "new", "../x"], "NAME is a file name"),

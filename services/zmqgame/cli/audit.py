@@ -155,7 +155,7 @@ def audit() -> None:
     """Prove that nothing was lost or came twice."""
 
 
-@audit.command(epilog=EPILOG)
+@audit.command(epilog=EPILOG, short_help="Acked = handled + in the mailbox, for every sender.")
 @click.option("--since", "age_s", type=Duration(), default=None, help="Figures of the last 90s, 5m, 1h, 1d.")
 @click.option("--by", type=click.Choice(["all", "sender"]), default="all", show_default=True)
 @click.option(

@@ -104,7 +104,7 @@ def bench() -> None:
     """Measure, on this machine, against what runs."""
 
 
-@bench.command(epilog=EPILOG)
+@bench.command(epilog=EPILOG, short_help="Round trips, throughput, fan-out, durable sends through the hub.")
 @mode_option(MODES)
 @click.option(
     "--count",

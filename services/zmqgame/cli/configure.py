@@ -57,7 +57,7 @@ def _shown(setting: Setting) -> object:
     return shown_url(str(setting.value)) if setting.key.unit == "mailbox" else setting.value
 
 
-@config.command(epilog=EPILOG)
+@config.command(epilog=EPILOG, short_help="The reference of every table and key.")
 @click.option("--toml", is_flag=True, help="A file with every key at its default, commented out.")
 def docs(toml: bool) -> None:
     """The reference: every table and key with type, unit, default, limit and a sentence."""

@@ -40,7 +40,7 @@ def keys() -> None:
     """
 
 
-@keys.command(epilog=EPILOG)
+@keys.command(epilog=EPILOG, short_help="Make a key pair, or with --kind secret a file of random bytes.")
 @click.argument("name")
 @_folder_option(exists=False)
 @click.option("--kind", type=click.Choice(["curve", "secret"]), default="curve", show_default=True)
@@ -136,7 +136,7 @@ def allow_key(name: str, pattern: str, folder: Path, roles: str) -> None:
         print(f"allowed in {folder / 'allowed.keys'}: {entry.line()}")
 
 
-@keys.command("revoke", epilog=EPILOG)
+@keys.command("revoke", epilog=EPILOG, short_help="Take a key out of allowed.keys; its links are closed.")
 @NameOrKey
 @_folder_option(exists=True)
 def revoke_key(name: str, folder: Path) -> None:
@@ -153,7 +153,7 @@ def revoke_key(name: str, folder: Path) -> None:
     )
 
 
-@keys.command("rotate", epilog=EPILOG)
+@keys.command("rotate", epilog=EPILOG, short_help="Give NAME a new pair in two steps.")
 @click.argument("name")
 @_folder_option(exists=True)
 @click.option("--finish", is_flag=True, help="The second step: the old key is refused from now on.")

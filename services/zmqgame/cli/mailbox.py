@@ -56,7 +56,7 @@ def mailbox() -> None:
     """Look into the mailbox, clear it, move it to another store."""
 
 
-@mailbox.command("list", epilog=EPILOG)
+@mailbox.command("list", epilog=EPILOG, short_help="Players with messages waiting: how many, and how large.")
 @click.option("--from", "first", metavar="PLAYER", default="", help="Begin at this name.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
 @url_option
@@ -107,7 +107,7 @@ def show(
         print(f"no messages wait for {player}", file=sys.stderr)
 
 
-@mailbox.command(epilog=EPILOG)
+@mailbox.command(epilog=EPILOG, short_help="Delete messages of PLAYER for good.")
 @click.argument("player")
 @click.option("--up-to", type=click.IntRange(1), metavar="ROW", help="The last row to go; else all.")
 @click.option("--deferred", is_flag=True, help="Messages for later as well.")
@@ -138,7 +138,7 @@ def purge(
         print(f"purged {done['purged']} messages of {player}{later}")
 
 
-@mailbox.command("export", epilog=EPILOG)
+@mailbox.command("export", epilog=EPILOG, short_help="Write all of a store to FILE as lines of JSON.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @url_option
 @click.pass_obj

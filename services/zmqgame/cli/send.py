@@ -111,6 +111,8 @@ def send(
         raise click.UsageError("--ttl, --at and --policy are for messages; a request has --timeout")
     if deliver_at and not player:
         raise click.UsageError("--at is for --player")
+    if key and policy != "latest":
+        raise click.UsageError("--key goes with --policy latest")
     if message_id and policy != "must-deliver":
         raise click.UsageError("--id is for must-deliver messages: others are never sent again")
     options: dict[str, Any] = {"policy": policy, "key": key, "ttl_s": ttl_s}
