@@ -1,13 +1,12 @@
 """Hub and nodes as real processes for tests of the bus: loopback, ephemeral ports, kill -9, deadlines."""
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from zmqgame_bus.carrier import TRANSPORTS
 from zmqgame_bus.messages import Delivery, MessageId
 from zmqgame_bus.node import Node
 
-DEADLINE_S = 60.0
-"""For what takes a moment: a machine may be slow, or stand still for seconds."""
+from tests.waiting import DEADLINE_S
+from tests.waiting import until as until
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -27,15 +26,6 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     assert defaults is not None
     monkeypatch.setitem(defaults, "transport", request.param)
     return str(request.param)
-
-
-async def until(condition: Callable[[], object], what: str = "", deadline_s: float = DEADLINE_S) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline_s} s: {what or condition}")
-        await asyncio.sleep(0.005)
 
 
 def _stands_still(pid: int) -> bool:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from zmqgame_bus.keys import new_secret
 
+from tests.waiting import until as until
+
 READY_S = 60.0
 MODULES = {
     "hub": "zmqgame_bus.hub",
@@ -155,17 +157,3 @@ async def cluster(folder, *games, **settings):
         raise
     finally:
         running.close()
-
-
-async def until(condition, what, timeout_s=90.0):
-    """Wait until `condition()` is true; its value is returned."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout_s} s: {what}")
-        await asyncio.sleep(0.03)

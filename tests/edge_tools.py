@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 from zmqgame_native import Edge
 
+from tests.waiting import DEADLINE_S, wait_until
+
 OPEN, CLOSE = 0xF0, 0xF1
-DEADLINE_S = 60.0
+until = wait_until
 Row = tuple[int, int, int, bytes]
 
 
@@ -66,14 +68,6 @@ class Consumer:
 
     def opening(self, connection: int) -> dict[str, str]:
         return next(json.loads(row[3]) for row in self.rows if row[:2] == (connection, OPEN))
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for a condition with a deadline."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not in {DEADLINE_S} s"
-        time.sleep(0.005)
 
 
 @contextmanager

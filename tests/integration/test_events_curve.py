@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 import zmq
@@ -12,6 +11,8 @@ from zmqgame_bus.admission import Admission
 from zmqgame_bus.events import Emitter, PlainNotLoopback, refuse_plain
 from zmqgame_bus.keys import Allowed, KeyPair, NodeKeys, decode
 from zmqgame_bus.records import Frame, decode_frame
+
+from tests.waiting import until
 
 
 def pair() -> KeyPair:
@@ -43,13 +44,6 @@ class Stats:
         self.admission.close()
         self.socket.close(linger=0)
         self.context.term()
-
-
-async def until(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 @pytest.fixture

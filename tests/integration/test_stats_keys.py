@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from zmqgame_bus.errors import NoSuchService
 from zmqgame_bus.events import Emitter
 from zmqgame_bus.keys import Keyring, NodeKeys
 
+from tests.waiting import until
+
 
 def cli(*words: str, folder: Path) -> None:
     assert main(["keys", *words, "--dir", str(folder)]) == 0
@@ -33,13 +34,6 @@ def keyring(folder: Path, name: str) -> Keyring:
     file = folder / f"{name}.toml"
     file.write_text(f'[security]\ncurve = true\nkey_file = "{name}.key"\n')
     return Keyring(load(file, environ={}), {})
-
-
-async def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.02)
 
 
 @dataclass

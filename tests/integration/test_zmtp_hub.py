@@ -6,7 +6,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from zmq.utils import z85
 from zmqgame_native import Hub, ZmtpPeer, curve_keypair
 
 from tests.support.hub import ERROR, PONG, WELCOME, hello, messages, ping, running_hub
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -62,15 +63,8 @@ class RawNode:
             pass
 
 
-def wait_for(condition: Callable[[], bool], what: object = "") -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.01)
-
-
 def wait_closed(hub: Hub, kind: str, count: int = 1) -> None:
-    wait_for(lambda: hub.counters().get(f"link_closed_{kind}", 0) >= count, kind)
+    wait_until(lambda: hub.counters().get(f"link_closed_{kind}", 0) >= count, kind)
 
 
 def raw(hub: Hub) -> socket.socket:
@@ -206,7 +200,7 @@ def test_heartbeats_of_libzmq(context: zmq.Context, hub: Hub) -> None:
     beating.send(hello("beating"))
     assert messages(beating.recv())[0][0] == WELCOME
     before = hub.counters()["link_out_bytes"]
-    wait_for(lambda: hub.counters()["link_out_bytes"] > before + 20 * 7)
+    wait_until(lambda: hub.counters()["link_out_bytes"] > before + 20 * 7)
     assert monitor.poll(0) == 0
 
 
@@ -268,7 +262,7 @@ def test_many_curve_nodes_while_strangers_shout(context: zmq.Context, tmp_path: 
             node.round_trip()
         wait_closed(hub, "not_zmtp", 40)
         # The sockets' counters are copied out every 50 ms.
-        wait_for(lambda: hub.counters()["link_established"] == 40)
+        wait_until(lambda: hub.counters()["link_established"] == 40)
         for connection in noise:
             connection.close()
 

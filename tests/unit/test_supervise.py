@@ -12,6 +12,8 @@ import pytest
 from zmqgame.cli.supervise import Spec, Supervisor, last_words
 from zmqgame_bus.errors import StartError
 
+from tests.waiting import until
+
 SERVICE = textwrap.dedent("""
     import sys, os, signal, time, json
     fd = int(sys.argv[-1].partition("=")[2])
@@ -44,13 +46,6 @@ def alive(pid):
         return False
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] != "Z"
-
-
-async def until(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 async def test_a_killed_child_comes_back_and_all_end_in_order(tmp_path):
