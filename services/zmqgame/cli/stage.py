@@ -63,15 +63,26 @@ def free_addresses(games: Iterable[str]) -> Addresses:
     )
 
 
+_held: Final[list[socket.socket]] = []
+
+
 def _free_ports(count: int) -> list[int]:
+    """Ports that stay ours until this process ends: another one that looks for ports finds them taken.
+
+    A server may still listen there: it sets SO_REUSEADDR, as the holder does once it has the port.
+    """
     found: list[int] = []
     for port in random.sample(PORTS, TRIES):
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            try:
-                tcp.bind(("127.0.0.1", port))
+        holder = socket.socket()
+        try:
+            with socket.socket(type=socket.SOCK_DGRAM) as udp:
+                holder.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        except OSError:
+            holder.close()
+            continue
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held.append(holder)
         found.append(port)
         if len(found) == count:
             return found
