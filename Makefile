@@ -69,7 +69,7 @@ chaos: build ## CYCLES=1000 SEED=1 STORE=sqlite RESUME=FOLDER: real processes ki
 
 .PHONY: test-python
 test-python: build target/ferretdb/.built ## the Python tests; ARGS=FILE for one
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 3 --dist loadfile --no-loadscope-reorder)
 
 .PHONY: test
 test: lint test-rust test-python ## everything
