@@ -60,7 +60,7 @@ def test_each_hop_of_an_operators_message_is_shown(backend):
 
 def test_a_deferred_message_is_followed_to_its_client(backend):
     player = online(backend)
-    sent = json.loads(backend.run("send", "--player", player, "--json", "--at", "2s", "later"))
+    sent = json.loads(backend.run("send", "--player", player, "--json", "--at", "4s", "later"))
     assert sent["outcome"] == "stored"
     names = hops_of(backend, sent["id"], "acked")
     assert names[:4] == ["accepted", "stored", "due", "sent"]
