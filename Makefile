@@ -81,7 +81,7 @@ format: build ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: build ## BENCH=bus|edge|decoder|tick|stats, QUICK=1 for at most 45 s each
+bench: build ## BENCH=bus|edge|decoder|tick|stats, QUICK=1 for at most 45 s each (bus, edge: minutes)
 	$(BIN)/python -m tests.bench $(BENCH) $(if $(QUICK),--quick)
 
 .PHONY: wheels

@@ -18,7 +18,7 @@ def main() -> None:
     """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--quick", action="store_true", help="at most 45 s each")
+    parser.add_argument("--quick", action="store_true", help="at most 45 s each; bus and edge some minutes")
     parser.add_argument(
         "--only",
         action="append",

@@ -189,13 +189,14 @@ def test_the_ticker_sets_its_interval_and_ends() -> None:
         Edge().serve(lambda batch: None, tick_ms=5)
 
 
+@pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it(number: int) -> None:
+def test_a_signal_stops_it(number: int, inline: bool) -> None:
     code = (
         "import signal; from zmqgame_native import Edge; edge = Edge()\n"
         "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, lambda *_: edge.stop())\n"
         "print(edge.listen_tcp('127.0.0.1:0'), flush=True)\n"
-        "edge.serve(lambda batch: batch); print('stopped', flush=True)"
+        f"edge.serve(lambda batch: batch, inline={inline}); print('stopped', flush=True)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -419,9 +419,10 @@ impl Edge {
     /// ends the serving and is raised; the edge is not stopped by it.
     ///
     /// With `inline` handler and ticker are called on the loop's own thread, and what they return goes
-    /// straight into the connections: the quickest for a handler that takes microseconds. While it runs
-    /// nobody is read or written, so it must not block. It is for one loop, else ValueError is raised; in
-    /// it `connect_tcp`, `connect_unix`, `listen_udp` and `listen_udp_plain` raise RuntimeError.
+    /// straight into the connections: the quickest for a handler that takes microseconds. While it runs, or
+    /// waits for the GIL, nobody is read or written, so it must not block, and no other thread should keep
+    /// the GIL busy. It is for one loop, else ValueError is raised; in it `connect_tcp`, `connect_unix`,
+    /// `listen_udp` and `listen_udp_plain` raise RuntimeError.
     #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0, inline = false))]
     fn serve(
         slf: &Bound<'_, Self>,
