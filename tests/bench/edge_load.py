@@ -32,6 +32,10 @@ class Samples:
         """Messages a second."""
         return median(self.rates)
 
+    def ratio(self, peer: Samples) -> float:
+        """Our rate to the peer's, round by round: when a machine changes its speed, it does for both."""
+        return median(ours / theirs for ours, theirs in zip(self.rates, peer.rates, strict=True))
+
     @property
     def cpu(self) -> float:
         """Processor time of the server a message, in us: says more while the machine is not idle."""

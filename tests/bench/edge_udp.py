@@ -70,7 +70,7 @@ def _row(name: str, ours: Samples, peer: Samples, peer_name: str) -> Row:
         "peer": round(peer.rate),
         "peer_name": peer_name,
         "unit": "messages/s",
-        "ratio": round(ours.rate / peer.rate, 2),
+        "ratio": round(ours.ratio(peer), 2),
         "goal": GOALS[peer_name],
         "better": "higher",
         "cpu_us": [round(ours.cpu, 3), round(peer.cpu, 3)],
