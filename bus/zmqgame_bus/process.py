@@ -136,9 +136,11 @@ def run(name: str, main: Main, argv: Sequence[str] | None = None, *, all_tables:
 async def _supervise(process: Process, main: Main) -> None:
     """Run ``main`` until it returns; after a stop signal it has DRAIN_S, a second signal ends it at once."""
     loop = asyncio.get_running_loop()
-    work = asyncio.ensure_future(main(process))
+    work = asyncio.ensure_future(main(process))  # it begins with the first await below, after the signals
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, process, work)
+    if process._notifier.managed:  # `systemctl reload` ends nobody who has nothing to read again
+        loop.add_signal_handler(signal.SIGHUP, process.log.info, "nothing to read again")
     watch = asyncio.create_task(process._watch())
     stopped = asyncio.create_task(process.stop.wait())
     try:

@@ -27,6 +27,11 @@ class Notifier:
             self._address = "\0" + address[1:] if address[0] == "@" else address
         self.watchdog_s = _watchdog_s(environ) if address else None
 
+    @property
+    def managed(self) -> bool:
+        """Whether a service manager has started this process and listens."""
+        return self._socket is not None
+
     def ready(self, status: str) -> None:
         """The service is up."""
         self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}", wait_s=NOTIFY_WAIT_S)

@@ -27,6 +27,8 @@ def game_metrics(game: Game, node: Node) -> Iterable[Metric]:
     yield gauge("zmqgame_game_draining", "1: it takes nobody any more.", "", {"": float(load["draining"])})
     sessions = {name: float(count) for name, count in game.sessions.counters.items()}
     yield counter("zmqgame_game_sessions", "What sessions have counted, by what.", "event", sessions)
+    kept = {name: float(count) for name, count in game.keeper.counters.items()}
+    yield counter("zmqgame_game_checkpoints", "Parts of matches for other servers, by what.", "event", kept)
     sockets = {name: float(count) for name, count in game.sessions.edge_counters().items()}
     yield counter("zmqgame_game_sockets", "What clients' sockets have counted.", "event", sockets)
     if game.ticks is not None:
@@ -49,6 +51,11 @@ def manager_metrics(manager: Manager, node: Node) -> Iterable[Metric]:
     yield gauge("zmqgame_manager_queued_players", "Players who wait.", "", {"": len(manager.queue)})
     yield gauge("zmqgame_manager_matches", "Matches that are open.", "", {"": len(manager.open)})
     yield gauge("zmqgame_manager_servers", "Game servers known.", "", {"": len(manager.servers.by_name)})
+    kept = manager.checkpoints
+    yield gauge("zmqgame_manager_checkpoints", "Matches that could go on elsewhere.", "", {"": len(kept)})
+    yield gauge("zmqgame_manager_checkpoint_bytes", "What is kept of them.", "", {"": kept.bytes})
+    refused = {"": float(kept.refused)}
+    yield counter("zmqgame_manager_checkpoints_refused", "Matches over a limit.", "", refused)
     yield from node_metrics(node)
     yield from emitter_metrics(manager.emitter)
 

@@ -106,6 +106,36 @@ async def test_a_manager_that_is_killed_forgets_nobody_who_queues(tmp_path):
             assert state_of(first)["match"] == state_of(second)["match"]
 
 
+async def test_a_manager_and_a_game_server_that_die_together_are_told_as_an_end(tmp_path):
+    settings = {**QUICK, "manager.match_size": 2, "manager.patience_ms": 60_000}
+    async with cluster(tmp_path, "game-1", **settings) as running, node(running) as studio:
+        players = [Player(studio, "ann"), Player(studio, "bob")]
+        async with players[0].client, players[1].client:
+            for player in players:
+                await asyncio.wait_for(player.client.online.wait(), 60)
+                await player.client.action("queue", car="pebble")
+            await until(lambda: all(state_of(player) for player in players), "they are in a match", 60)
+            match = state_of(players[0])["match"]
+            await running.start("game", "game-2")
+            running.kill("manager")
+            running.kill("game-1")
+            await running.start("manager")
+            end = await until(lambda: end_of(studio, match), "the match has an end", 90)
+            assert end["event"] == "MatchAborted"
+            for player in players:
+                await until(lambda player=player: aborted(player), "it is told", 60)
+                assert aborted(player) == [match]
+                assert on(player, "game-2")
+                await player.client.action("queue", car="pebble")
+            new = lambda: all(state_of(player)["match"] != match for player in players)  # noqa: E731
+            await until(new, "they are in another match", 60)
+
+
+def aborted(player):
+    values = [values for _, values in player.messages if isinstance(values, dict)]
+    return [each["match"] for each in values if each.get("type") == "match_aborted"]
+
+
 def state_of(player):
     return next((event for event in reversed(player.events) if event["type"] == "state"), None)
 

@@ -182,6 +182,17 @@ class Unit:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
+    def reload(self):
+        """What `systemctl reload` does."""
+        for word in self.keys.get("ExecReload", []):
+            subprocess.run(shlex.split(word.replace("$MAINPID", str(self.process.pid))), check=True)
+
+    def until_logged(self, words):
+        deadline = time.monotonic() + 90
+        while words not in (text := (self.folder / "log").read_text()):
+            assert time.monotonic() < deadline, f"no {words!r} in {text}"
+            time.sleep(0.02)
+
     def pending(self):
         """Everything that was sent until now."""
         self.notify.setblocking(False)
@@ -247,6 +258,24 @@ def test_each_service_tells_the_service_manager(units):
     for name in reversed(SERVICES):
         code, log = units[name].stop()
         assert code == 0, f"{name}: {log}"
+
+
+def test_who_can_read_something_again_does_so_at_a_reload(units):
+    again = {
+        "hub": "keys read again from",
+        "stats": "keys read again from",
+        "game@1": "certificate and key read again",
+    }
+    for name, unit in units.items():
+        unit.until("READY=1")
+        assert ("ExecReload" in unit.keys) == (name in again)
+        if name in again:
+            unit.reload()
+        else:
+            unit.process.send_signal(signal.SIGHUP)
+        unit.until_logged(again.get(name, "nothing to read again"))
+        unit.pending()
+        assert unit.until("WATCHDOG=1"), name
 
 
 def test_units_run_as_their_own_user_and_wait_long_enough():

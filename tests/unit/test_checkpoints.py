@@ -235,6 +235,16 @@ def test_the_bytes_that_are_kept_are_counted(parts):
     assert kept.bytes == 0
 
 
+def test_matches_that_can_not_go_on_elsewhere_are_counted():
+    kept = Checkpoints(most_bytes=300)
+    assert kept.put(part(0, bytes(100), "a", 1))
+    assert kept.put(part(0, bytes(250), "b", 1))  # taken and not kept: all together are too much
+    assert (len(kept), kept.refused) == (1, 1)
+    assert kept.put(part(-1, b"", "a", 1))  # its server says that it is too long
+    assert (len(kept), kept.refused, kept.bytes) == (0, 2, 0)
+    assert kept.request("a") is kept.request("b") is None
+
+
 # --- sessions that are handed over
 
 

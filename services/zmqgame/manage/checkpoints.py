@@ -29,6 +29,7 @@ class Checkpoints:
 
     def __init__(self, most_bytes: int = limits.CHECKPOINTS_BYTES) -> None:
         self.bytes = 0
+        self.refused = 0  # matches that can't go on elsewhere, for they or all together were over a limit
         self._most_bytes = most_bytes
         self._kept: dict[str, Kept] = {}
 
@@ -37,6 +38,7 @@ class Checkpoints:
         kept = self._kept.get(part.match)
         if part.number < 0:
             self.drop(part.match)  # too long to be kept
+            self.refused += 1
             return True
         if part.number == 0:
             self.drop(part.match)
@@ -50,6 +52,7 @@ class Checkpoints:
             or part.number >= limits.CHECKPOINT_PARTS
         ):
             self.drop(part.match)
+            self.refused += 1
             return True
         kept.head = part.head
         kept.bodies.append(part.body)

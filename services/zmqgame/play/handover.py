@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 from zmqgame_bus.errors import BusError
@@ -37,6 +38,7 @@ class Keeper:
         self._node = node
         self._matches = matches
         self._progress: dict[str, Progress] = {}
+        self.counters: Counter[str] = Counter()
 
     def begin_anew(self) -> None:
         """A manager that has just started has kept nothing."""
@@ -66,7 +68,9 @@ class Keeper:
         progress = self._progress.setdefault(run.id, Progress())
         part = next_part(run, progress, now_ms)
         if progress.full:
-            log.warning("match %s: its record is too long to be kept", run.id)
+            self.counters["too_long"] += 1
+            told = {"match": run.id, "limit": limits.CHECKPOINT_BYTES, "bytes": progress.bytes}
+            log.warning("match %s: its record is too long to be kept", run.id, extra=told)
             return Part(run.id, run.epoch, -1, b"", b"")
         return part
 
@@ -82,9 +86,12 @@ class Keeper:
         except (BusError, TimeoutError) as error:
             log.debug("checkpoints: %s", error)
             reply = {"again": [part.match for part in parts]}  # not known what it has: all of it anew
+        self.counters["parts"] += len(parts)
         for match in reply.get("again", ()):
+            self.counters["again"] += 1
             self._progress.pop(match, None)
         for match in reply.get("abandon", ()):
+            self.counters["abandoned"] += 1
             log.warning("match %s goes on at another server", match)
             self._matches.abandon(match)
         for match in reply.get("unknown", ()):
@@ -149,9 +156,12 @@ class Handover:
             try:
                 request = {"op": "adopt_session", "session": session.export()}
                 reply = (await self._node.request(f"game:{server['name']}", request, timeout_s=ASK_S)).json()
-            except (BusError, Refused) as error:
+            except Refused as error:
+                reply = {"ok": False, "error": error.kind, "text": error.text}
+            except BusError as error:
                 reply = {"ok": False, "error": str(error)}
             if reply.get("ok") and self._sessions.by_player.get(session.player) is session:
                 self._sessions.moved(session, server)
             elif not reply.get("ok"):
+                self._sessions.counters["not_handed_over"] += 1
                 log.warning("session of %s was not handed over: %s", session.player, reply)
