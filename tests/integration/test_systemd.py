@@ -38,10 +38,12 @@ def instance(unit):
 
 @pytest.fixture(scope="module")
 def root(installed):
-    """The installed tree with the host's own targets, which `verify` looks for, and keys."""
+    """The installed tree with the host's own targets and commands, which `verify` looks for, and keys."""
     folder = installed / "usr/lib/systemd/system"
     for target in HOST_UNITS.split():
         shutil.copy(f"/usr/lib/systemd/system/{target}.target", folder)
+    (installed / "bin").mkdir()
+    shutil.copy("/bin/kill", installed / "bin/kill")  # of ExecReload
     keys = installed / "etc/zmqgame/keys"
     cli = [installed / "opt/zmqgame/bin/zmqgame-cli", "keys", "new", "--dir", keys]
     for name in ("hub", "stats", "manager", "game-1"):
