@@ -290,7 +290,9 @@ class Edge:
         """Read a connection no more: what its client sends waits in the network; it is not called idle.
 
         Datagrams can't wait: those of a paused connection are dropped (counter `datagrams_paused`). What was
-        read before may still come. Nothing happens when the connection is closed.
+        read before may still come. When a stream's client closes, what that sent before waits as long as a
+        client may be idle (30 s where `idle_ms` is 0); if it is not resumed by then, the connection closes.
+        Nothing happens when the connection is closed.
         """
     def resume(self, connection: int) -> None:
         """Read a connection again. Nothing happens when it is closed or was not paused."""
@@ -312,12 +314,16 @@ class Edge:
     def fileno(self) -> int:
         """Return the descriptor that is readable when `receive` has something: for `loop.add_reader`."""
     def receive(self) -> PacketBatch:
-        """Take all packets that are there, opens and closes of connections included. Never waits."""
+        """Take all packets that are there, opens and closes of connections included. Never waits.
+
+        What was taken before counts as answered, as with `wait`: see the end of half-closed clients in
+        docs/edge.md. Raise OSError when a thread of the edge has died and all rows were taken.
+        """
     def wait(self, timeout_ms: int) -> bool:
         """Wait, without the GIL, until `receive` has something; return whether it has.
 
         False after `timeout_ms`, or when a signal has come. `wake` and a stop end the wait, too: then there
-        may be nothing to receive.
+        may be nothing to receive. Raise OSError when a thread of the edge has died and all rows were taken.
         """
     def send(self, writes: _Writes) -> int:
         """Queue packets; return how many were refused.

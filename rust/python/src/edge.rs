@@ -82,6 +82,16 @@ impl Edge {
     }
 }
 
+impl Drop for Edge {
+    fn drop(&mut self) {
+        // Its loops may need the GIL to end. At the interpreter's own end nobody does.
+        let stopped = Python::try_attach(|py| py.detach(|| self.inner.stop(0)));
+        if stopped.is_none() {
+            self.inner.stop(0);
+        }
+    }
+}
+
 /// How a byte stream is read: a name, or the rule of a decoder.
 #[derive(FromPyObject)]
 enum Given<'py> {
@@ -340,7 +350,9 @@ impl Edge {
     /// Read a connection no more: what its client sends waits in the network; it is not called idle.
     ///
     /// Datagrams can't wait: those of a paused connection are dropped (counter `datagrams_paused`). What was
-    /// read before may still come. Nothing happens when the connection is closed.
+    /// read before may still come. When a stream's client closes, what that sent before waits as long as a
+    /// client may be idle (30 s where `idle_ms` is 0); if it is not resumed by then, the connection closes.
+    /// Nothing happens when the connection is closed.
     fn pause(&self, connection: u64) {
         self.inner.pause(connection);
     }
@@ -387,14 +399,21 @@ impl Edge {
     }
 
     /// Take all packets that are there, opens and closes of connections included. Never waits.
-    fn receive(&self) -> PacketBatch {
-        self.take_batch()
+    ///
+    /// What was taken before counts as answered, as with `wait`: see the end of half-closed clients in
+    /// docs/edge.md. Raise OSError when a thread of the edge has died and all rows were taken.
+    fn receive(&self) -> PyResult<PacketBatch> {
+        let batch = self.take_batch();
+        if batch.batch().is_empty() {
+            self.inner.check_threads()?;
+        }
+        Ok(batch)
     }
 
     /// Wait, without the GIL, until `receive` has something; return whether it has.
     ///
     /// False after `timeout_ms`, or when a signal has come. `wake` and a stop end the wait, too: then there
-    /// may be nothing to receive.
+    /// may be nothing to receive. Raise OSError when a thread of the edge has died and all rows were taken.
     fn wait(&self, py: Python<'_>, timeout_ms: u64) -> PyResult<bool> {
         Ok(py.detach(|| self.inner.wait(timeout_ms))?)
     }
@@ -480,6 +499,7 @@ impl Edge {
         all.insert("connections_now", self.inner.connections() as u64);
         all.insert("outbound_bytes_now", self.inner.outbound_bytes() as u64);
         all.insert("memory_bytes_now", self.inner.memory_bytes() as u64);
+        all.insert("queue_bytes_now", self.inner.queue_bytes() as u64);
         all
     }
 

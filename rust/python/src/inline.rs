@@ -72,6 +72,9 @@ fn wait(py: Python<'_>, edge: &Edge, failed: &Failed) -> PyResult<()> {
 
 fn take_away(edge: &Edge) {
     while edge.inner().set_handler(0, None).is_err() && !edge.has_stopped() {
+        if edge.inner().check_threads().is_err() {
+            return;
+        }
         // Another thread stops it: the handler goes with the loop.
         let _ = edge.inner().wait(1);
     }

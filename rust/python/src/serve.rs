@@ -336,6 +336,8 @@ impl Turns {
             }
             write::send_if_any(To::Edge(edge.inner()), &result)?;
         }
+        edge.inner().end_handling();
+        edge.inner().check_threads()?;
         if ended {
             this.done
                 .bind(py)

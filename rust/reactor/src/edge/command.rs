@@ -1,5 +1,7 @@
 //! What other threads ask of a loop: writes, closes, listeners, the end.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,16 @@ use super::outgoing::Dial;
 use super::udp::UdpListener;
 use super::udp_plain::PlainListener;
 use crate::wake::Wake;
+
+/// Where who has asked waits; dropped without an answer when the loop ends.
+pub(super) type Answer<T> = SyncSender<std::io::Result<T>>;
+
+/// Requests that may wait for one loop before writes are refused: packets are bounded by their bytes, and
+/// these are what the smallest of them cost beside. All other requests are bounded by who makes them: one a
+/// connection, or one a thread that waits for the answer.
+pub(super) const MOST_COMMANDS: usize = 1 << 20;
+/// Storage beyond this is given back to the system: a burst is no reason to keep it.
+const SPARE_BYTES: usize = 4 << 20;
 
 /// One request.
 #[derive(Debug)]
@@ -36,28 +48,23 @@ pub(super) enum Command {
         id: u64,
     },
     /// Take connections in here: for the gate.
-    Listen(Box<Port>),
+    Listen(Box<Port>, Answer<()>),
     /// Take UDP sessions in here.
-    ListenUdp(Box<UdpListener>),
+    ListenUdp(Box<UdpListener>, Answer<()>),
     /// Take plain datagrams in here.
-    ListenUdpPlain(PlainListener),
+    ListenUdpPlain(PlainListener, Answer<()>),
+    /// Take plain datagrams of this address no more.
+    ForgetUdpPlain(SocketAddr),
     /// A connection that the gate took in.
     Adopt(Box<Incoming>),
     /// Make a connection, and tell its id.
-    Connect(Box<Dial>, SyncSender<std::io::Result<u64>>),
+    Connect(Box<Dial>, Answer<u64>),
     /// Batches go to this handler from now on, or to the inbox; then say so.
-    Handle(Option<Box<dyn Handler>>, SyncSender<()>),
-    /// Read a connection no more, or again.
-    Pause {
-        /// The connection.
-        id: u64,
-        /// No more, or again.
-        paused: bool,
-    },
+    Handle(Option<Box<dyn Handler>>, Answer<()>),
     /// Send what is queued, close everything, end.
     Stop {
-        /// How long that may take.
-        drain_ms: u64,
+        /// Until when that may take, in milliseconds of the loops' clock.
+        until_ms: u64,
     },
 }
 
@@ -69,6 +76,11 @@ pub(super) fn head_of(header: Header, payload: usize) -> [u8; HEAD_BYTES] {
     head[PREFIX_BYTES] = header.kind;
     head[HEAD_BYTES - 8..].copy_from_slice(&header.sequence.to_le_bytes());
     head
+}
+
+/// The bytes of a packet whose payload is in parts, prefix and header included.
+pub(super) fn head_bytes(parts: &[&[u8]]) -> usize {
+    HEAD_BYTES + parts.iter().map(|part| part.len()).sum::<usize>()
 }
 
 /// Takes packets apart that stand one after the other, each with prefix, header and payload.
@@ -89,9 +101,30 @@ pub(super) struct Commands {
     pub list: Vec<Command>,
     /// The packets of the writes, one after the other.
     pub arena: Vec<u8>,
+    /// Connections that are to be read no more (true) or again: the last word for each.
+    pub pauses: HashMap<u64, bool>,
 }
 
 impl Commands {
+    /// Forgets what was done, and gives storage back that only a burst needed.
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.arena.clear();
+        self.pauses.clear();
+        if self.held_bytes() > SPARE_BYTES {
+            self.arena.shrink_to(SPARE_BYTES / 2);
+            self.list.shrink_to(SPARE_BYTES / 4 / size_of::<Command>());
+            // Its storage comes in powers of two.
+            self.pauses.shrink_to(SPARE_BYTES / 8 / PAUSE_BYTES);
+        }
+    }
+
+    /// What its storage has.
+    pub fn held_bytes(&self) -> usize {
+        let list = self.list.capacity() * size_of::<Command>();
+        self.arena.capacity() + list + self.pauses.capacity() * PAUSE_BYTES
+    }
+
     /// Puts a packet whose payload is in parts at the arena's end; its command is to follow.
     pub fn put(&mut self, header: Header, parts: &[&[u8]]) {
         let payload = parts.iter().map(|part| part.len()).sum();
@@ -103,11 +136,22 @@ impl Commands {
     }
 }
 
+/// What one pause costs.
+const PAUSE_BYTES: usize = size_of::<(u64, bool)>() + 1;
+
 /// The queue of one loop.
 #[derive(Debug)]
 pub(super) struct Queue {
-    commands: Mutex<Commands>,
+    commands: Mutex<Waiting>,
     wake: Wake,
+}
+
+/// What waits in a queue.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    pub commands: Commands,
+    /// Whether nobody takes anything out any more.
+    pub closed: bool,
 }
 
 impl Queue {
@@ -123,14 +167,35 @@ impl Queue {
     }
 
     /// For several requests at once; call `wake` after.
-    pub fn lock(&self) -> MutexGuard<'_, Commands> {
+    pub fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request.
-    pub fn push(&self, command: Command) {
-        self.lock().list.push(command);
+    /// One request; it comes back when nobody will take it.
+    pub fn push(&self, command: Command) -> Result<(), Command> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(command);
+        }
+        waiting.commands.list.push(command);
+        drop(waiting);
         self.wake.wake();
+        Ok(())
+    }
+
+    /// Takes nothing any more; who waits for an answer gets none. Gives how many bytes of packets were in it.
+    pub fn close(&self) -> usize {
+        let mut waiting = self.lock();
+        waiting.closed = true;
+        let rest = std::mem::take(&mut waiting.commands);
+        // What is dropped may hold much, and answers somebody.
+        drop(waiting);
+        rest.arena.len()
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// The loop's descriptor.
@@ -140,6 +205,47 @@ impl Queue {
 
     /// Puts the requests into `taken`, which is empty, and its storage in their place.
     pub fn take(&self, taken: &mut Commands) {
-        std::mem::swap(&mut *self.lock(), taken);
+        std::mem::swap(&mut self.lock().commands, taken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_queue_gives_requests_back_and_drops_what_waits() {
+        let queue = Queue::new().unwrap();
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let dial = || {
+            Box::new(Dial::unix(
+                std::path::Path::new("x"),
+                super::super::config::Framing::Raw,
+            ))
+        };
+        assert!(queue.push(Command::Connect(dial(), answer)).is_ok());
+        assert_eq!(queue.close(), 0);
+        assert!(answered.recv().is_err(), "who waits is told");
+        let (answer, _answered) = std::sync::mpsc::sync_channel(1);
+        assert!(queue.push(Command::Connect(dial(), answer)).is_err());
+        assert!(queue.is_closed());
+    }
+
+    #[test]
+    fn storage_of_a_burst_is_given_back() {
+        let mut commands = Commands::default();
+        let header = Header {
+            kind: 0,
+            sequence: 0,
+        };
+        let payload = vec![0; SPARE_BYTES];
+        commands.put(header, &[&payload, &payload]);
+        for id in 0..200_000 {
+            commands.list.push(Command::Full { id });
+            commands.pauses.insert(id, true);
+        }
+        assert!(commands.held_bytes() > 3 * SPARE_BYTES);
+        commands.clear();
+        assert!(commands.held_bytes() <= SPARE_BYTES);
     }
 }

@@ -15,7 +15,9 @@ use zmqgame_core::stream::packet::{Batch, HEADER_BYTES, Header, KIND_OPEN, PREFI
 use zmqgame_core::stream::ring::{RingBuffer, RingFull};
 
 use super::command::packets_of;
-use super::config::{EdgeConfig, Framing, OWN_ANSWERS_BYTES, QUIET_MS, REQUEST_HEAD_BYTES};
+use super::config::{
+    EdgeConfig, Framing, LEFT_MS, OWN_ANSWERS_BYTES, QUIET_MS, REQUEST_HEAD_BYTES,
+};
 use super::counters::Counters;
 use super::line::{Got, Line, READ_BYTES};
 use super::reason::CloseReason;
@@ -136,6 +138,10 @@ pub(super) struct Connection {
     rates: Option<Box<Rates>>,
     /// Whether the consumer knows it.
     pub(super) opened: bool,
+    /// Whether the consumer knows that nothing more comes.
+    pub(super) told: bool,
+    /// Its client has ended its half: until when it may be answered.
+    pub(super) answer_until_ms: Option<u64>,
     /// Whether we have made it.
     pub(super) outgoing: bool,
     /// When the last whole packet came, or the connection.
@@ -190,6 +196,8 @@ impl Connection {
             admission: from.admission,
             rates: Rates::new(config, now_ms),
             opened: false,
+            told: false,
+            answer_until_ms: None,
             outgoing,
             last_ms: now_ms,
             spoken: false,
@@ -219,6 +227,20 @@ impl Connection {
     pub(super) fn may_read(&self) -> bool {
         let held = self.paused || self.throttled_until_ms.is_some();
         self.is_closing() || self.gone || !held
+    }
+
+    /// Whether its client, which has ended its half, may wait for answers. After a close frame it does not.
+    pub(super) fn can_be_answered(&self) -> bool {
+        let open = match &self.protocol {
+            Protocol::WebSocket(websocket) => websocket.can_write(),
+            _ => true,
+        };
+        open && self.opened && !self.gone && !self.is_closing()
+    }
+
+    /// It is paused and its client has ended: from now on it is silent.
+    pub(super) fn begin_wait(&mut self, now_ms: u64) {
+        self.last_ms = now_ms;
     }
 
     pub(super) fn wants_write(&self) -> bool {
@@ -597,12 +619,19 @@ impl Connection {
         self.throttled_until_ms = self
             .throttled_until_ms
             .filter(|&until_ms| until_ms > now_ms);
-        if !self.may_read() {
+        let left = self.paused && self.ended;
+        if !self.may_read() && !left {
             // It is not the client that is silent.
             self.last_ms = now_ms;
         }
-        let (limit_ms, reason) = self.time_limit(config);
-        let due_ms = (limit_ms > 0).then_some(self.last_ms + limit_ms);
+        let (limit_ms, reason) = match config.idle_ms {
+            0 if left => (LEFT_MS, CloseReason::Peer),
+            idle_ms if left => (idle_ms, CloseReason::Peer),
+            _ if self.answer_until_ms.is_some() => (0, CloseReason::Peer),
+            _ => self.time_limit(config),
+        };
+        let silent_ms = (limit_ms > 0).then_some(self.last_ms + limit_ms);
+        let due_ms = self.answer_until_ms.or(silent_ms);
         if due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             return Err(reason);
         }

@@ -91,6 +91,8 @@ counters! {
     bad_request,
     /// .. a bad WebSocket frame or message.
     bad_websocket,
+    /// Threads of the edge that have died of a panic or a broken poll: their connections are closed.
+    threads_died,
     /// Times reading paused because the consumer is behind.
     inbound_pauses,
     /// Datagrams that came in.

@@ -11,11 +11,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use zmqgame_core::stream::packet::{Batch, Header, KIND_CLOSE};
+use zmqgame_core::stream::packet::{Batch, Header};
 
-use super::command::{Command, Commands, head_of, packets_of};
-use super::config::{LINGER_MS, ROUND_BYTES};
-use super::connection::{Connection, Context, HEAD_BYTES, Incoming, Turn};
+use super::command::{Command, Commands, head_of};
+use super::connection::{Connection, Context, HEAD_BYTES, Incoming};
 use super::counters::Counters;
 use super::handler::{Handler, Out};
 use super::reason::CloseReason;
@@ -29,6 +28,8 @@ use crate::reactor::{Interest, Reactor, Ready, Token};
 pub(super) const FIRST_UDP_TOKEN: u64 = 3 << 62;
 const WAKE: Token = Token(u64::MAX);
 const TICK: Token = Token(u64::MAX - 1);
+/// The deadline of a stop.
+pub(super) const STOP: Token = Token(u64::MAX - 2);
 /// Batches that one round hands to a handler: its own doings (closes) make rows, too.
 const BATCHES_A_ROUND: usize = 4;
 
@@ -38,15 +39,21 @@ pub(super) struct EventLoop {
     pub(super) shared: Arc<Shared>,
     pub(super) reactor: Reactor,
     handler: Option<Box<dyn Handler>>,
-    connections: Vec<Option<Box<Connection>>>,
+    /// Whether rows go to a handler, also while it is called.
+    pub(super) native: bool,
+    pub(super) connections: Vec<Option<Box<Connection>>>,
     pub(super) free: Vec<usize>,
+    /// Slots whose generations are used up: neither free nor a connection.
+    used_up: usize,
     pub(super) udp: UdpPorts,
     /// Of outgoing connections that are not there yet: the addresses that are left.
     pub(super) targets: HashMap<u64, VecDeque<Peer>>,
-    to_read: VecDeque<u64>,
-    to_write: Vec<u64>,
+    pub(super) to_read: VecDeque<u64>,
+    pub(super) to_write: Vec<u64>,
     /// Whose other side has ended: closed once what came before was handled.
-    to_end: Vec<u64>,
+    pub(super) to_end: Vec<u64>,
+    /// Those of which the consumer was told and whom it may still answer, and the batch that told it.
+    pub(super) answering: VecDeque<(u64, u64)>,
     pub(super) batch: Batch,
     /// The batch of the round before, for its storage.
     spare: Batch,
@@ -54,7 +61,7 @@ pub(super) struct EventLoop {
     cipher: Vec<u8>,
     commands: Commands,
     /// Bytes that the handler has sent in this round and that are not charged yet.
-    uncharged: usize,
+    pub(super) uncharged: usize,
     pub(super) stop_at_ms: Option<u64>,
 }
 
@@ -70,14 +77,17 @@ impl EventLoop {
             index,
             shared,
             reactor,
+            native: handler.is_some(),
             handler,
             connections: Vec::new(),
             free: Vec::new(),
+            used_up: 0,
             udp: UdpPorts::default(),
             targets: HashMap::new(),
             to_read: VecDeque::new(),
             to_write: Vec::new(),
             to_end: Vec::new(),
+            answering: VecDeque::new(),
             batch: Batch::default(),
             spare: Batch::default(),
             scratch: Vec::new(),
@@ -101,7 +111,9 @@ impl EventLoop {
             for event in &ready {
                 self.handle_ready(*event);
             }
+            let handled = self.shared.inbox.handled();
             self.run_commands();
+            self.end_answered(handled);
             if !self.shared.inbox.is_full() {
                 self.read_all();
                 self.read_udp();
@@ -109,15 +121,25 @@ impl EventLoop {
             self.hand_on();
             self.write_all();
             self.write_udp();
-            if self.stop_at_ms.is_some() && self.live() == 0 {
+            if self.is_over() {
                 self.hand_on();
                 return Ok(());
             }
         }
     }
 
-    fn live(&self) -> usize {
-        self.connections.len() - self.free.len()
+    /// Whether it was told to stop, and everything is closed or the time for that is over.
+    fn is_over(&mut self) -> bool {
+        if self.stop_at_ms.is_none() && self.shared.stopping.load(Ordering::Relaxed) {
+            // Who has stopped it did not wait: a handler took longer than was given to all.
+            let given_up = self.shared.loops[self.index].queue.is_closed();
+            if given_up {
+                self.stop(self.now_ms());
+            }
+        }
+        let live = self.connections.len() - self.free.len() - self.used_up;
+        self.stop_at_ms
+            .is_some_and(|stop_ms| live == 0 || stop_ms <= self.now_ms())
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -135,6 +157,8 @@ impl EventLoop {
             let now_ms = self.now_ms();
             let next = self.with_handler(|handler, out| handler.tick(now_ms, out));
             self.set_tick(next.flatten());
+        } else if event.token == STOP {
+            // It has woken the loop, which looks at the time.
         } else if event.token.0 >= FIRST_UDP_TOKEN {
             self.handle_udp((event.token.0 - FIRST_UDP_TOKEN) as usize, event);
         } else if event.timer {
@@ -146,7 +170,7 @@ impl EventLoop {
 
     // The handler.
 
-    fn with_handler<T>(
+    pub(super) fn with_handler<T>(
         &mut self,
         work: impl FnOnce(&mut dyn Handler, &mut Out<'_>) -> T,
     ) -> Option<T> {
@@ -161,9 +185,13 @@ impl EventLoop {
     fn set_handler(&mut self, handler: Option<Box<dyn Handler>>) {
         self.hand_on();
         self.reactor.cancel_timer(TICK);
+        self.native = handler.is_some();
         self.handler = handler;
         let first = self.with_handler(|handler, out| {
-            let (mut waiting, _) = out.shared().inbox.take();
+            let (mut waiting, loops_wait) = out.shared().inbox.take();
+            if loops_wait {
+                out.shared().wake_loops();
+            }
             if !waiting.is_empty() {
                 handler.take(&mut waiting, out);
             }
@@ -183,10 +211,13 @@ impl EventLoop {
     /// Hands the rows on, and ends those whose other side has ended: in between the handler could answer.
     fn hand_on(&mut self) {
         if self.handler.is_none() {
-            self.end_ended();
-            if self.shared.inbox.publish(&mut self.batch) {
+            let told = self.tell_ended();
+            let published = self.shared.inbox.publish(&mut self.batch, !told.is_empty());
+            if published.full {
                 Counters::add(&self.shared.counters.inbound_pauses, 1);
             }
+            let answering = told.into_iter().map(|id| (id, published.number));
+            self.answering.extend(answering);
             return;
         }
         for _ in 0..BATCHES_A_ROUND {
@@ -201,12 +232,6 @@ impl EventLoop {
                 break;
             }
             self.end_ended();
-        }
-    }
-
-    fn end_ended(&mut self) {
-        for id in std::mem::take(&mut self.to_end) {
-            self.close(id, CloseReason::Peer);
         }
     }
 
@@ -258,7 +283,7 @@ impl EventLoop {
     }
 
     /// Notes that it has something to write. Gives whether it lives.
-    fn after_write(
+    pub(super) fn after_write(
         &mut self,
         mut connection: Box<Connection>,
         written: Result<(), CloseReason>,
@@ -278,7 +303,7 @@ impl EventLoop {
 
     // Connections: taking in, finding, letting go.
 
-    fn adopt(&mut self, incoming: Incoming) {
+    pub(super) fn adopt(&mut self, incoming: Incoming) {
         let Some(id) = self.new_id() else {
             return;
         };
@@ -311,7 +336,8 @@ impl EventLoop {
             if let Some(id) = table.open(slot) {
                 return Some(id);
             }
-            // The slot's generations are used up: it stays out of the list, and counts as free no more.
+            // The slot's generations are used up: it stays out of the list.
+            self.used_up += 1;
         }
         let id = table.open(self.connections.len())?;
         self.connections.push(None);
@@ -319,7 +345,7 @@ impl EventLoop {
     }
 
     /// Takes a connection out of the table for as long as it is worked on.
-    fn take(&mut self, id: u64) -> Option<Box<Connection>> {
+    pub(super) fn take(&mut self, id: u64) -> Option<Box<Connection>> {
         let slot = self.connections.get_mut(Place::of(id).slot)?;
         if slot.as_ref().is_some_and(|connection| connection.id == id) {
             slot.take()
@@ -344,21 +370,7 @@ impl EventLoop {
         }
     }
 
-    /// Lets it go for good.
-    pub(super) fn release(&mut self, connection: Box<Connection>) {
-        let id = connection.id;
-        self.shared.loops[self.index].table.close(id);
-        self.shared
-            .outbound_bytes
-            .fetch_sub(connection.charged, Ordering::Relaxed);
-        self.shared.peers().remove(&id);
-        self.targets.remove(&id);
-        self.reactor.cancel_timer(Token(id));
-        self.free.push(Place::of(id).slot);
-        drop(connection);
-    }
-
-    fn count_memory(&self, connection: &mut Connection) -> Result<(), CloseReason> {
+    pub(super) fn count_memory(&self, connection: &mut Connection) -> Result<(), CloseReason> {
         let limit_bytes = self.shared.config.max_memory_bytes;
         if connection.admission.count_memory(connection.memory()) {
             Ok(())
@@ -367,234 +379,14 @@ impl EventLoop {
         }
     }
 
-    // Closing.
-
-    fn close(&mut self, id: u64, reason: CloseReason) {
-        if let Some(connection) = self.take(id) {
-            self.end(connection, reason);
-        } else {
-            self.close_session(id, &reason);
-        }
-    }
-
-    /// Tells the consumer; then lets it go at once, or after its last bytes.
-    fn end(&mut self, mut connection: Box<Connection>, reason: CloseReason) {
-        if !connection.is_closing() {
-            reason.count(&self.shared.counters);
-            self.shared.loops[self.index].table.close(connection.id);
-            if connection.opened || connection.outgoing {
-                let header = Header {
-                    kind: KIND_CLOSE,
-                    sequence: 0,
-                };
-                let text = reason.to_string();
-                self.batch.push(connection.id, header, text.as_bytes());
-            }
-            if connection.opened {
-                Counters::add(&self.shared.counters.closed, 1);
-            }
-            let now_ms = self.now_ms();
-            let until_ms = self
-                .stop_at_ms
-                .map_or(now_ms + LINGER_MS, |stop_ms| stop_ms.max(now_ms));
-            connection.start_closing(&reason, until_ms);
-            self.reactor.set_timer(Token(connection.id), until_ms);
-        }
-        // Also the answer to a client's close frame goes out here; what does not fit is dropped.
-        let flushed = connection.flush(&self.shared.counters);
-        // Who has ended only its own half still gets what was sent before.
-        let rest = reason == CloseReason::Peer && connection.wants_write();
-        if flushed.is_ok() && (reason.is_graceful() || rest) {
-            self.put(connection);
-        } else {
-            self.release(connection);
-        }
-    }
-
-    pub(super) fn handle_timer(&mut self, id: u64) {
-        let Some(mut connection) = self.take(id) else {
-            return;
-        };
-        connection.timer = false;
-        if connection.is_closing() {
-            self.release(connection);
-        } else if let Err(reason) = self.look_at_time(&mut connection) {
-            self.end(connection, reason);
-        } else {
-            if connection.unread && connection.may_read() {
-                self.want_read(&mut connection);
-            }
-            self.put(connection);
-        }
-    }
-
-    /// Sets its next deadline.
-    fn look_at_time(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let next_ms = connection.check_time(&self.shared.config, self.now_ms())?;
-        connection.timer = next_ms.is_some();
-        if let Some(next_ms) = next_ms {
-            self.reactor.set_timer(Token(connection.id), next_ms);
-        }
-        self.count_memory(connection)
-    }
-
-    // Reading and writing.
-
-    fn handle_socket(&mut self, event: Ready) {
-        let Some(mut connection) = self.take(event.token.0) else {
-            return;
-        };
-        connection.ended |= event.ended;
-        if self.targets.contains_key(&connection.id) && !connection.is_closing() {
-            if event.writable {
-                match self.go_on(&mut connection) {
-                    Ok(()) => self.count_connected(&connection),
-                    Err(reason) => return self.end(connection, reason),
-                }
-            }
-            self.want_read(&mut connection);
-            return self.put(connection);
-        }
-        connection.gone |= event.hangup;
-        if event.readable {
-            self.want_read(&mut connection);
-        }
-        if event.writable {
-            self.want_write(&mut connection);
-        }
-        self.put(connection);
-    }
-
-    fn count_connected(&self, connection: &Connection) {
-        if !self.targets.contains_key(&connection.id) {
-            self.count_connect();
-        }
-    }
-
-    fn want_read(&mut self, connection: &mut Connection) {
-        if !connection.may_read() {
-            connection.unread = true;
-        } else if !connection.queued_read {
-            connection.queued_read = true;
-            self.to_read.push_back(connection.id);
-        }
-    }
-
-    fn read_all(&mut self) {
-        for _ in 0..self.to_read.len() {
-            if self.batch.arena.len() > ROUND_BYTES {
-                break;
-            }
-            let Some(id) = self.to_read.pop_front() else {
-                break;
-            };
-            let Some(mut connection) = self.take(id) else {
-                continue;
-            };
-            connection.queued_read = false;
-            if connection.may_read() {
-                self.read_one(connection);
-            } else {
-                connection.unread = true;
-                self.put(connection);
-            }
-        }
-    }
-
-    fn read_one(&mut self, mut connection: Box<Connection>) {
-        connection.unread = false;
-        let read = connection.read(&mut self.context());
-        match read.and_then(|turn| self.count_memory(&mut connection).map(|()| turn)) {
-            Ok(turn) => {
-                match turn {
-                    Turn::Done => {}
-                    Turn::More => self.want_read(&mut connection),
-                    Turn::Throttled => connection.unread = true,
-                }
-                let timely = !connection.timer && connection.has_storage();
-                if (turn == Turn::Throttled || timely)
-                    && let Err(reason) = self.look_at_time(&mut connection)
-                {
-                    return self.end(connection, reason);
-                }
-                self.want_write(&mut connection);
-                self.put(connection);
-            }
-            Err(reason) if connection.is_closing() && !reason.is_graceful() => {
-                // Only its half: what waits still goes out.
-                if reason == CloseReason::Peer && connection.wants_write() {
-                    connection.at_end = true;
-                    self.put(connection);
-                } else {
-                    self.release(connection);
-                }
-            }
-            Err(CloseReason::Peer) => {
-                connection.at_end = true;
-                self.to_end.push(connection.id);
-                self.put(connection);
-            }
-            Err(reason) => self.end(connection, reason),
-        }
-    }
-
-    fn want_write(&mut self, connection: &mut Connection) {
-        if !connection.queued_write && connection.wants_write() {
-            connection.queued_write = true;
-            self.to_write.push(connection.id);
-        }
-    }
-
-    fn write_all(&mut self) {
-        let mut ids = std::mem::take(&mut self.to_write);
-        for id in ids.drain(..) {
-            let Some(mut connection) = self.take(id) else {
-                continue;
-            };
-            connection.queued_write = false;
-            match connection.flush(&self.shared.counters) {
-                Ok(())
-                    if connection.is_closing()
-                        && connection.at_end
-                        && !connection.wants_write() =>
-                {
-                    self.release(connection);
-                }
-                Ok(()) => {
-                    self.recharge(&mut connection, 0);
-                    if !connection.timer && !connection.is_closing() {
-                        // Its buffer is to be given back some time.
-                        let _ = self.look_at_time(&mut connection);
-                    }
-                    self.put(connection);
-                }
-                Err(reason) => self.end(connection, reason),
-            }
-        }
-        self.uncharged = 0;
-        // Nothing was added meanwhile but by an end, whose connections are gone.
-        if self.to_write.is_empty() {
-            self.to_write = ids;
-        }
-    }
-
-    /// Charges what is queued in place of what was, and of `extra` bytes that were charged on sending.
-    fn recharge(&self, connection: &mut Connection, extra: usize) {
-        let queued = connection.outbound.len();
-        self.shared.recharge(
-            self.index,
-            connection.id,
-            connection.charged + extra,
-            queued,
-        );
-        connection.charged = queued;
-    }
-
     // Commands.
 
     fn run_commands(&mut self) {
         let mut commands = std::mem::take(&mut self.commands);
         self.shared.loops[self.index].queue.take(&mut commands);
+        for (id, paused) in commands.pauses.drain() {
+            self.pause(id, paused);
+        }
         let mut at = 0;
         for command in commands.list.drain(..) {
             match command {
@@ -608,72 +400,30 @@ impl EventLoop {
                     self.close(id, CloseReason::Full { limit_bytes });
                 }
                 // The gate's.
-                Command::Listen(_) => {}
-                Command::ListenUdp(listener) => self.listen_udp(*listener),
-                Command::ListenUdpPlain(listener) => self.listen_udp_plain(listener),
+                Command::Listen(..) => {}
+                // Who asks waits for the answer, and has nothing better to do.
+                Command::ListenUdp(listener, answer) => {
+                    let _ = answer.send(self.listen_udp(*listener));
+                }
+                Command::ListenUdpPlain(listener, answer) => {
+                    let _ = answer.send(self.listen_udp_plain(listener));
+                }
+                Command::ForgetUdpPlain(address) => self.forget_udp_plain(address),
                 Command::Adopt(incoming) => self.adopt(*incoming),
-                Command::Connect(dial, reply) => {
-                    // Who has asked waits for it, and has nothing better to do.
-                    let _ = reply.send(self.connect(*dial));
+                Command::Connect(dial, answer) => {
+                    let _ = answer.send(self.connect(*dial));
                 }
-                Command::Pause { id, paused } => self.pause(id, paused),
-                Command::Handle(handler, done) => {
+                Command::Handle(handler, answer) => {
                     self.set_handler(handler);
-                    let _ = done.send(());
+                    let _ = answer.send(Ok(()));
                 }
-                Command::Stop { drain_ms } => self.stop(drain_ms),
+                Command::Stop { until_ms } => self.stop(until_ms),
             }
         }
-        commands.arena.clear();
+        commands.clear();
+        let held = commands.held_bytes();
+        let taken_bytes = &self.shared.loops[self.index].taken_bytes;
+        taken_bytes.store(held, Ordering::Relaxed);
         self.commands = commands;
-    }
-
-    fn write(&mut self, id: u64, packets: &[u8]) {
-        if self.udp.has(id) {
-            for packet in packets_of(packets) {
-                self.write_session(id, packet);
-            }
-            return;
-        }
-        let taken = self.take(id);
-        let Some(mut connection) = taken else {
-            let bytes = packets.len();
-            self.shared
-                .outbound_bytes
-                .fetch_sub(bytes, Ordering::Relaxed);
-            return;
-        };
-        let written = if connection.is_closing() {
-            Ok(())
-        } else {
-            connection.write_packets(packets)
-        };
-        self.recharge(&mut connection, packets.len());
-        self.after_write(connection, written);
-    }
-
-    fn pause(&mut self, id: u64, paused: bool) {
-        let Some(mut connection) = self.take(id) else {
-            return self.udp.pause(id, paused);
-        };
-        connection.paused = paused;
-        if !paused {
-            self.want_read(&mut connection);
-        }
-        self.put(connection);
-    }
-
-    fn stop(&mut self, drain_ms: u64) {
-        self.with_handler(|handler, out| handler.shutdown(out));
-        self.stop_at_ms = Some(self.now_ms() + drain_ms);
-        let ids: Vec<u64> = self
-            .connections
-            .iter()
-            .flatten()
-            .map(|connection| connection.id)
-            .collect();
-        for id in ids.into_iter().chain(self.udp.ids()) {
-            self.close(id, CloseReason::Stopped);
-        }
     }
 }

@@ -140,7 +140,9 @@ impl Gate {
         self.shared.gate.take(&mut commands);
         for command in commands.list.drain(..) {
             match command {
-                Command::Listen(port) => self.listen(*port),
+                Command::Listen(port, answer) => {
+                    let _ = answer.send(self.listen(*port));
+                }
                 Command::Stop { .. } => return true,
                 // The rest is for loops.
                 _ => {}
@@ -150,13 +152,13 @@ impl Gate {
         false
     }
 
-    fn listen(&mut self, port: Port) {
+    /// It can only fail when the kernel is out of memory; the listener is closed then.
+    fn listen(&mut self, port: Port) -> io::Result<()> {
         let token = Token(FIRST_PORT_TOKEN + self.ports.len() as u64);
-        // It can only fail when the kernel is out of memory; the listener is closed then.
-        let watched = self.reactor.register(&port.listener, token, Interest::READ);
-        if watched.is_ok() {
-            self.ports.push(port);
-        }
+        self.reactor
+            .register(&port.listener, token, Interest::READ)?;
+        self.ports.push(port);
+        Ok(())
     }
 
     fn handle_port(&mut self, index: usize, timer: bool) {
@@ -398,14 +400,55 @@ impl Gate {
     fn place(&self, mut incoming: Incoming) {
         let shared = &self.shared;
         let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
-        let live = shared
-            .loops
-            .iter()
-            .map(|end| end.live.load(Ordering::Relaxed));
-        let to = balance::choose(shared.config.balance, turn, &incoming.peer, live);
+        let live_of = |index: &usize| shared.loops[*index].live.load(Ordering::Relaxed);
+        let mut all: Vec<usize> = Vec::new();
+        let to = if shared.died().is_none() {
+            let live = shared
+                .loops
+                .iter()
+                .map(|end| end.live.load(Ordering::Relaxed));
+            balance::choose(shared.config.balance, turn, &incoming.peer, live)
+        } else {
+            // Loops that have died get none; when none is left, nobody is served.
+            all.extend((0..shared.loops.len()).filter(|&index| !shared.has_ended(index)));
+            if all.is_empty() {
+                return;
+            }
+            let live = all.iter().map(live_of);
+            all[balance::choose(shared.config.balance, turn, &incoming.peer, live)]
+        };
         incoming.admission.count_loop(to);
-        shared.loops[to]
-            .queue
-            .push(Command::Adopt(Box::new(incoming)));
+        let command = Command::Adopt(Box::new(incoming));
+        // It has just died: the connection is closed with the others of it.
+        let _ = shared.loops[to].queue.push(command);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{EdgeConfig, Framing};
+    use super::*;
+
+    #[test]
+    fn who_listens_is_told_when_it_fails() {
+        let shared = Arc::new(Shared::new(EdgeConfig::default()).unwrap());
+        let mut gate = Gate::new(Arc::clone(&shared)).unwrap();
+        let listener = Listener::bind_tcp("127.0.0.1:0", false).unwrap();
+        // What is watched already can't be watched again.
+        gate.reactor
+            .register(&listener, Token(0), Interest::READ)
+            .unwrap();
+        let port = Port {
+            listener,
+            options: ListenOptions::from(Framing::Raw),
+            tls: None,
+        };
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let command = Command::Listen(Box::new(port), answer);
+        assert!(shared.gate.push(command).is_ok());
+        assert!(!gate.run_commands());
+        let error = answered.recv().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(gate.ports.is_empty());
     }
 }

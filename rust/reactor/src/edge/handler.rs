@@ -109,7 +109,7 @@ impl Out<'_> {
 
     /// Leaves a batch to whoever comes after this handler, in the edge's inbox.
     pub fn leave(&self, batch: &mut Batch) {
-        self.shared().inbox.publish(batch);
+        self.shared().inbox.publish(batch, false);
     }
 
     /// The loop's number.

@@ -60,6 +60,10 @@ impl Line {
         &self.stream
     }
 
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.stream, Stream::Tcp(_))
+    }
+
     pub(super) fn tls(&self) -> Option<&Tls> {
         self.tls.as_deref()
     }

@@ -13,6 +13,7 @@ mod command;
 pub mod config;
 mod connection;
 mod counters;
+mod ending;
 mod event_loop;
 mod gate;
 mod handler;
@@ -25,6 +26,7 @@ mod reason;
 mod shared;
 mod table;
 mod tls;
+mod transfer;
 mod udp;
 mod udp_loop;
 mod udp_plain;
@@ -36,13 +38,14 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zmqgame_core::edge::netcode::Key;
 use zmqgame_core::stream::packet::{Batch, Header};
 
 use crate::listener::Listener;
-use command::{Command, Commands};
+use command::{Answer, Command};
 use config::{ConnectTls, EdgeConfig, Framing, ListenOptions, Proxies};
 use event_loop::EventLoop;
 use gate::{Gate, Port};
@@ -53,7 +56,7 @@ use udp_plain::PlainListener;
 pub use counters::Counters;
 pub use handler::{Handler, Out};
 pub use outgoing::Dial;
-pub use reason::CloseReason;
+pub use reason::{CloseReason, ThreadDied};
 pub use shared::{Shared, Write};
 
 /// Where received batches go when nobody looks at them any more; the edge may be gone by then.
@@ -69,12 +72,15 @@ impl Returns {
     }
 }
 
+/// How long after its deadline a stop waits for threads that have much to close, or little time.
+const GRACE_MS: u64 = 1_000;
+
 /// A running edge. Dropping it stops it without waiting for what is queued.
 #[derive(Debug)]
 pub struct Edge {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<io::Result<()>>>>,
-    gate: Mutex<Option<JoinHandle<io::Result<()>>>>,
+    /// The loops', then the gate's.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     tls: Mutex<Vec<Arc<TlsServer>>>,
     next_loop: std::sync::atomic::AtomicUsize,
 }
@@ -103,26 +109,26 @@ impl Edge {
         let edge = Self {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
-            gate: Mutex::default(),
             tls: Mutex::default(),
             next_loop: std::sync::atomic::AtomicUsize::new(0),
         };
         for index in 0..shared.config.loops {
             let (handler, shared) = (make(index), Arc::clone(&shared));
             let thread = start_thread(
-                format!("edge-{index}"),
+                Arc::clone(&shared),
+                index,
                 move || EventLoop::new(index, shared, handler),
                 EventLoop::run,
             )?;
             edge.threads().push(thread);
         }
-        let make_gate = move || Gate::new(shared);
-        let gate = start_thread("edge-gate".to_owned(), make_gate, Gate::run)?;
-        *edge.gate.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+        let (index, gate) = (shared.loops.len(), Arc::clone(&shared));
+        let thread = start_thread(gate, index, move || Gate::new(shared), Gate::run)?;
+        edge.threads().push(thread);
         Ok(edge)
     }
 
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<io::Result<()>>>> {
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,14 +180,22 @@ impl Edge {
         let address = listener.address();
         let tls = options.tls.clone().map(TlsServer::load).transpose()?;
         let tls = tls.map(Arc::new);
-        self.tls_servers().extend(tls.clone());
-        let port = Port {
+        let port = Box::new(Port {
             listener,
             options,
-            tls,
-        };
-        self.shared.gate.push(Command::Listen(Box::new(port)));
+            tls: tls.clone(),
+        });
+        let gate = |answer| self.shared.gate.push(Command::Listen(port, answer));
+        self.ask(|answer| gate(answer).map_err(|_| self.shared.gone()))?;
+        self.tls_servers().extend(tls);
         Ok(address)
+    }
+
+    /// Asks a thread of ours and waits for its answer; when it ends instead, says so.
+    fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> io::Result<()>) -> io::Result<T> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        ask(answer)?;
+        answered.recv().unwrap_or_else(|_| Err(self.shared.gone()))
     }
 
     fn tls_servers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<TlsServer>>> {
@@ -230,9 +244,7 @@ impl Edge {
     }
 
     fn connect(&self, dial: Dial) -> io::Result<u64> {
-        let (reply, id) = std::sync::mpsc::sync_channel(1);
-        self.hand_over(Command::Connect(Box::new(dial), reply))?;
-        id.recv().unwrap_or_else(|_| Err(stopped()))
+        self.ask(|answer| self.hand_over(Command::Connect(Box::new(dial), answer)))
     }
 
     /// Listens for netcode sessions on `host:port` and gives the address it is bound to. Tokens must
@@ -256,7 +268,7 @@ impl Edge {
             &self.shared,
         )?;
         let address = listener.address()?;
-        self.hand_over(Command::ListenUdp(Box::new(listener)))?;
+        self.ask(|answer| self.hand_over(Command::ListenUdp(Box::new(listener), answer)))?;
         Ok(address)
     }
 
@@ -270,23 +282,65 @@ impl Edge {
     pub fn listen_udp_plain(&self, address: &str) -> io::Result<String> {
         self.check_running()?;
         let (listeners, address) = PlainListener::bind(address, &self.shared)?;
-        for (end, listener) in self.shared.loops.iter().zip(listeners) {
-            end.queue.push(Command::ListenUdpPlain(listener));
+        let loops = &self.shared.loops;
+        let (answer, answers) = std::sync::mpsc::sync_channel(loops.len());
+        for (end, listener) in loops.iter().zip(listeners) {
+            // The socket of one that has died closes: the kernel gives its datagrams to the others.
+            let _ = end
+                .queue
+                .push(Command::ListenUdpPlain(listener, answer.clone()));
         }
-        Ok(address)
+        drop(answer);
+        let answers: Vec<_> = answers.iter().collect();
+        let failed = match answers.is_empty() {
+            true => Some(self.shared.gone()),
+            false => answers.into_iter().find_map(Result::err),
+        };
+        let Some(error) = failed else {
+            return Ok(address);
+        };
+        if let Ok(address) = address.parse() {
+            for end in loops {
+                let _ = end.queue.push(Command::ForgetUdpPlain(address));
+            }
+        }
+        Err(error)
     }
 
     /// UDP listeners and outgoing connections go to the loops in turn.
-    fn hand_over(&self, command: Command) -> io::Result<()> {
+    fn hand_over(&self, mut command: Command) -> io::Result<()> {
         self.check_running()?;
-        let index = self.next_loop.fetch_add(1, Ordering::Relaxed) % self.shared.loops.len();
-        self.shared.loops[index].queue.push(command);
-        Ok(())
+        for _ in &self.shared.loops {
+            let index = self.next_loop.fetch_add(1, Ordering::Relaxed) % self.shared.loops.len();
+            match self.shared.loops[index].queue.push(command) {
+                Ok(()) => return Ok(()),
+                // This loop has died.
+                Err(back) => command = back,
+            }
+        }
+        Err(self.shared.gone())
     }
 
     fn check_running(&self) -> io::Result<()> {
         if self.shared.stopping.load(Ordering::Acquire) {
-            return Err(stopped());
+            return Err(self.shared.gone());
+        }
+        Ok(())
+    }
+
+    /// Whether all threads of the edge live. [`Edge::wait`] asks this by itself, others may want to.
+    ///
+    /// # Errors
+    /// One has died: [`ThreadDied`] is in the error. It is told once for each while there are other loops,
+    /// which go on; then always.
+    pub fn check_threads(&self) -> io::Result<()> {
+        let shared = &self.shared;
+        let Some(died) = shared.died() else {
+            return Ok(());
+        };
+        let untold = shared.untold.swap(false, Ordering::AcqRel);
+        if untold || (0..shared.loops.len()).all(|index| shared.has_ended(index)) {
+            return Err(io::Error::other(died.clone()));
         }
         Ok(())
     }
@@ -307,12 +361,25 @@ impl Edge {
         batch
     }
 
+    /// Says that all batches taken so far are handled and answered: clients that have ended their half wait
+    /// for no more. [`Edge::receive`] and [`Edge::wait`] say so, too; who calls neither for a while, because
+    /// it waits by the descriptor, may say it here.
+    pub fn end_handling(&self) {
+        if self.shared.inbox.end_handling() {
+            self.shared.wake_loops();
+        }
+    }
+
     /// Waits until there are packets. Gives whether there are.
     ///
     /// # Errors
-    /// The descriptor is broken, which no input can cause.
+    /// A thread of the edge has died, and all packets were taken: see [`Edge::check_threads`].
     pub fn wait(&self, timeout_ms: u64) -> io::Result<bool> {
+        self.end_handling();
         let wake = self.shared.inbox.wake();
+        if self.shared.died().is_some() && self.shared.inbox.is_idle() {
+            self.check_threads()?;
+        }
         let mut polled = [PollFd::new(wake, PollFlags::IN)];
         let timeout_ms = timeout_ms.min(config::LONGEST_MS);
         let timeout = Timespec {
@@ -359,7 +426,9 @@ impl Edge {
     }
 
     /// Stops reading a connection: what its client sends waits in the network; datagrams, which can't, are
-    /// dropped and counted. A client is not called idle meanwhile. A connection whose client is gone closes all the same.
+    /// dropped and counted. A client is not called idle meanwhile. When its client closes, what it sent
+    /// before can still be read for the idle time-out (30 s where that is never), if it is resumed in time;
+    /// then the connection closes. One that is broken closes at once.
     pub fn pause(&self, connection: u64) {
         self.shared.pause(connection, true);
     }
@@ -380,10 +449,11 @@ impl Edge {
         handler: Option<Box<dyn Handler>>,
     ) -> io::Result<()> {
         self.check_running()?;
-        let end = self.shared.loops.get(loop_index).ok_or_else(stopped)?;
-        let (done, is_done) = std::sync::mpsc::sync_channel(1);
-        end.queue.push(Command::Handle(handler, done));
-        is_done.recv().map_err(|_| stopped())
+        let shared = &self.shared;
+        let end = shared.loops.get(loop_index);
+        let end = end.ok_or_else(|| shared.gone())?;
+        let handle = |answer| end.queue.push(Command::Handle(handler, answer));
+        self.ask(|answer| handle(answer).map_err(|_| shared.gone()))
     }
 
     /// Ends the consumer's [`Edge::wait`], or calls [`Handler::woken`] on every loop.
@@ -416,6 +486,13 @@ impl Edge {
         self.shared.memory_bytes.load(Ordering::Relaxed)
     }
 
+    /// How many bytes the queues of requests to the loops have, packets that are to be sent included: at most
+    /// the outbound bound of all, and what the requests themselves take.
+    #[must_use]
+    pub fn queue_bytes(&self) -> usize {
+        self.shared.queue_bytes()
+    }
+
     /// How many bytes are charged to all connections: queued, or being handed to a loop.
     #[must_use]
     pub fn outbound_bytes(&self) -> usize {
@@ -429,60 +506,94 @@ impl Edge {
     }
 
     /// Stops taking in, sends what is queued, closes everything; returns when that is done or
-    /// `drain_ms` are over. What clients sent before can still be received.
+    /// `drain_ms` are over. What clients sent before can still be received. A handler that does not return
+    /// is given one second more; then its loop is left alone, and ends when it does return. Called on a loop
+    /// of the edge it does not wait.
     pub fn stop(&self, drain_ms: u64) {
-        self.shared.stopping.store(true, Ordering::Release);
+        let shared = &self.shared;
+        shared.stopping.store(true, Ordering::Release);
         let drain_ms = drain_ms.min(config::LONGEST_MS);
-        self.shared.gate.push(Command::Stop { drain_ms });
-        let gate = self
-            .gate
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        // The gate first: what it has taken in goes to loops that still run. A thread that panicked has
-        // said so on stderr; there is nothing left to stop.
-        let _ = gate.map(JoinHandle::join);
-        for end in &self.shared.loops {
-            end.queue.push(Command::Stop { drain_ms });
+        let until_ms = shared.now_ms() + drain_ms;
+        let deadline = Instant::now() + Duration::from_millis(drain_ms + GRACE_MS);
+        let (loops, own) = (shared.loops.len(), std::thread::current().id());
+        let waits = self
+            .threads()
+            .iter()
+            .all(|own_thread| own_thread.thread().id() != own);
+        let wait_for = |indexes| {
+            if waits {
+                shared.wait_for_ends(indexes, deadline);
+            }
+        };
+        // The gate first: what it has taken in goes to loops that still run. Who has ended takes nothing.
+        let _ = shared.gate.push(Command::Stop { until_ms });
+        wait_for(loops..loops + 1);
+        for end in &shared.loops {
+            let _ = end.queue.push(Command::Stop { until_ms });
         }
-        for thread in self.threads().drain(..) {
-            let _ = thread.join();
+        wait_for(0..loops);
+        if !waits {
+            return;
+        }
+        // Who has not ended now may never do; a thread that panicked has said so on stderr.
+        for (index, thread) in self.threads().drain(..).enumerate() {
+            if shared.has_ended(index) {
+                let _ = thread.join();
+            }
         }
         // What came too late holds the shared state that holds it.
-        for queue in self
-            .shared
+        for queue in shared
             .loops
             .iter()
             .map(|end| &end.queue)
-            .chain([&self.shared.gate])
+            .chain([&shared.gate])
         {
-            queue.take(&mut Commands::default());
+            queue.close();
         }
     }
 }
 
-fn stopped() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the edge has stopped")
+/// Tells all who wait when a thread ends, whichever way.
+struct End {
+    shared: Arc<Shared>,
+    index: usize,
+    died: bool,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.shared.end_thread(self.index, self.died);
+    }
 }
 
 /// What a thread runs is made on it, since what epoll fills can't move; its failure comes back.
 fn start_thread<T: 'static>(
-    name: String,
+    shared: Arc<Shared>,
+    index: usize,
     make: impl FnOnce() -> io::Result<T> + Send + 'static,
     run: fn(T) -> io::Result<()>,
-) -> io::Result<JoinHandle<io::Result<()>>> {
+) -> io::Result<JoinHandle<()>> {
     let (made, is_made) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
+    let name = shared.thread_name(index);
+    let body = move || {
+        let died = true;
+        let mut end = End {
+            shared,
+            index,
+            died,
+        };
         let running = match make() {
             Ok(running) => running,
             Err(error) => {
+                end.died = false;
                 let _ = made.send(Err(error));
-                return Ok(());
+                return;
             }
         };
         let _ = made.send(Ok(()));
-        run(running)
-    })?;
+        end.died = run(running).is_err();
+    };
+    let thread = std::thread::Builder::new().name(name).spawn(body)?;
     is_made
         .recv()
         .unwrap_or_else(|_| Err(io::Error::other("the thread died")))

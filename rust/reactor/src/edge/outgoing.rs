@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
@@ -105,8 +106,11 @@ fn begin_one(target: &Peer) -> io::Result<Stream> {
 }
 
 impl EventLoop {
-    /// Begins a connection and gives its id. A target that refuses at once is told in a row, as later.
+    /// Begins a connection and gives its id; none once a stop is asked for. A target that refuses at once is told in a row, as later.
     pub(super) fn connect(&mut self, mut dial: Dial) -> io::Result<u64> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(self.shared.gone());
+        }
         let full = || io::Error::new(io::ErrorKind::QuotaExceeded, "too many connections");
         let mut admission = Admission::new(&self.shared).ok_or_else(full)?;
         admission.count_loop(self.index);

@@ -74,6 +74,8 @@ pub enum CloseReason {
     Session(&'static str),
     /// The edge stops.
     Stopped,
+    /// The thread that served it has died.
+    Died,
 }
 
 impl fmt::Display for CloseReason {
@@ -117,9 +119,40 @@ impl fmt::Display for CloseReason {
             Self::Handler(why) => write!(f, "closed by the server: {why}"),
             Self::Session(why) => write!(f, "UDP session {why}"),
             Self::Stopped => f.write_str("the server stops"),
+            Self::Died => f.write_str("the thread that served it has died"),
         }
     }
 }
+
+/// The longest reason in a close frame (RFC 6455 section 5.5: 125 with the code), and of a close.
+pub(super) const REASON_BYTES: usize = 123;
+
+/// As much of a reason as is told, in whole characters.
+pub(super) fn cut(reason: &str) -> &str {
+    let ends = (0..=REASON_BYTES.min(reason.len())).rev();
+    let end = ends.into_iter().find(|&at| reason.is_char_boundary(at));
+    &reason[..end.unwrap_or(0)]
+}
+
+/// A thread of the edge has died, of a panic or a broken poll. Its connections are closed; those of other
+/// loops go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadDied {
+    /// The thread's name: `edge-` and the number of its loop, or `edge-gate`, which takes connections in.
+    pub thread: String,
+}
+
+impl fmt::Display for ThreadDied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the thread {} has died: its connections are closed",
+            self.thread
+        )
+    }
+}
+
+impl std::error::Error for ThreadDied {}
 
 impl CloseReason {
     /// The code of the WebSocket close frame (RFC 6455 section 7.4.1).
@@ -131,6 +164,7 @@ impl CloseReason {
             | Self::ConnectTime { .. } => 1001,
             Self::WebSocket(_) | Self::Request(_) => 1002,
             Self::Text => 1003,
+            Self::Died => 1011,
             Self::Packet(PacketError::TooLong { .. }) => 1009,
             Self::Packet(_) => 1007,
             Self::Full { .. } | Self::NoProxy { .. } | Self::Address { .. } => 1008,
@@ -200,7 +234,12 @@ impl CloseReason {
             Self::Address { .. } => {}
             Self::Memory { .. } => one(&counters.closed_memory),
             Self::Connect(_) | Self::ConnectTime { .. } => one(&counters.connects_failed),
-            Self::Peer | Self::Broken(_) | Self::Handler(_) | Self::Session(_) | Self::Stopped => {}
+            Self::Peer
+            | Self::Broken(_)
+            | Self::Handler(_)
+            | Self::Session(_)
+            | Self::Stopped
+            | Self::Died => {}
         }
     }
 }

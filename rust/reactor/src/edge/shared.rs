@@ -1,17 +1,19 @@
 //! What the handle and the loops of one edge share.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use zmqgame_core::stream::packet::{Header, PREFIX_BYTES};
 
-use super::command::{Command, Commands, Queue, packets_of};
+use super::command::{Command, Commands, MOST_COMMANDS, Queue, Waiting, head_bytes, packets_of};
 use super::config::{EdgeConfig, OutboundPolicy};
 use super::counters::Counters;
 use super::inbox::Inbox;
+use super::reason::{ThreadDied, cut};
 use super::table::{AtBound, NotCharged, Place, Table};
 
 /// A packet that is to be sent.
@@ -45,6 +47,18 @@ pub(super) struct LoopEnd {
     pub(super) live: AtomicUsize,
     /// Its handler is to be called.
     pub(super) woken: AtomicBool,
+    /// What the storage of the requests has that the loop is working on.
+    pub(super) taken_bytes: AtomicUsize,
+}
+
+/// How long a thread that dies may take until it is known.
+const GONE: Duration = Duration::from_secs(1);
+
+/// Which threads have ended, for those who wait for it: the loops, then the gate.
+#[derive(Debug, Default)]
+struct Ends {
+    all: Mutex<Vec<bool>>,
+    changed: Condvar,
 }
 
 /// What the handle and the loops of one edge share.
@@ -69,6 +83,11 @@ pub struct Shared {
     /// Connections of each client address, when they are limited. At most as many as connections.
     addresses: Mutex<HashMap<IpAddr, usize>>,
     pub(super) stopping: AtomicBool,
+    ends: Ends,
+    /// The first thread that has died.
+    died: OnceLock<ThreadDied>,
+    /// Whether the consumer has not been told of it.
+    pub(super) untold: AtomicBool,
     pub(super) peers: Mutex<HashMap<u64, String>>,
 }
 
@@ -82,9 +101,14 @@ impl Shared {
                     queue: Queue::new()?,
                     live: AtomicUsize::new(0),
                     woken: AtomicBool::new(false),
+                    taken_bytes: AtomicUsize::new(0),
                 })
             })
-            .collect::<std::io::Result<_>>()?;
+            .collect::<std::io::Result<Vec<_>>>()?;
+        let ends = Ends {
+            all: Mutex::new(vec![false; loops.len() + 1]),
+            changed: Condvar::new(),
+        };
         Ok(Self {
             inbox: Inbox::new(config.max_inbound_bytes)?,
             loops,
@@ -98,6 +122,9 @@ impl Shared {
             live: AtomicUsize::new(0),
             outbound_bytes: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
+            ends,
+            died: OnceLock::new(),
+            untold: AtomicBool::new(false),
             peers: Mutex::default(),
         })
     }
@@ -135,17 +162,29 @@ impl Shared {
         sender.finish() == 0
     }
 
-    /// Closes a connection after what was sent before; an unknown one is closed already.
+    /// Closes a connection after what was sent before; an unknown one is closed already, and the first
+    /// reason is the one that counts. Of a reason at most 123 bytes are told.
     pub fn close(&self, connection: u64, reason: &str) {
-        let reason = reason.to_owned();
-        let id = connection;
-        self.tell(connection, Command::Close { id, reason });
+        let (id, end) = (connection, self.loops.get(Place::of(connection).owner));
+        if let Some(end) = end.filter(|end| end.table.close(id)) {
+            let reason = cut(reason).to_owned();
+            // Who does not take it has closed the connection.
+            let _ = end.queue.push(Command::Close { id, reason });
+        }
     }
 
     /// Reads a connection no more, or again. What comes meanwhile waits in the network.
     pub fn pause(&self, connection: u64, paused: bool) {
-        let id = connection;
-        self.tell(connection, Command::Pause { id, paused });
+        let end = self.loops.get(Place::of(connection).owner);
+        let Some(end) = end.filter(|end| end.table.queued(connection).is_some()) else {
+            return;
+        };
+        let mut waiting = end.queue.lock();
+        if !waiting.closed {
+            waiting.commands.pauses.insert(connection, paused);
+            drop(waiting);
+            end.queue.wake().wake();
+        }
     }
 
     /// Calls `woken` of every loop's handler, and ends the consumer's wait.
@@ -157,10 +196,89 @@ impl Shared {
         self.inbox.wake().wake();
     }
 
-    fn tell(&self, connection: u64, command: Command) {
-        if let Some(end) = self.loops.get(Place::of(connection).owner) {
-            end.queue.push(command);
+    /// The loops' clock.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// The name of a loop's thread, or the gate's.
+    pub(super) fn thread_name(&self, index: usize) -> String {
+        if index < self.loops.len() {
+            format!("edge-{index}")
+        } else {
+            "edge-gate".to_owned()
         }
+    }
+
+    /// The thread that has died, if one has.
+    pub(super) fn died(&self) -> Option<&ThreadDied> {
+        self.died.get()
+    }
+
+    /// Why nobody answers.
+    pub(super) fn gone(&self) -> io::Error {
+        if !self.stopping.load(Ordering::Acquire) {
+            // What a thread held goes before it is known to have died.
+            let deadline = Instant::now() + GONE;
+            self.wait_for(deadline, |_| self.died().is_some());
+        }
+        match self.died() {
+            Some(died) if !self.stopping.load(Ordering::Acquire) => io::Error::other(died.clone()),
+            _ => io::Error::new(io::ErrorKind::NotConnected, "the edge has stopped"),
+        }
+    }
+
+    /// A thread has ended: nobody waits for it any more, nobody asks it for anything.
+    pub(super) fn end_thread(&self, index: usize, died: bool) {
+        if died {
+            let thread = self.thread_name(index);
+            let _ = self.died.set(ThreadDied { thread });
+            self.untold.store(true, Ordering::Release);
+            Counters::add(&self.counters.threads_died, 1);
+        }
+        let queue = self.loops.get(index).map_or(&self.gate, |end| {
+            end.table.close_all();
+            &end.queue
+        });
+        let bytes = queue.close();
+        self.outbound_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let mut all = self.ends.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all[index] = true;
+        drop(all);
+        self.ends.changed.notify_all();
+        self.inbox.wake().wake();
+    }
+
+    /// Waits until `enough` of the threads have ended, but not longer than until `deadline`.
+    fn wait_for(&self, deadline: Instant, enough: impl Fn(&[bool]) -> bool) {
+        let mut all = self.ends.all.lock().unwrap_or_else(PoisonError::into_inner);
+        while !enough(&all) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.ends.changed.wait_timeout(all, left);
+            all = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the threads of `indexes` have ended, but not longer than until `deadline`.
+    pub(super) fn wait_for_ends(&self, indexes: std::ops::Range<usize>, deadline: Instant) {
+        self.wait_for(deadline, |all| {
+            all[indexes.clone()].iter().all(|ended| *ended)
+        });
+    }
+
+    /// Whether a thread has ended.
+    pub(super) fn has_ended(&self, index: usize) -> bool {
+        self.ends.all.lock().unwrap_or_else(PoisonError::into_inner)[index]
+    }
+
+    /// What the storage of requests has, in the queues and where loops work on them.
+    pub(super) fn queue_bytes(&self) -> usize {
+        let held = |queue: &Queue| queue.lock().commands.held_bytes();
+        let of = |end: &LoopEnd| held(&end.queue) + end.taken_bytes.load(Ordering::Relaxed);
+        self.loops.iter().map(of).sum::<usize>() + held(&self.gate)
     }
 
     /// The settings.
@@ -268,12 +386,14 @@ impl Shared {
 
 /// A run of packets is charged and queued at once, up to so many bytes: a bound must not be missed by far.
 const RUN_BYTES: usize = 65_536;
+/// A packet of so many bytes is charged before it is copied: what is refused costs nothing.
+const LARGE_BYTES: usize = 16_384;
 
 /// Packets of one call on their way to the queues: one lock and one wake-up for all of a loop's in a row,
 /// one charge and one command for all of a connection's in a row.
 struct Sender<'a> {
     shared: &'a Shared,
-    current: Option<(usize, MutexGuard<'a, Commands>)>,
+    current: Option<(usize, MutexGuard<'a, Waiting>)>,
     run: Option<Run>,
     sent: u64,
     refused: usize,
@@ -315,21 +435,31 @@ impl<'a> Sender<'a> {
             self.let_go();
             self.current = Some((owner, end.queue.lock()));
         }
+        let bytes = head_bytes(parts);
+        if bytes >= LARGE_BYTES || bytes > shared.config.max_outbound_bytes {
+            self.settle();
+            if self.charge(write.connection, write.kind, bytes, 1)
+                && let Some((_, waiting)) = &mut self.current
+            {
+                waiting.commands.put(write.header(), parts);
+            }
+            return;
+        }
         let goes_on = self.run.as_ref().is_some_and(|run| {
             run.id == write.connection
                 && (run.kind == write.kind || !shared.bounds_differ())
-                && self
-                    .current
-                    .as_ref()
-                    .is_some_and(|(_, commands)| commands.arena.len() - run.start < RUN_BYTES)
+                && self.current.as_ref().is_some_and(|(_, waiting)| {
+                    waiting.commands.arena.len() - run.start < RUN_BYTES
+                })
         });
         if !goes_on {
             self.settle();
         }
-        let Some((_, commands)) = &mut self.current else {
+        let Some((_, waiting)) = &mut self.current else {
             return;
         };
-        let run = self.run.get_or_insert_with(|| Run {
+        let commands = &mut waiting.commands;
+        let run = self.run.get_or_insert(Run {
             id: write.connection,
             kind: write.kind,
             start: commands.arena.len(),
@@ -341,44 +471,58 @@ impl<'a> Sender<'a> {
 
     /// Charges and queues the run.
     fn settle(&mut self) {
-        let (Some(run), Some((_, commands))) = (self.run.take(), &mut self.current) else {
+        let (Some(run), Some((_, waiting))) = (self.run.take(), &mut self.current) else {
             return;
         };
+        let commands = &mut waiting.commands;
         let bytes = commands.arena.len() - run.start;
         if run.packets > 1 && !self.shared.has_room(run.id, run.kind, bytes) {
             // Some of them still fit.
             let packets = commands.arena.split_off(run.start);
             for packet in packets_of(&packets) {
-                let kind = packet[PREFIX_BYTES];
-                if let Some((_, commands)) = &mut self.current {
+                if self.charge(run.id, packet[PREFIX_BYTES], packet.len(), 1)
+                    && let Some(commands) = self.commands()
+                {
                     commands.arena.extend_from_slice(packet);
                 }
-                self.queue(run.id, kind, packet.len(), 1);
             }
-        } else {
-            self.queue(run.id, run.kind, bytes, run.packets);
+        } else if !self.charge(run.id, run.kind, bytes, run.packets)
+            && let Some(commands) = self.commands()
+        {
+            commands.arena.truncate(run.start);
         }
     }
 
-    /// Charges and queues the packets at the arena's end.
-    fn queue(&mut self, id: u64, kind: u8, bytes: usize, packets: usize) {
-        let Some((_, commands)) = &mut self.current else {
-            return;
+    fn commands(&mut self) -> Option<&mut Commands> {
+        let (_, waiting) = self.current.as_mut()?;
+        Some(&mut waiting.commands)
+    }
+
+    /// Charges and announces packets that stand at the arena's end, or will. Gives whether they are taken.
+    fn charge(&mut self, id: u64, kind: u8, bytes: usize, packets: usize) -> bool {
+        let Some((_, waiting)) = &mut self.current else {
+            return false;
         };
-        match self.shared.charge(id, kind, bytes) {
+        let list = &mut waiting.commands.list;
+        let charged = if list.len() < MOST_COMMANDS {
+            self.shared.charge(id, kind, bytes)
+        } else {
+            self.shared.count_refused(NotCharged::Full);
+            Err(false)
+        };
+        match charged {
             Ok(()) => {
-                commands.list.push(Command::Write { id, bytes });
+                list.push(Command::Write { id, bytes });
                 self.sent += packets as u64;
             }
             Err(full) => {
-                let start = commands.arena.len() - bytes;
-                commands.arena.truncate(start);
                 self.refused += packets;
                 if full {
-                    commands.list.push(Command::Full { id });
+                    list.push(Command::Full { id });
                 }
             }
         }
+        charged.is_ok()
     }
 
     fn let_go(&mut self) {

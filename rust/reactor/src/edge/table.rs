@@ -125,9 +125,16 @@ impl Table {
         open.then(|| queued_of(state) as usize)
     }
 
-    /// From now on nothing more is charged to it.
-    pub fn close(&self, id: u64) {
-        let _ = self.update(id, |_| Some(CLOSING));
+    /// From now on nothing more is charged to it. Gives whether something was until now.
+    pub fn close(&self, id: u64) -> bool {
+        self.update(id, |_| Some(CLOSING)).is_some()
+    }
+
+    /// The same for all.
+    pub fn close_all(&self) {
+        for state in &self.states {
+            state.fetch_or(u64::from(CLOSING), Ordering::AcqRel);
+        }
     }
 
     /// Charges bytes that are to be sent.

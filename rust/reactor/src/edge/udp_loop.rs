@@ -1,5 +1,6 @@
 //! The part of a loop that serves UDP, netcode and plain: the connections' ids, their rows, their end.
 
+use std::io;
 use std::net::SocketAddr;
 
 use zmqgame_core::edge::netcode::server::{ClientKey, SESSION_BYTES};
@@ -158,32 +159,41 @@ impl UdpPorts {
 
 impl EventLoop {
     // Both fail only when the machine is out of something; the socket is closed then.
-    pub(super) fn listen_udp(&mut self, listener: UdpListener) {
-        if let Ok(port) = UdpPort::new(listener, self.now_ms()) {
-            self.add_port(Port::Netcode(Box::new(port)));
+    pub(super) fn listen_udp(&mut self, listener: UdpListener) -> io::Result<()> {
+        let port = UdpPort::new(listener, self.now_ms())?;
+        self.add_port(Port::Netcode(Box::new(port)))
+    }
+
+    pub(super) fn listen_udp_plain(&mut self, listener: PlainListener) -> io::Result<()> {
+        let port = PlainPort::new(listener, self.shared.config.max_packet_bytes)?;
+        self.add_port(Port::Plain(Box::new(port)))
+    }
+
+    /// Another loop could not take its socket of this address: the whole port is given up.
+    pub(super) fn forget_udp_plain(&mut self, address: SocketAddr) {
+        for index in 0..self.udp.ports.len() {
+            let port = &self.udp.ports[index];
+            if matches!(port, Some(Port::Plain(port)) if port.address() == Some(address)) {
+                for id in self.udp.ids() {
+                    if self.udp.get(id).is_some_and(|(port, _)| port == index) {
+                        self.close_session(id, &CloseReason::Stopped);
+                    }
+                }
+                self.udp.ports[index] = None;
+            }
         }
     }
 
-    pub(super) fn listen_udp_plain(&mut self, listener: PlainListener) {
-        if let Ok(port) = PlainPort::new(listener, self.shared.config.max_packet_bytes) {
-            self.add_port(Port::Plain(Box::new(port)));
-        }
-    }
-
-    fn add_port(&mut self, port: Port) {
+    fn add_port(&mut self, port: Port) -> io::Result<()> {
         let token = Token(FIRST_UDP_TOKEN + self.udp.ports.len() as u64);
         let descriptor = match &port {
             Port::Netcode(port) => port.as_fd(),
             Port::Plain(port) => port.as_fd(),
         };
-        if self
-            .reactor
-            .register(descriptor, token, Interest::EDGE)
-            .is_ok()
-        {
-            self.udp.ports.push(Some(port));
-            self.udp.ticks_ms.push(None);
-        }
+        self.reactor.register(descriptor, token, Interest::EDGE)?;
+        self.udp.ports.push(Some(port));
+        self.udp.ticks_ms.push(None);
+        Ok(())
     }
 
     pub(super) fn handle_udp(&mut self, index: usize, event: Ready) {

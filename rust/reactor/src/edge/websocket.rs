@@ -16,14 +16,12 @@ use zmqgame_core::stream::ring::RingBuffer;
 
 use super::config::{OWN_ANSWERS_BYTES, REQUEST_HEAD_BYTES};
 use super::held::{Frames, READ_AHEAD_BYTES};
-use super::reason::CloseReason;
+use super::reason::{CloseReason, cut};
 
 /// What tungstenite keeps for an answer of its own: the longest frame that is about the connection.
 const ANSWER_BYTES: usize = 131;
 /// The longest header of a frame that is not masked.
 const FRAME_HEAD_BYTES: usize = 10;
-/// The longest reason in a close frame (RFC 6455 section 5.5: 125 with the code).
-const REASON_BYTES: usize = 123;
 
 /// The ends that tungstenite sees.
 struct Pipe<'a> {
@@ -130,6 +128,11 @@ impl WebSocket {
         }
     }
 
+    /// Whether messages can still be sent: neither side has said goodbye.
+    pub fn can_write(&self) -> bool {
+        self.context.can_write()
+    }
+
     /// What it holds.
     pub fn memory(&self) -> usize {
         size_of::<Self>() + ANSWER_BYTES + self.frames.bytes()
@@ -213,14 +216,10 @@ impl WebSocket {
 
     /// Appends the close frame, if none went out yet.
     pub fn close(&mut self, reason: &CloseReason, output: &mut RingBuffer) {
-        let mut text = reason.to_string();
-        let end = (0..=REASON_BYTES.min(text.len()))
-            .rev()
-            .find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
+        let text = reason.to_string();
         let frame = CloseFrame {
             code: reason.websocket_code().into(),
-            reason: text.into(),
+            reason: cut(&text).into(),
         };
         // It fails when the client has closed or when there is no room; the end is the same.
         let _ = self.context.close(&mut Pipe::new(&[], output), Some(frame));

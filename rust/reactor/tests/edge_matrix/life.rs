@@ -101,9 +101,14 @@ fn every_open_has_its_close_and_its_reason() {
 
 #[test]
 fn a_half_closed_client_gets_all_its_answers() {
-    for transport in [Transport::Tcp, Transport::Unix, Transport::Tls] {
-        let folder = Folder::new(&format!("half-{transport:?}"));
-        with_echo(EdgeConfig::default(), Way::Handler, |edge| {
+    let transports = [Transport::Tcp, Transport::Unix, Transport::Tls];
+    let ways = [Way::Handler, Way::OtherThread];
+    for (transport, way) in transports
+        .into_iter()
+        .flat_map(|t| ways.map(|way| (t, way)))
+    {
+        let folder = Folder::new(&format!("half-{transport:?}-{way:?}"));
+        with_echo(EdgeConfig::default(), way, |edge| {
             let place = listen(edge, transport, Framing::Raw, &folder);
             let bytes = Random::new(7).bytes(300_000);
             let mut back = Vec::new();

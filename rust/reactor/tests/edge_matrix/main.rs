@@ -7,6 +7,7 @@ mod common;
 mod clients;
 mod crowd;
 mod echo;
+mod ends;
 mod life;
 mod limits;
 mod outgoing;
