@@ -38,9 +38,13 @@ def test_opening_and_closing_leaves_nothing_behind() -> None:
     assert found["connections_left"] == found["buffer_bytes_left"] == found["descriptors_left"] == 0
 
 
-@pytest.mark.parametrize("attack", ["slowloris", "handshakes", "deaf"])
-def test_clients_that_behave_are_served_beside_those_that_do_not(attack: str) -> None:
-    found = load(attack, "--rounds", "1", "--seconds", "2", "--most", "1e9")
+@pytest.mark.parametrize(
+    "attack",
+    [("slowloris", "--piled", "50"), ("handshakes", "--piled", "50"), ("deaf",)],
+    ids=lambda it: it[0],
+)
+def test_clients_that_behave_are_served_beside_those_that_do_not(attack: tuple[str, ...]) -> None:
+    found = load(*attack, "--rounds", "1", "--seconds", "2", "--most", "1e9")
     assert found["closed"] > 0, "the edge has thrown nobody out"
     assert found["shown"] >= found["shown_least"] > 0, "attackers did not come together"
     assert found["attacks_a_second"] > 0
@@ -66,6 +70,8 @@ def test_a_goal_that_is_not_reached_is_a_failure() -> None:
         "1",
         "--seconds",
         "1",
+        "--piled",
+        "50",
         "--most=-1",
     ]
     done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True, timeout=240)

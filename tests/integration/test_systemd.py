@@ -42,7 +42,7 @@ def root(installed):
     folder = installed / "usr/lib/systemd/system"
     for target in HOST_UNITS.split():
         shutil.copy(f"/usr/lib/systemd/system/{target}.target", folder)
-    (installed / "bin").mkdir()
+    (installed / "bin").mkdir(exist_ok=True)
     shutil.copy("/bin/kill", installed / "bin/kill")  # of ExecReload
     keys = installed / "etc/zmqgame/keys"
     cli = [installed / "opt/zmqgame/bin/zmqgame-cli", "keys", "new", "--dir", keys]

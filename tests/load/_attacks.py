@@ -37,7 +37,7 @@ DEAF_WINDOW_BYTES = 4_096
 ASKED_BYTES = 1_000
 ASKED_PACKETS = 100
 # Until an attack shows, and until the edge has thrown its first client out.
-SHOWN_S = 60.0
+SHOWN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def judge(options: Namespace, found: dict[str, Any]) -> list[str]:
 def slowloris(options: Namespace) -> dict[str, Any]:
     """Unfinished requests by the hundred."""
     with running(handshake_ms=HANDSHAKE_MS) as server:
-        return measure(options, server, Attack(drip, "connections_now", SLOW_CLIENTS, "closed_handshake"))
+        return measure(options, server, Attack(drip, "connections_now", options.piled, "closed_handshake"))
 
 
 def handshakes(options: Namespace) -> dict[str, Any]:
@@ -260,7 +260,7 @@ def handshakes(options: Namespace) -> dict[str, Any]:
         tempfile.TemporaryDirectory() as folder,
         running(certificate(Path(folder)), handshake_ms=HANDSHAKE_MS) as server,
     ):
-        knocking = Attack(knock, "connections_now", SLOW_CLIENTS, "closed_handshake", "tls", attackers=2)
+        knocking = Attack(knock, "connections_now", options.piled, "closed_handshake", "tls", attackers=2)
         return measure(options, server, knocking)
 
 

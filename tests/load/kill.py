@@ -97,7 +97,7 @@ async def kill(
 ) -> dict[str, Any]:
     """One run."""
     room = clients * 2 + 100
-    running = Cluster(folder, **{"game.max_players": room, "game.checkpoint_ms": 0})
+    running = Cluster(folder, **{"game.max_players": room, "game.checkpoint_ms": 0, "hub.dead_ms": 3_000})
     crowds: list[CrowdProcess] = []
     try:
         await running.start("hub")

@@ -6,4 +6,6 @@ from tests.load._options import run
 
 def main(arguments: list[str]) -> int:
     """Run it."""
-    return run("slowloris", _attacks.slowloris, _attacks.judge, arguments, rounds=5, seconds=5.0, most=1.2)
+    return run(
+        "slowloris", _attacks.slowloris, _attacks.judge, arguments, rounds=5, seconds=5.0, most=1.2, piled=500
+    )
