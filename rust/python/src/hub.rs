@@ -422,6 +422,45 @@ fn message_hash(node_key: u64, epoch: u64, seq: u64) -> (u64, bool) {
 
 type RowTuple<'a> = (u64, u64, u64, u64, u64, u8, &'a [u8]);
 
+fn due(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
+    let moved: Vec<(String, u64, u64, u64, u64)> = result.get_item(1)?.extract()?;
+    let moved = moved
+        .into_iter()
+        .map(|(player, key, epoch, at, seq)| Moved {
+            player: player.into(),
+            id: MessageId {
+                node_key: key,
+                epoch,
+                seq: at,
+            },
+            seq,
+        });
+    Ok(StoreDone::Due {
+        moved: moved.collect(),
+        next_ms: result.get_item(2)?.extract()?,
+    })
+}
+
+fn opened(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
+    let roster: Vec<(u64, String, u64, bool)> = result.get_item(2)?.extract()?;
+    let groups: Vec<(String, String)> = result.get_item(3)?.extract()?;
+    let entry = |(node_key, name, epoch, linked): (u64, String, u64, bool)| RosterEntry {
+        node_key,
+        name: name.into(),
+        epoch,
+        linked,
+    };
+    Ok(StoreDone::Opened {
+        hub_epoch_highest: result.get_item(1)?.extract()?,
+        roster: roster.into_iter().map(entry).collect(),
+        groups: groups
+            .into_iter()
+            .map(|(group, player)| (group.into(), player.into()))
+            .collect(),
+        next_due_ms: result.get_item(4)?.extract()?,
+    })
+}
+
 fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
     let name: String = result.get_item(0)?.extract()?;
     match name.as_str() {
@@ -433,24 +472,7 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
             messages: result.get_item(1)?.extract()?,
             bytes: result.get_item(2)?.extract()?,
         }),
-        "due" => {
-            let moved: Vec<(String, u64, u64, u64, u64)> = result.get_item(1)?.extract()?;
-            let moved = moved
-                .into_iter()
-                .map(|(player, key, epoch, at, seq)| Moved {
-                    player: player.into(),
-                    id: MessageId {
-                        node_key: key,
-                        epoch,
-                        seq: at,
-                    },
-                    seq,
-                });
-            Ok(StoreDone::Due {
-                moved: moved.collect(),
-                next_ms: result.get_item(2)?.extract()?,
-            })
-        }
+        "due" => due(result),
         "expired" => Ok(StoreDone::Expired {
             count: result.get_item(1)?.extract()?,
             marks: player_marks(&result.get_item(2)?)?,
@@ -479,25 +501,7 @@ fn store_done(result: &Bound<'_, PyTuple>) -> PyResult<StoreDone> {
                 marks: marks.collect(),
             })
         }
-        "opened" => {
-            let roster: Vec<(u64, String, u64, bool)> = result.get_item(2)?.extract()?;
-            let groups: Vec<(String, String)> = result.get_item(3)?.extract()?;
-            let entry = |(node_key, name, epoch, linked): (u64, String, u64, bool)| RosterEntry {
-                node_key,
-                name: name.into(),
-                epoch,
-                linked,
-            };
-            Ok(StoreDone::Opened {
-                hub_epoch_highest: result.get_item(1)?.extract()?,
-                roster: roster.into_iter().map(entry).collect(),
-                groups: groups
-                    .into_iter()
-                    .map(|(group, player)| (group.into(), player.into()))
-                    .collect(),
-                next_due_ms: result.get_item(4)?.extract()?,
-            })
-        }
+        "opened" => opened(result),
         other => Err(PyValueError::new_err(format!(
             "a store has no result {other:?}"
         ))),

@@ -1,4 +1,5 @@
-//! Two ways of serving: blocking, and on an asyncio loop; `inline` has the third. A handler gets a batch and returns writes.
+//! Two ways of serving: blocking, and on an asyncio loop; `inline` has the third. A handler gets a batch and
+//! returns writes.
 //!
 //! I/O goes on in the edge's own threads while a handler runs: what comes meanwhile is the next batch.
 
