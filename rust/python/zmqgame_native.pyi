@@ -284,6 +284,14 @@ class Edge:
         on it is like those that clients make. `tls` is a PEM file of the certificates that are trusted; the
         server's must have `server_name`, by default the host. Raise OSError when the name does not resolve.
         """
+    def connect_websocket(
+        self, url: str, *, tls: str | PathLike[str] | None = None, server_name: str | None = None
+    ) -> int:
+        """Connect to a WebSocket, `ws://host:port/path` or `wss://...`, whose binary messages are packets.
+
+        Like `connect_tcp`; the open row comes with the server's answer. A `wss` URL needs `tls`. Raise
+        ValueError when it is no such URL.
+        """
     def connect_unix(self, path: str | PathLike[str], *, framing: str | FrameDecoder = "packets") -> int:
         """Connect to a path; like `connect_tcp`. Raise OSError when there is nobody."""
     def pause(self, connection: int) -> None:

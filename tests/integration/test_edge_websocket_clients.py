@@ -1,7 +1,6 @@
 """WebSocket on the edge with three clients that are not ours: `websockets`, Node's `ws`, Chromium."""
 
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from zmqgame_native import Edge
 
+from tests.certificates import certificate
 from tests.edge_tools import OPEN, until
 from tests.websocket_clients import (
     Client,
@@ -45,17 +45,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate that signs itself, and its key."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed: tests/install-system-packages")
-    folder = tmp_path_factory.mktemp("tls")
-    files = folder / "certificate.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    where = ["-out", str(files[0]), "-keyout", str(files[1])]
-    subprocess.run([*command.split(), *names, *where], check=True, capture_output=True)
-    return files
+    chain, key = certificate(tmp_path_factory.mktemp("tls"))
+    return Path(chain), Path(key)
 
 
 @contextmanager
@@ -151,9 +146,9 @@ def test_the_server_says_why_it_closes(client: Client) -> None:
         assert seen["closed"] == {"code": 1000, "reason": "closed by the server: second login", "clean": True}
 
 
-def test_over_tls_it_is_the_same(client: Client, certificate: tuple[Path, Path]) -> None:
+def test_over_tls_it_is_the_same(client: Client, pair: tuple[Path, Path]) -> None:
     sizes = [0, 1, 114, 65_524, 200_000, LIMIT_BYTES - 12, 5]
-    with echoing(tls=certificate) as (edge, address, rows):
+    with echoing(tls=pair) as (edge, address, rows):
         seen = client.run(f"wss://{address}", "echo", sizes=sizes)
         assert seen["equal"] == len(sizes)
         assert seen["extensions"] == ""
@@ -164,8 +159,8 @@ def test_over_tls_it_is_the_same(client: Client, certificate: tuple[Path, Path])
         assert edge.counters()["packet_too_long"] == edge.counters()["bad_bytes"] == 1
 
 
-def test_over_tls_byte_by_byte(client: Client, certificate: tuple[Path, Path]) -> None:
-    with echoing(tls=certificate) as (_, address, _rows), bytewise(address) as slow:
+def test_over_tls_byte_by_byte(client: Client, pair: tuple[Path, Path]) -> None:
+    with echoing(tls=pair) as (_, address, _rows), bytewise(address) as slow:
         seen = client.run(f"wss://{slow}", "echo", sizes=[0, 1, 300])
         assert seen["equal"] == 3
         assert seen["closed"]["clean"]

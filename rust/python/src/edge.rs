@@ -9,10 +9,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use zmqgame_core::stream::frame;
-use zmqgame_reactor::edge;
 use zmqgame_reactor::edge::config::{
     Balance, ConnectTls, EdgeConfig, Framing, ListenOptions, OutboundPolicy, Proxies, TlsFiles,
 };
+use zmqgame_reactor::edge::{self, WebSocketUrl};
 
 use crate::inline;
 use crate::packet::PacketBatch;
@@ -332,6 +332,31 @@ impl Edge {
             server_name: server_name.unwrap_or_else(|| host.to_owned()),
         });
         Ok(py.detach(|| self.inner.connect_tcp(address, framing, tls.as_ref()))?)
+    }
+
+    /// Connect to a WebSocket, `ws://host:port/path` or `wss://...`, whose binary messages are packets.
+    ///
+    /// Like `connect_tcp`; the open row comes with the server's answer. A `wss` URL needs `tls`. Raise
+    /// ValueError when it is no such URL.
+    #[pyo3(signature = (url, *, tls = None, server_name = None))]
+    fn connect_websocket(
+        &self,
+        py: Python<'_>,
+        url: &str,
+        tls: Option<PathBuf>,
+        server_name: Option<String>,
+    ) -> PyResult<u64> {
+        let invalid = |error: std::io::Error| PyValueError::new_err(error.to_string());
+        let url = WebSocketUrl::parse(url).map_err(invalid)?;
+        if url.has_tls() != tls.is_some() {
+            let what = "a wss:// URL needs tls, and a ws:// URL has no use for it";
+            return Err(PyValueError::new_err(what));
+        }
+        let tls = tls.map(|authorities| ConnectTls {
+            authorities,
+            server_name: server_name.unwrap_or_else(|| url.host().to_owned()),
+        });
+        Ok(py.detach(|| self.inner.connect_websocket(&url, tls.as_ref()))?)
     }
 
     /// Connect to a path; like `connect_tcp`. Raise OSError when there is nobody.

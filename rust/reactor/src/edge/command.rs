@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use zmqgame_core::stream::packet::{HEADER_BYTES, Header, PREFIX_BYTES};
 
-use super::connection::{HEAD_BYTES, Incoming};
+use super::connection::HEAD_BYTES;
+use super::gate::Incoming;
 use super::gate::Port;
 use super::handler::Handler;
 use super::outgoing::Dial;

@@ -3,13 +3,13 @@
 //! ```text
 //!   Unknown --- 4 bytes ---> Packets                  Open --- close() ---> Closing --- flushed,
 //!      \---- "GET " ----> Request ---> WebSocket                 client closed too, or LINGER_MS ---> gone
-//!   Raw, Frames from the begin; Connecting ---> Packets, Raw, Frames when it is an outgoing one
+//!   Raw, Frames from the begin; Connecting ---> Packets, Raw, Frames, or Answer ---> WebSocket when it is an
+//!   outgoing one
 //! ```
 //!
 //! Bytes are read straight into the batch's arena; only what is no whole packet yet is kept in the
 //! `inbound` ring. Edge-triggered: whoever reads goes on until the socket is empty.
 
-use zmqgame_core::edge::rate::Bucket;
 use zmqgame_core::stream::frame::FrameDecoder;
 use zmqgame_core::stream::packet::{Batch, HEADER_BYTES, Header, KIND_OPEN, PREFIX_BYTES};
 use zmqgame_core::stream::ring::{RingBuffer, RingFull};
@@ -19,10 +19,13 @@ use super::config::{
     EdgeConfig, Framing, LEFT_MS, OWN_ANSWERS_BYTES, QUIET_MS, REQUEST_HEAD_BYTES,
 };
 use super::counters::Counters;
+use super::gate::Incoming;
 use super::line::{Got, Line, READ_BYTES};
+use super::rates::Rates;
 use super::reason::CloseReason;
 use super::shared::Admission;
 use super::websocket::{self, WebSocket};
+use super::websocket_client::{self, Ask};
 use crate::listener::Peer;
 use crate::stream::Stream;
 
@@ -46,8 +49,13 @@ pub(super) struct Context<'a> {
 }
 
 enum Protocol {
-    /// Outgoing: the socket, then TLS.
-    Connecting,
+    /// Outgoing: the socket, then TLS; and what is asked then, where it is a WebSocket.
+    Connecting(Option<Box<Ask>>),
+    /// Outgoing: the answer to the WebSocket request.
+    Answer {
+        accept: String,
+        seen: usize,
+    },
     Unknown,
     Request {
         seen: usize,
@@ -67,59 +75,6 @@ pub(super) enum Turn {
     More,
     /// There may be more, and it has to wait.
     Throttled,
-}
-
-/// How much the client may still send.
-pub(super) struct Rates {
-    packets: Option<Bucket>,
-    bytes: Option<Bucket>,
-}
-
-impl Rates {
-    pub(super) fn new(config: &EdgeConfig, now_ms: u64) -> Option<Box<Self>> {
-        let bucket = |per_s: u64, burst: u64| {
-            let burst = if burst == 0 { per_s } else { burst };
-            (per_s > 0).then(|| Bucket::new(per_s, burst, now_ms))
-        };
-        let packets = bucket(config.packets_per_s, config.packets_burst);
-        let bytes = bucket(config.bytes_per_s, config.bytes_burst);
-        let any = packets.is_some() || bytes.is_some();
-        any.then(|| Box::new(Self { packets, bytes }))
-    }
-
-    /// Whether a datagram may still be taken: one can't wait, as a stream can.
-    pub(super) fn take_datagram(&mut self, now_ms: u64, bytes: u64) -> bool {
-        let ready = |bucket: &mut Option<Bucket>| {
-            let bucket = bucket.as_mut();
-            bucket.is_none_or(|bucket| bucket.ready_at_ms(now_ms).is_none())
-        };
-        let within = ready(&mut self.packets) && ready(&mut self.bytes);
-        if within {
-            self.spend(now_ms, 1, bytes);
-        }
-        within
-    }
-
-    /// When reading may go on; `None`: at once.
-    fn spend(&mut self, now_ms: u64, packets: u64, bytes: u64) -> Option<u64> {
-        let one = |bucket: &mut Option<Bucket>, count: u64| {
-            let bucket = bucket.as_mut()?;
-            bucket.spend(now_ms, count);
-            bucket.ready_at_ms(now_ms)
-        };
-        one(&mut self.packets, packets).max(one(&mut self.bytes, bytes))
-    }
-}
-
-/// A connection on its way to a loop: taken in by the gate, or going out.
-#[derive(Debug)]
-pub(super) struct Incoming {
-    pub(super) line: Line,
-    pub(super) peer: Peer,
-    pub(super) framing: Framing,
-    pub(super) admission: Admission,
-    /// When it came.
-    pub(super) since_ms: u64,
 }
 
 /// One connection of a loop.
@@ -177,18 +132,32 @@ fn full(full: RingFull) -> CloseReason {
 }
 
 impl Connection {
-    pub(super) fn new(id: u64, from: Incoming, config: &EdgeConfig, outgoing: bool) -> Self {
+    /// One that the gate has taken in.
+    pub(super) fn new(id: u64, from: Incoming, config: &EdgeConfig) -> Self {
+        let protocol = protocol_of(&from.framing, Protocol::Unknown);
+        Self::with(id, from, config, protocol)
+    }
+
+    /// One that we make; `ask` for a WebSocket.
+    pub(super) fn outgoing(
+        id: u64,
+        from: Incoming,
+        config: &EdgeConfig,
+        ask: Option<Box<Ask>>,
+    ) -> Self {
+        let mut made = Self::with(id, from, config, Protocol::Connecting(ask));
+        made.outgoing = true;
+        made
+    }
+
+    fn with(id: u64, from: Incoming, config: &EdgeConfig, protocol: Protocol) -> Self {
         let inbound = config.max_packet_bytes.max(REQUEST_HEAD_BYTES);
         let now_ms = from.since_ms;
         Self {
             id,
             peer: from.peer,
             line: from.line,
-            protocol: if outgoing {
-                Protocol::Connecting
-            } else {
-                protocol_of(&from.framing, Protocol::Unknown)
-            },
+            protocol,
             framing: from.framing,
             inbound: RingBuffer::new(inbound + PREFIX_BYTES + READ_BYTES),
             outbound: RingBuffer::new(config.max_outbound_bytes + OWN_ANSWERS_BYTES),
@@ -198,7 +167,7 @@ impl Connection {
             opened: false,
             told: false,
             answer_until_ms: None,
-            outgoing,
+            outgoing: false,
             last_ms: now_ms,
             spoken: false,
             paused: false,
@@ -219,7 +188,10 @@ impl Connection {
     }
 
     pub(super) fn is_connecting(&self) -> bool {
-        matches!(self.protocol, Protocol::Connecting)
+        matches!(
+            self.protocol,
+            Protocol::Connecting(_) | Protocol::Answer { .. }
+        )
     }
 
     /// Whether it may be read now. A closing one always: nobody gets to see what comes. One whose client is
@@ -261,7 +233,7 @@ impl Connection {
     /// Where the first bytes don't have to tell the protocol: tells the consumer at once, for a server may
     /// be the one that speaks first.
     pub(super) fn start(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.protocol, Protocol::Unknown | Protocol::Connecting) {
+        if !matches!(self.protocol, Protocol::Unknown) {
             self.spoken = true;
             let transport = match self.protocol {
                 Protocol::Raw | Protocol::Frames(_) if !self.outgoing => "raw",
@@ -271,11 +243,18 @@ impl Connection {
         }
     }
 
-    /// An outgoing one is there: socket and TLS.
-    pub(super) fn connected(&mut self, cx: &mut Context<'_>) {
+    /// An outgoing one is there: socket and TLS. A WebSocket's request goes out now.
+    pub(super) fn connected(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        if let Protocol::Connecting(Some(ask)) = &mut self.protocol {
+            self.outbound.push(&ask.request).map_err(full)?;
+            let accept = std::mem::take(&mut ask.accept);
+            self.protocol = Protocol::Answer { accept, seen: 0 };
+            return Ok(());
+        }
         self.protocol = protocol_of(&self.framing, Protocol::Packets);
         self.last_ms = cx.now_ms;
         self.start(cx);
+        Ok(())
     }
 
     fn transport(&self) -> &'static str {
@@ -346,7 +325,13 @@ impl Connection {
                 self.read_large(cx)
             }
             Protocol::Packets => self.read_packets(cx),
-            Protocol::Connecting => self.read_connecting(cx),
+            Protocol::Connecting(_) => self.read_connecting(cx),
+            Protocol::Answer { .. } => {
+                let got = self.read_into_scratch(cx)?;
+                self.inbound.push(cx.scratch).map_err(full)?;
+                self.read_answer(cx)?;
+                Ok(got)
+            }
             Protocol::Unknown | Protocol::Request { .. } => {
                 let got = self.read_into_scratch(cx)?;
                 self.inbound.push(cx.scratch).map_err(full)?;
@@ -380,7 +365,7 @@ impl Connection {
         let got = self.read_into_scratch(cx)?;
         if !self.line.is_handshaking() {
             self.line.put_back(cx.scratch);
-            self.connected(cx);
+            self.connected(cx)?;
         }
         Ok(got)
     }
@@ -497,11 +482,37 @@ impl Connection {
             }
         };
         self.outbound.push(&answer).map_err(full)?;
+        self.begin_websocket(WebSocket::new(cx.config.max_packet_bytes), size, cx)
+    }
+
+    /// What the server says to our request.
+    fn read_answer(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Protocol::Answer { accept, seen } = &mut self.protocol else {
+            return Ok(());
+        };
+        match websocket_client::read_answer(self.inbound.contiguous(), *seen, accept)? {
+            Some(size) => {
+                self.begin_websocket(WebSocket::client(cx.config.max_packet_bytes), size, cx)
+            }
+            None => {
+                *seen = self.inbound.len();
+                Ok(())
+            }
+        }
+    }
+
+    /// Behind a head of `size` bytes there are frames only.
+    fn begin_websocket(
+        &mut self,
+        websocket: WebSocket,
+        size: usize,
+        cx: &mut Context<'_>,
+    ) -> Result<(), CloseReason> {
         self.inbound.consume(size);
         let rest = self.inbound.contiguous().to_vec();
         self.inbound.clear();
         self.inbound.shrink();
-        self.protocol = Protocol::WebSocket(Box::new(WebSocket::new(cx.config.max_packet_bytes)));
+        self.protocol = Protocol::WebSocket(Box::new(websocket));
         Counters::add(&cx.counters.websockets, 1);
         self.last_ms = cx.now_ms;
         self.spoken = true;
@@ -561,7 +572,7 @@ impl Connection {
         parts: &[&[u8]],
     ) -> Result<(), CloseReason> {
         let payload: usize = parts.iter().map(|part| part.len()).sum();
-        let first = match &self.protocol {
+        let first = match &mut self.protocol {
             Protocol::WebSocket(websocket) => {
                 let head = &head[PREFIX_BYTES..];
                 return websocket.write(head, parts, payload, &mut self.outbound);
@@ -575,7 +586,10 @@ impl Connection {
                 return self.outbound.push(&frame).map_err(full);
             }
             // The consumer does not know it yet: it has guessed the id.
-            Protocol::Unknown | Protocol::Request { .. } | Protocol::Connecting => return Ok(()),
+            Protocol::Unknown
+            | Protocol::Request { .. }
+            | Protocol::Connecting(_)
+            | Protocol::Answer { .. } => return Ok(()),
         };
         self.outbound.reserve(first.len() + payload).map_err(full)?;
         for part in std::iter::once(&first).chain(parts) {

@@ -204,7 +204,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::config::{EdgeConfig, Framing};
-    use super::super::connection::Incoming;
+    use super::super::gate::Incoming;
     use super::super::line::Line;
     use super::super::shared::{Admission, Shared};
     use super::*;

@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 use zmqgame_core::stream::packet::{Batch, Header};
 
 use super::command::{Command, Commands, head_of};
-use super::connection::{Connection, Context, HEAD_BYTES, Incoming};
+use super::connection::{Connection, Context, HEAD_BYTES};
 use super::counters::Counters;
+use super::gate::Incoming;
 use super::handler::{Handler, Out};
 use super::reason::CloseReason;
 use super::shared::Shared;
@@ -307,7 +308,7 @@ impl EventLoop {
         let Some(id) = self.new_id() else {
             return;
         };
-        let connection = Connection::new(id, incoming, &self.shared.config, false);
+        let connection = Connection::new(id, incoming, &self.shared.config);
         let mut connection = Box::new(connection);
         let watched = self
             .reactor

@@ -16,8 +16,8 @@ use zmqgame_core::stream::ring::RingBuffer;
 
 use super::balance;
 use super::command::{Command, Commands};
-use super::config::{ACCEPTS_A_ROUND, ListenOptions};
-use super::connection::{CONNECTION_BYTES, Incoming};
+use super::config::{ACCEPTS_A_ROUND, Framing, ListenOptions};
+use super::connection::CONNECTION_BYTES;
 use super::counters::Counters;
 use super::line::{Got, Line};
 use super::reason::CloseReason;
@@ -44,6 +44,17 @@ pub(super) struct Port {
     pub(super) listener: Listener,
     pub(super) options: ListenOptions,
     pub(super) tls: Option<Arc<TlsServer>>,
+}
+
+/// A connection on its way to a loop: taken in by the gate, or going out.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) line: Line,
+    pub(super) peer: Peer,
+    pub(super) framing: Framing,
+    pub(super) admission: Admission,
+    /// When it came.
+    pub(super) since_ms: u64,
 }
 
 /// A connection before it is one.

@@ -22,6 +22,7 @@ mod inbox;
 mod line;
 mod outgoing;
 mod proxies;
+mod rates;
 mod reason;
 mod shared;
 mod table;
@@ -31,6 +32,7 @@ mod udp;
 mod udp_loop;
 mod udp_plain;
 pub mod websocket;
+mod websocket_client;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -58,6 +60,7 @@ pub use handler::{Handler, Out};
 pub use outgoing::Dial;
 pub use reason::{CloseReason, ThreadDied};
 pub use shared::{Shared, Write};
+pub use websocket_client::WebSocketUrl;
 
 /// Where received batches go when nobody looks at them any more; the edge may be gone by then.
 #[derive(Debug, Clone, Default)]
@@ -241,6 +244,18 @@ impl Edge {
     /// Nobody listens there, there are too many connections already, or the edge has stopped.
     pub fn connect_unix(&self, path: &Path, framing: Framing) -> io::Result<u64> {
         self.connect(Dial::unix(path, framing))
+    }
+
+    /// Connects to a WebSocket, as [`Edge::connect_tcp`]: its binary messages are packets.
+    ///
+    /// # Errors
+    /// See [`Edge::connect_tcp`]; or the URL is for TLS and there are no authorities, or the other way.
+    pub fn connect_websocket(
+        &self,
+        url: &WebSocketUrl,
+        tls: Option<&ConnectTls>,
+    ) -> io::Result<u64> {
+        self.connect(Dial::websocket(url, tls)?)
     }
 
     fn connect(&self, dial: Dial) -> io::Result<u64> {

@@ -1,4 +1,4 @@
-//! Connections that we make: TCP with or without TLS, and Unix. From then on they are like the others.
+//! Connections that we make: TCP and WebSocket, with or without TLS, and Unix. From then on they are like the others.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +11,15 @@ use std::sync::atomic::Ordering;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::config::{ConnectTls, Framing};
-use super::connection::{Connection, Incoming};
+use super::connection::Connection;
 use super::counters::Counters;
 use super::event_loop::EventLoop;
+use super::gate::Incoming;
 use super::line::Line;
 use super::reason::CloseReason;
 use super::shared::Admission;
 use super::tls::{self, Tls};
+use super::websocket_client::{Ask, WebSocketUrl};
 use crate::listener::Peer;
 use crate::reactor::{Interest, Token};
 use crate::stream::Stream;
@@ -31,6 +33,7 @@ pub struct Dial {
     targets: VecDeque<Peer>,
     framing: Framing,
     tls: Option<Box<Tls>>,
+    ask: Option<Box<Ask>>,
 }
 
 impl Dial {
@@ -52,6 +55,23 @@ impl Dial {
             targets,
             framing,
             tls: tls.map(tls::client).transpose()?.map(Box::new),
+            ask: None,
+        })
+    }
+
+    /// To a WebSocket, whose binary messages are packets; `tls` says how the server of a `wss://` URL is
+    /// verified, and must not be given for another.
+    ///
+    /// # Errors
+    /// The name does not resolve, or the authorities can't be read.
+    pub fn websocket(url: &WebSocketUrl, tls: Option<&ConnectTls>) -> io::Result<Self> {
+        if url.has_tls() != tls.is_some() {
+            let what = "wss:// needs authorities, and ws:// has no use for them";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(Self {
+            ask: Some(Box::new(url.ask()?)),
+            ..Self::tcp(&url.address(), Framing::Packets, tls)?
         })
     }
 
@@ -62,6 +82,7 @@ impl Dial {
             targets: VecDeque::from([Peer::Unix(Arc::from(path))]),
             framing,
             tls: None,
+            ask: None,
         }
     }
 }
@@ -124,7 +145,7 @@ impl EventLoop {
             since_ms: self.now_ms(),
         };
         let config = &self.shared.config;
-        let connection = Box::new(Connection::new(id, incoming, config, true));
+        let connection = Box::new(Connection::outgoing(id, incoming, config, dial.ask));
         self.targets.insert(id, dial.targets);
         let token = Token(id);
         let watched = self
@@ -153,7 +174,7 @@ impl EventLoop {
             .line
             .flush(&mut connection.outbound, &self.shared.counters)?;
         if !connection.line.is_handshaking() && connection.is_connecting() {
-            connection.connected(&mut self.context());
+            connection.connected(&mut self.context())?;
         }
         Ok(())
     }

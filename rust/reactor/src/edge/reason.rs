@@ -64,6 +64,8 @@ pub enum CloseReason {
     },
     /// A WebSocket request that can't be accepted.
     Request(String),
+    /// A server's answer to our WebSocket request that can't be accepted.
+    Answer(String),
     /// Bytes that are no WebSocket message for us.
     WebSocket(String),
     /// A WebSocket message that is text.
@@ -114,6 +116,7 @@ impl fmt::Display for CloseReason {
             }
             Self::Packet(error) => write!(f, "bad bytes: {error}"),
             Self::Request(what) => write!(f, "bad WebSocket request: {what}"),
+            Self::Answer(what) => write!(f, "connect: bad WebSocket answer: {what}"),
             Self::WebSocket(what) => write!(f, "bad WebSocket bytes: {what}"),
             Self::Text => f.write_str("bad WebSocket bytes: text message: packets are binary"),
             Self::Handler(why) => write!(f, "closed by the server: {why}"),
@@ -169,7 +172,7 @@ impl CloseReason {
             Self::Packet(_) => 1007,
             Self::Full { .. } | Self::NoProxy { .. } | Self::Address { .. } => 1008,
             Self::Memory { .. } => 1013,
-            Self::Frame(_) | Self::Tls(_) | Self::Proxy(_) => 1002,
+            Self::Frame(_) | Self::Tls(_) | Self::Proxy(_) | Self::Answer(_) => 1002,
             Self::Peer
             | Self::Broken(_)
             | Self::Connect(_)
@@ -188,6 +191,7 @@ impl CloseReason {
                 | Self::Memory { .. }
                 | Self::Connect(_)
                 | Self::ConnectTime { .. }
+                | Self::Answer(_)
                 | Self::NoProxy { .. }
                 | Self::Address { .. }
         )
@@ -233,7 +237,9 @@ impl CloseReason {
             // Where it was counted for its address.
             Self::Address { .. } => {}
             Self::Memory { .. } => one(&counters.closed_memory),
-            Self::Connect(_) | Self::ConnectTime { .. } => one(&counters.connects_failed),
+            Self::Connect(_) | Self::ConnectTime { .. } | Self::Answer(_) => {
+                one(&counters.connects_failed);
+            }
             Self::Peer
             | Self::Broken(_)
             | Self::Handler(_)

@@ -34,6 +34,7 @@ impl EventLoop {
                 }
             }
             self.want_read(&mut connection);
+            self.want_write(&mut connection);
             return self.put(connection);
         }
         if event.hangup && connection.answer_until_ms.is_some() {

@@ -12,16 +12,19 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, FrameHeader};
 use tungstenite::protocol::{Message, Role, WebSocketConfig, WebSocketContext};
 use zmqgame_core::stream::packet::PacketError;
-use zmqgame_core::stream::ring::RingBuffer;
+use zmqgame_core::stream::ring::{RingBuffer, RingFull};
 
 use super::config::{OWN_ANSWERS_BYTES, REQUEST_HEAD_BYTES};
 use super::held::{Frames, READ_AHEAD_BYTES};
 use super::reason::{CloseReason, cut};
+use super::websocket_client::Masks;
 
 /// What tungstenite keeps for an answer of its own: the longest frame that is about the connection.
 const ANSWER_BYTES: usize = 131;
-/// The longest header of a frame that is not masked.
-const FRAME_HEAD_BYTES: usize = 10;
+/// The longest header of a frame, with a mask.
+const FRAME_HEAD_BYTES: usize = 14;
+/// Bytes that are masked on their way into the ring.
+const MASKED_AT_ONCE: usize = 1_024;
 
 /// The ends that tungstenite sees.
 struct Pipe<'a> {
@@ -65,10 +68,8 @@ impl Write for Pipe<'_> {
     }
 }
 
-/// Looks for a request head. Gives the answer to send and the bytes of the head once it is whole.
-/// `seen` bytes at the front hold no whole head.
-pub fn read_request(bytes: &[u8], seen: usize) -> Result<Option<(Vec<u8>, usize)>, CloseReason> {
-    let bad = |error: Error| CloseReason::Request(error.to_string());
+/// Where an HTTP head ends, of which `seen` bytes hold no end; or why it can't have one.
+pub(super) fn head_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, String> {
     let from = seen.saturating_sub(3);
     let end = bytes[from..]
         .windows(4)
@@ -76,10 +77,19 @@ pub fn read_request(bytes: &[u8], seen: usize) -> Result<Option<(Vec<u8>, usize)
         .map(|at| from + at + 4);
     // The same whether it comes at once or in pieces.
     if end.unwrap_or(bytes.len()) > REQUEST_HEAD_BYTES {
-        let what = format!("head of more than {REQUEST_HEAD_BYTES} bytes");
-        return Err(CloseReason::Request(what));
+        return Err(format!("head of more than {REQUEST_HEAD_BYTES} bytes"));
     }
-    if end.is_none() {
+    Ok(end)
+}
+
+/// Looks for a request head. Gives the answer to send and the bytes of the head once it is whole.
+/// `seen` bytes at the front hold no whole head.
+pub fn read_request(bytes: &[u8], seen: usize) -> Result<Option<(Vec<u8>, usize)>, CloseReason> {
+    let bad = |error: Error| CloseReason::Request(error.to_string());
+    if head_end(bytes, seen)
+        .map_err(CloseReason::Request)?
+        .is_none()
+    {
         return Ok(None);
     }
     let Some((size, request)) = Request::try_parse(bytes).map_err(bad)? else {
@@ -101,30 +111,60 @@ pub fn refusal(reason: &CloseReason) -> String {
     )
 }
 
+/// Appends the part of a frame's payload that begins at `at`.
+fn push_masked(
+    part: &[u8],
+    mask: [u8; 4],
+    mut at: usize,
+    output: &mut RingBuffer,
+) -> Result<(), RingFull> {
+    let mut masked = [0; MASKED_AT_ONCE];
+    for some in part.chunks(MASKED_AT_ONCE) {
+        for (to, from) in masked.iter_mut().zip(some) {
+            *to = from ^ mask[at % 4];
+            at += 1;
+        }
+        output.push(&masked[..some.len()])?;
+    }
+    Ok(())
+}
+
 /// One WebSocket after its handshake.
 pub struct WebSocket {
     context: WebSocketContext,
     frames: Frames,
     limit: usize,
+    /// Of a client: the server's frames have none.
+    masks: Option<Box<Masks>>,
 }
 
-fn context(limit: usize) -> WebSocketContext {
+fn context(limit: usize, role: Role) -> WebSocketContext {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_AHEAD_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(OWN_ANSWERS_BYTES)
         .max_message_size(Some(limit))
         .max_frame_size(Some(limit));
-    WebSocketContext::new(Role::Server, Some(config))
+    WebSocketContext::new(role, Some(config))
 }
 
 impl WebSocket {
     /// The server's side; messages and frames of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
-            context: context(limit),
+            context: context(limit, Role::Server),
             frames: Frames::new(limit),
             limit,
+            masks: None,
+        }
+    }
+
+    /// The client's side.
+    pub(super) fn client(limit: usize) -> Self {
+        Self {
+            context: context(limit, Role::Client),
+            masks: Some(Box::new(Masks::new())),
+            ..Self::new(limit)
         }
     }
 
@@ -135,7 +175,8 @@ impl WebSocket {
 
     /// What it holds.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + ANSWER_BYTES + self.frames.bytes()
+        let masks = self.masks.as_ref().map_or(0, |_| size_of::<Masks>());
+        size_of::<Self>() + ANSWER_BYTES + self.frames.bytes() + masks
     }
 
     /// Whether it holds storage that could be given back.
@@ -147,7 +188,11 @@ impl WebSocket {
     pub fn tick(&mut self, now_ms: u64, quiet_ms: u64) {
         // Tungstenite keeps what it has for ever; between messages a new one does as well.
         if self.frames.may_shrink(now_ms, quiet_ms) && self.context.can_write() {
-            self.context = context(self.limit);
+            let role = match self.masks {
+                Some(_) => Role::Client,
+                None => Role::Server,
+            };
+            self.context = context(self.limit, role);
             self.frames = Frames::new(self.limit);
         }
     }
@@ -189,7 +234,7 @@ impl WebSocket {
 
     /// Appends a packet as one binary message: its header, and the `payload` bytes of its parts.
     pub fn write(
-        &self,
+        &mut self,
         head: &[u8],
         parts: &[&[u8]],
         payload: usize,
@@ -202,14 +247,25 @@ impl WebSocket {
         let full = |_| CloseReason::Full { limit_bytes };
         let length = head.len() + payload;
         output.reserve(FRAME_HEAD_BYTES + length).map_err(full)?;
+        let mask = match &mut self.masks {
+            Some(masks) => Some(masks.next()?),
+            None => None,
+        };
         let header = FrameHeader {
             opcode: OpCode::Data(Data::Binary),
+            mask,
             ..FrameHeader::default()
         };
         // Into the room that was reserved: it can't fail.
         let _ = header.format(length as u64, &mut Pipe::new(&[], output));
+        let mut at = 0;
         for part in std::iter::once(&head).chain(parts) {
-            output.push(part).map_err(full)?;
+            match mask {
+                Some(mask) => push_masked(part, mask, at, output),
+                None => output.push(part),
+            }
+            .map_err(full)?;
+            at += part.len();
         }
         Ok(())
     }

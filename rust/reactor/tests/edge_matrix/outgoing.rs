@@ -1,20 +1,42 @@
 //! Connections that the edge makes, and the handler's other calls.
 
+use std::io::{Read, Write as _};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 
 use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
-use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
-use zmqgame_reactor::edge::{Dial, Edge, Handler, Out, Write};
+use zmqgame_reactor::edge::config::{ConnectTls, EdgeConfig, Framing};
+use zmqgame_reactor::edge::{Dial, Edge, Handler, Out, WebSocketUrl, Write};
 
-use crate::clients::{Folder, Random, Transport, listen};
-use crate::common::{DEADLINE, count, reasons, rows_until, until};
+use crate::clients::{Folder, Place, Random, TRANSPORTS, Transport, listen};
+use crate::common::{DEADLINE, count, counter, reasons, rows_until, until};
 use crate::echo::{Way, with_echo};
+
+/// Connects to where a test's edge listens.
+fn connect(edge: &Edge, place: &Place) -> std::io::Result<u64> {
+    let port = place.address.rsplit(':').next().unwrap();
+    let tls = ConnectTls {
+        authorities: place.authorities.clone(),
+        server_name: "localhost".to_owned(),
+    };
+    // The first address of this name refuses where there is IPv6.
+    let address = format!("localhost:{port}");
+    let url =
+        |scheme: &str| WebSocketUrl::parse(&format!("{scheme}://{address}/play?a=b")).unwrap();
+    match place.transport {
+        Transport::Tcp => edge.connect_tcp(&address, Framing::Packets, None),
+        Transport::Tls => edge.connect_tcp(&address, Framing::Packets, Some(&tls)),
+        Transport::WebSocket => edge.connect_websocket(&url("ws"), None),
+        Transport::Wss => edge.connect_websocket(&url("wss"), Some(&tls)),
+        Transport::Unix => edge.connect_unix(Path::new(&place.address), Framing::Packets),
+    }
+}
 
 #[test]
 fn outgoing_connections_are_like_the_others() {
-    for transport in [Transport::Tcp, Transport::Unix] {
+    for transport in TRANSPORTS {
         let folder = Folder::new(&format!("out-{transport:?}"));
         with_echo(EdgeConfig::default(), Way::Handler, |server| {
             let place = listen(server, transport, Framing::Packets, &folder);
@@ -23,40 +45,88 @@ fn outgoing_connections_are_like_the_others() {
                 ..EdgeConfig::default()
             };
             let edge = Edge::start(config).unwrap();
-            let ids: Vec<_> = (0..6)
-                .map(|_| match transport {
-                    Transport::Unix => {
-                        let path = std::path::Path::new(&place.address);
-                        edge.connect_unix(path, Framing::Packets).unwrap()
-                    }
-                    _ => {
-                        let port = place.address.rsplit(':').next().unwrap();
-                        // Its first address refuses where there is IPv6.
-                        let address = format!("localhost:{port}");
-                        edge.connect_tcp(&address, Framing::Packets, None).unwrap()
-                    }
-                })
-                .collect();
+            let ids: Vec<_> = (0..6).map(|_| connect(&edge, &place).unwrap()).collect();
             let mut rows = Vec::new();
+            let is_websocket = matches!(transport, Transport::WebSocket | Transport::Wss);
             rows_until(&edge, &mut rows, |rows| count(rows, KIND_OPEN) == 6);
+            for row in &rows {
+                let how = String::from_utf8(row.2.clone()).unwrap();
+                let has_tls = matches!(transport, Transport::Tls | Transport::Wss);
+                assert_eq!(how.contains("\"tls\":\"1.3\""), has_tls, "{how}");
+                assert_eq!(how.contains("\"websocket\""), is_websocket, "{how}");
+            }
             let mut random = Random::new(5);
-            let payloads: Vec<_> = ids.iter().map(|_| random.bytes(9_000)).collect();
-            let writes = ids.iter().zip(&payloads).map(|(id, payload)| Write {
-                connection: *id,
-                kind: 3,
-                sequence: 1,
-                payload,
-            });
-            assert_eq!(edge.send(writes), 0);
-            rows_until(&edge, &mut rows, |rows| count(rows, 3) == 6);
-            for (id, payload) in ids.iter().zip(&payloads) {
-                assert!(rows.contains(&(*id, 3, payload.clone())));
+            // More than one frame's head, more than sockets take at once, and nothing at all.
+            for bytes in [9_000, 65_000, 0, 1, 113, 114] {
+                let payloads: Vec<_> = ids.iter().map(|_| random.bytes(bytes)).collect();
+                let writes = ids.iter().zip(&payloads).map(|(id, payload)| Write {
+                    connection: *id,
+                    kind: 3,
+                    sequence: 1,
+                    payload,
+                });
+                assert_eq!(edge.send(writes), 0);
+                rows.clear();
+                rows_until(&edge, &mut rows, |rows| count(rows, 3) == 6);
+                for (id, payload) in ids.iter().zip(&payloads) {
+                    assert!(rows.contains(&(*id, 3, payload.clone())));
+                }
             }
             edge.close(ids[0], "done");
             rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 1);
             until("the server sees it", || server.connections() == 5);
+            server.stop(10_000);
+            rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 6);
+            until("nothing is left", || edge.connections() == 0);
+            assert_eq!((edge.memory_bytes(), edge.outbound_bytes()), (0, 0));
         });
     }
+}
+
+/// Servers that are no WebSocket, or none for us.
+#[test]
+fn a_websocket_that_is_none_is_told() {
+    let config = EdgeConfig {
+        connect_ms: 3_000,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start(config).unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", server.local_addr().unwrap());
+    let url = WebSocketUrl::parse(&url).unwrap();
+    let answers = [
+        "HTTP/1.1 404 Not Found\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        "not HTTP\r\n\r\n",
+        // Nothing, until its time is over.
+        "",
+    ];
+    let mut held = Vec::new();
+    for answer in answers {
+        let id = edge.connect_websocket(&url, None).unwrap();
+        let (mut stream, _) = server.accept().unwrap();
+        let mut request = [0; 16];
+        stream.read_exact(&mut request).unwrap();
+        assert_eq!(&request, b"GET / HTTP/1.1\r\n");
+        stream.write_all(answer.as_bytes()).unwrap();
+        held.push(stream);
+        let mut rows = Vec::new();
+        rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 1);
+        assert_eq!((rows.len(), rows[0].0), (1, id));
+        let reason = &reasons(&rows)[0];
+        let expected = if answer.is_empty() {
+            "connect: not connected in 3000 ms"
+        } else {
+            "connect: bad WebSocket answer: "
+        };
+        assert!(reason.starts_with(expected), "{reason}");
+    }
+    assert_eq!(counter(&edge, "connects_failed"), 4);
+    let secret = WebSocketUrl::parse("wss://localhost:1/").unwrap();
+    let error = edge.connect_websocket(&secret, None).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    until("nothing is left", || edge.connections() == 0);
 }
 
 #[test]
