@@ -14,6 +14,7 @@ use zmqgame_core::stream::frame::FrameDecoder;
 use zmqgame_core::stream::packet::{Batch, HEADER_BYTES, Header, KIND_OPEN, PREFIX_BYTES};
 use zmqgame_core::stream::ring::{RingBuffer, RingFull};
 
+use super::admission::Admission;
 use super::command::packets_of;
 use super::config::{
     EdgeConfig, Framing, LEFT_MS, OWN_ANSWERS_BYTES, QUIET_MS, REQUEST_HEAD_BYTES,
@@ -23,7 +24,6 @@ use super::gate::Incoming;
 use super::line::{Got, Line, READ_BYTES};
 use super::rates::Rates;
 use super::reason::CloseReason;
-use super::shared::Admission;
 use super::websocket::{self, WebSocket};
 use super::websocket_client::{self, Ask};
 use crate::listener::Peer;

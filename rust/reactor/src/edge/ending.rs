@@ -203,10 +203,11 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
+    use super::super::admission::Admission;
     use super::super::config::{EdgeConfig, Framing};
     use super::super::gate::Incoming;
     use super::super::line::Line;
-    use super::super::shared::{Admission, Shared};
+    use super::super::shared::Shared;
     use super::*;
     use crate::listener::Peer;
     use crate::stream::Stream;

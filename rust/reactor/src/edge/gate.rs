@@ -14,6 +14,7 @@ use rustix::net::RecvFlags;
 use zmqgame_core::edge::proxy::{self, ProxyHeader, Source};
 use zmqgame_core::stream::ring::RingBuffer;
 
+use super::admission::Admission;
 use super::balance;
 use super::command::{Command, Commands};
 use super::config::{ACCEPTS_A_ROUND, Framing, ListenOptions};
@@ -21,7 +22,7 @@ use super::connection::CONNECTION_BYTES;
 use super::counters::Counters;
 use super::line::{Got, Line};
 use super::reason::CloseReason;
-use super::shared::{Admission, Shared};
+use super::shared::Shared;
 use super::tls::{TLS_BYTES, TlsServer};
 use crate::listener::{Accepted, Listener, PAUSE_MS, Peer};
 use crate::reactor::{Interest, Reactor, Ready, Token};

@@ -3,11 +3,13 @@
 //! [`Edge`] is the handle: it starts the loops, listens, sends, closes, stops; any thread may use it.
 //! One thread (`gate`) takes connections in, reads PROXY headers, does TLS handshakes (`tls`), and chooses
 //! a loop for each (`balance`). Each loop is a thread (`event_loop`) with its connections (`connection` over
-//! `line`, `websocket`), outgoing ones (`outgoing`) included. What clients send becomes rows of one
-//! [`Batch`]: taken by the consumer with [`Edge::receive`], or handled on the loop by a [`Handler`].
-//! Everything that waits is bounded: `config` names the bounds, `table` and `shared` charge them,
-//! `counters` shows what they refused.
+//! `line`, `websocket`), outgoing ones (`outgoing`) included: how their bytes move is in `transfer`, how they
+//! end in `ending`. What clients send becomes rows of one [`Batch`]: taken by the consumer with
+//! [`Edge::receive`] (`inbox`), or handled on the loop by a [`Handler`]. What other threads ask of a loop
+//! waits in its queue (`command`), packets by way of `sender`. Everything that waits is bounded: `config`
+//! names the bounds, `table`, `admission` and `held` count for them, `counters` shows what they refused.
 
+mod admission;
 mod balance;
 mod command;
 pub mod config;
@@ -24,6 +26,7 @@ mod outgoing;
 mod proxies;
 mod rates;
 mod reason;
+mod sender;
 mod shared;
 mod table;
 mod tls;

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
+use super::admission::Admission;
 use super::config::{ConnectTls, Framing};
 use super::connection::Connection;
 use super::counters::Counters;
@@ -17,7 +18,6 @@ use super::event_loop::EventLoop;
 use super::gate::Incoming;
 use super::line::Line;
 use super::reason::CloseReason;
-use super::shared::Admission;
 use super::tls::{self, Tls};
 use super::websocket_client::{Ask, WebSocketUrl};
 use crate::listener::Peer;

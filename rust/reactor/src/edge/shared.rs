@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use zmqgame_core::stream::packet::{Header, PREFIX_BYTES};
+use zmqgame_core::stream::packet::Header;
 
-use super::command::{Command, Commands, MOST_COMMANDS, Queue, Waiting, head_bytes, packets_of};
+use super::command::{Command, Queue};
 use super::config::{EdgeConfig, OutboundPolicy};
 use super::counters::Counters;
 use super::inbox::Inbox;
 use super::reason::{ThreadDied, cut};
+use super::sender::Sender;
 use super::table::{AtBound, NotCharged, Place, Table};
 
 /// A packet that is to be sent.
@@ -133,7 +134,7 @@ impl Shared {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+    pub(super) fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.addresses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -325,12 +326,12 @@ impl Shared {
     }
 
     /// Whether the bound depends on a packet's kind.
-    fn bounds_differ(&self) -> bool {
+    pub(super) fn bounds_differ(&self) -> bool {
         self.config.outbound_policy == OutboundPolicy::DropDroppable
     }
 
     /// Whether so many bytes are likely to fit: then they are charged at once.
-    fn has_room(&self, id: u64, kind: u8, bytes: usize) -> bool {
+    pub(super) fn has_room(&self, id: u64, kind: u8, bytes: usize) -> bool {
         let total = self.outbound_bytes.load(Ordering::Relaxed) + bytes;
         let queued = self
             .loops
@@ -381,252 +382,5 @@ impl Shared {
         for end in &self.loops {
             end.queue.wake().wake();
         }
-    }
-}
-
-/// A run of packets is charged and queued at once, up to so many bytes: a bound must not be missed by far.
-const RUN_BYTES: usize = 65_536;
-/// A packet of so many bytes is charged before it is copied: what is refused costs nothing.
-const LARGE_BYTES: usize = 16_384;
-
-/// Packets of one call on their way to the queues: one lock and one wake-up for all of a loop's in a row,
-/// one charge and one command for all of a connection's in a row.
-struct Sender<'a> {
-    shared: &'a Shared,
-    current: Option<(usize, MutexGuard<'a, Waiting>)>,
-    run: Option<Run>,
-    sent: u64,
-    refused: usize,
-}
-
-/// Packets in a row for one connection, at the end of the commands' arena, not charged yet.
-struct Run {
-    id: u64,
-    kind: u8,
-    start: usize,
-    packets: usize,
-}
-
-impl<'a> Sender<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self {
-            shared,
-            current: None,
-            run: None,
-            sent: 0,
-            refused: 0,
-        }
-    }
-
-    fn send(&mut self, write: &Write<'_>, parts: &[&[u8]]) {
-        let owner = Place::of(write.connection).owner;
-        let shared = self.shared;
-        let Some(end) = shared.loops.get(owner) else {
-            Counters::add(&shared.counters.refused_closed, 1);
-            self.refused += 1;
-            return;
-        };
-        if self
-            .current
-            .as_ref()
-            .is_none_or(|(index, _)| *index != owner)
-        {
-            // The lock held goes first: two threads must not wait for each other's.
-            self.let_go();
-            self.current = Some((owner, end.queue.lock()));
-        }
-        let bytes = head_bytes(parts);
-        if bytes >= LARGE_BYTES || bytes > shared.config.max_outbound_bytes {
-            self.settle();
-            if self.charge(write.connection, write.kind, bytes, 1)
-                && let Some((_, waiting)) = &mut self.current
-            {
-                waiting.commands.put(write.header(), parts);
-            }
-            return;
-        }
-        let goes_on = self.run.as_ref().is_some_and(|run| {
-            run.id == write.connection
-                && (run.kind == write.kind || !shared.bounds_differ())
-                && self.current.as_ref().is_some_and(|(_, waiting)| {
-                    waiting.commands.arena.len() - run.start < RUN_BYTES
-                })
-        });
-        if !goes_on {
-            self.settle();
-        }
-        let Some((_, waiting)) = &mut self.current else {
-            return;
-        };
-        let commands = &mut waiting.commands;
-        let run = self.run.get_or_insert(Run {
-            id: write.connection,
-            kind: write.kind,
-            start: commands.arena.len(),
-            packets: 0,
-        });
-        run.packets += 1;
-        commands.put(write.header(), parts);
-    }
-
-    /// Charges and queues the run.
-    fn settle(&mut self) {
-        let (Some(run), Some((_, waiting))) = (self.run.take(), &mut self.current) else {
-            return;
-        };
-        let commands = &mut waiting.commands;
-        let bytes = commands.arena.len() - run.start;
-        if run.packets > 1 && !self.shared.has_room(run.id, run.kind, bytes) {
-            // Some of them still fit.
-            let packets = commands.arena.split_off(run.start);
-            for packet in packets_of(&packets) {
-                if self.charge(run.id, packet[PREFIX_BYTES], packet.len(), 1)
-                    && let Some(commands) = self.commands()
-                {
-                    commands.arena.extend_from_slice(packet);
-                }
-            }
-        } else if !self.charge(run.id, run.kind, bytes, run.packets)
-            && let Some(commands) = self.commands()
-        {
-            commands.arena.truncate(run.start);
-        }
-    }
-
-    fn commands(&mut self) -> Option<&mut Commands> {
-        let (_, waiting) = self.current.as_mut()?;
-        Some(&mut waiting.commands)
-    }
-
-    /// Charges and announces packets that stand at the arena's end, or will. Gives whether they are taken.
-    fn charge(&mut self, id: u64, kind: u8, bytes: usize, packets: usize) -> bool {
-        let Some((_, waiting)) = &mut self.current else {
-            return false;
-        };
-        let list = &mut waiting.commands.list;
-        let charged = if list.len() < MOST_COMMANDS {
-            self.shared.charge(id, kind, bytes)
-        } else {
-            self.shared.count_refused(NotCharged::Full);
-            Err(false)
-        };
-        match charged {
-            Ok(()) => {
-                list.push(Command::Write { id, bytes });
-                self.sent += packets as u64;
-            }
-            Err(full) => {
-                self.refused += packets;
-                if full {
-                    list.push(Command::Full { id });
-                }
-            }
-        }
-        charged.is_ok()
-    }
-
-    fn let_go(&mut self) {
-        self.settle();
-        // Counted before anybody can have got them.
-        Counters::add(
-            &self.shared.counters.packets_out,
-            std::mem::take(&mut self.sent),
-        );
-        if let Some((index, guard)) = self.current.take() {
-            drop(guard);
-            self.shared.loops[index].queue.wake().wake();
-        }
-    }
-
-    fn finish(mut self) -> usize {
-        self.let_go();
-        self.refused
-    }
-}
-
-/// That a connection is counted: among all, with its loop, with its client's address, with its bytes. Its
-/// drop takes all of that back, wherever the connection ends.
-#[derive(Debug)]
-pub(super) struct Admission {
-    shared: Arc<Shared>,
-    owner: Option<usize>,
-    client: Option<IpAddr>,
-    memory_bytes: usize,
-}
-
-impl Admission {
-    /// One more connection, if the limit allows it.
-    pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
-        if !shared.count_in() {
-            return None;
-        }
-        Some(Self {
-            shared: Arc::clone(shared),
-            owner: None,
-            client: None,
-            memory_bytes: 0,
-        })
-    }
-
-    /// Counts it for a client's address. Gives false when that one has too many.
-    pub(super) fn count_client(&mut self, client: Option<IpAddr>) -> bool {
-        let limit = self.shared.config.max_connections_per_address;
-        let (Some(client), true) = (client, limit > 0) else {
-            return true;
-        };
-        let mut addresses = self.shared.addresses();
-        let count = addresses.entry(client).or_insert(0);
-        if *count >= limit {
-            drop(addresses);
-            Counters::add(&self.shared.counters.refused_address, 1);
-            return false;
-        }
-        *count += 1;
-        self.client = Some(client);
-        true
-    }
-
-    /// Counts it for a loop.
-    pub(super) fn count_loop(&mut self, owner: usize) {
-        self.shared.loops[owner]
-            .live
-            .fetch_add(1, Ordering::Relaxed);
-        self.owner = Some(owner);
-    }
-
-    /// Tells what it holds now. Gives false when it has grown and all together are over their bound.
-    pub(super) fn count_memory(&mut self, bytes: usize) -> bool {
-        let before = std::mem::replace(&mut self.memory_bytes, bytes);
-        if bytes > before {
-            let grown = bytes - before;
-            let total = self.shared.memory_bytes.fetch_add(grown, Ordering::Relaxed) + grown;
-            return total <= self.shared.config.max_memory_bytes;
-        }
-        if bytes < before {
-            let less = before - bytes;
-            self.shared.memory_bytes.fetch_sub(less, Ordering::Relaxed);
-        }
-        true
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.count_memory(0);
-        if let Some(owner) = self.owner {
-            self.shared.loops[owner]
-                .live
-                .fetch_sub(1, Ordering::Relaxed);
-        }
-        if let Some(client) = self.client {
-            let mut addresses = self.shared.addresses();
-            if let Some(count) = addresses.get_mut(&client) {
-                *count -= 1;
-                if *count == 0 {
-                    addresses.remove(&client);
-                }
-            }
-        }
-        self.shared.live.fetch_sub(1, Ordering::AcqRel);
     }
 }

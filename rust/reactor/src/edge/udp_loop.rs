@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use zmqgame_core::edge::netcode::server::{ClientKey, SESSION_BYTES};
 use zmqgame_core::stream::packet::{HEADER_BYTES, Header, KIND_CLOSE, KIND_OPEN, PREFIX_BYTES};
 
+use super::admission::Admission;
 use super::balance::client_of;
 use super::counters::Counters;
 use super::event_loop::{EventLoop, FIRST_UDP_TOKEN};
 use super::rates::Rates;
 use super::reason::CloseReason;
-use super::shared::Admission;
 use super::table::{AtBound, NotCharged, Place};
 use super::udp::{Happened, SessionIds, UdpListener, UdpPort};
 use super::udp_plain::{PlainListener, PlainPort};
