@@ -1,6 +1,6 @@
 //! What other threads ask of a loop: writes, closes, listeners, the end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -103,7 +103,7 @@ pub(super) struct Commands {
     /// The packets of the writes, one after the other.
     pub arena: Vec<u8>,
     /// Connections that are to be read no more (true) or again: the last word for each.
-    pub pauses: HashMap<u64, bool>,
+    pub pauses: BTreeMap<u64, bool>,
 }
 
 impl Commands {
@@ -114,16 +114,14 @@ impl Commands {
         self.pauses.clear();
         if self.held_bytes() > SPARE_BYTES {
             self.arena.shrink_to(SPARE_BYTES / 2);
-            self.list.shrink_to(SPARE_BYTES / 4 / size_of::<Command>());
-            // Its storage comes in powers of two.
-            self.pauses.shrink_to(SPARE_BYTES / 8 / PAUSE_BYTES);
+            self.list.shrink_to(SPARE_BYTES / 2 / size_of::<Command>());
         }
     }
 
     /// What its storage has.
     pub fn held_bytes(&self) -> usize {
         let list = self.list.capacity() * size_of::<Command>();
-        self.arena.capacity() + list + self.pauses.capacity() * PAUSE_BYTES
+        self.arena.capacity() + list + self.pauses.len() * PAUSE_BYTES
     }
 
     /// Puts a packet whose payload is in parts at the arena's end; its command is to follow.
@@ -137,8 +135,8 @@ impl Commands {
     }
 }
 
-/// What one pause costs.
-const PAUSE_BYTES: usize = size_of::<(u64, bool)>() + 1;
+/// What one pause costs, with its share of the tree.
+const PAUSE_BYTES: usize = 32;
 
 /// The queue of one loop.
 #[derive(Debug)]

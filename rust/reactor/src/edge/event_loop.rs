@@ -385,7 +385,7 @@ impl EventLoop {
     fn run_commands(&mut self) {
         let mut commands = std::mem::take(&mut self.commands);
         self.shared.loops[self.index].queue.take(&mut commands);
-        for (id, paused) in commands.pauses.drain() {
+        for (&id, &paused) in &commands.pauses {
             self.pause(id, paused);
         }
         let mut at = 0;

@@ -96,7 +96,7 @@ impl Out<'_> {
     /// Makes a connection on this loop; its packets come as those of the others.
     ///
     /// # Errors
-    /// There are too many connections already, or descriptors have run out.
+    /// There are too many connections already, descriptors have run out, or the edge stops.
     pub fn connect(&mut self, dial: Dial) -> std::io::Result<u64> {
         self.event_loop.connect(dial)
     }

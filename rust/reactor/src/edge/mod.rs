@@ -118,6 +118,20 @@ impl Edge {
             tls: Mutex::default(),
             next_loop: std::sync::atomic::AtomicUsize::new(0),
         };
+        let started = edge.start_threads(&mut make);
+        if started.is_err() {
+            // Nobody is to wait for those that were not started.
+            let first = edge.threads().len();
+            (first..=shared.loops.len()).for_each(|index| shared.end_thread(index, false));
+        }
+        started.map(|()| edge)
+    }
+
+    fn start_threads(
+        &self,
+        make: &mut impl FnMut(usize) -> Option<Box<dyn Handler>>,
+    ) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
         for index in 0..shared.config.loops {
             let (handler, shared) = (make(index), Arc::clone(&shared));
             let thread = start_thread(
@@ -126,12 +140,12 @@ impl Edge {
                 move || EventLoop::new(index, shared, handler),
                 EventLoop::run,
             )?;
-            edge.threads().push(thread);
+            self.threads().push(thread);
         }
         let (index, gate) = (shared.loops.len(), Arc::clone(&shared));
         let thread = start_thread(gate, index, move || Gate::new(shared), Gate::run)?;
-        edge.threads().push(thread);
-        Ok(edge)
+        self.threads().push(thread);
+        Ok(())
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -299,6 +313,7 @@ impl Edge {
     /// edge has stopped.
     pub fn listen_udp_plain(&self, address: &str) -> io::Result<String> {
         self.check_running()?;
+        self.check_thread()?;
         let (listeners, address) = PlainListener::bind(address, &self.shared)?;
         let loops = &self.shared.loops;
         let (answer, answers) = std::sync::mpsc::sync_channel(loops.len());
@@ -328,6 +343,7 @@ impl Edge {
     /// UDP listeners and outgoing connections go to the loops in turn.
     fn hand_over(&self, mut command: Command) -> io::Result<()> {
         self.check_running()?;
+        self.check_thread()?;
         for _ in &self.shared.loops {
             let index = self.next_loop.fetch_add(1, Ordering::Relaxed) % self.shared.loops.len();
             match self.shared.loops[index].queue.push(command) {
@@ -342,6 +358,22 @@ impl Edge {
     fn check_running(&self) -> io::Result<()> {
         if self.shared.stopping.load(Ordering::Acquire) {
             return Err(self.shared.gone());
+        }
+        Ok(())
+    }
+
+    /// Whether this thread is one of ours.
+    fn is_ours(&self) -> bool {
+        let id = std::thread::current().id();
+        let ours = |thread: &JoinHandle<()>| thread.thread().id() == id;
+        self.threads().iter().any(ours)
+    }
+
+    /// A loop must not wait for an answer of a loop: it could be its own.
+    fn check_thread(&self) -> io::Result<()> {
+        if self.is_ours() {
+            let what = "a handler must not wait for its edge";
+            return Err(io::Error::new(io::ErrorKind::Deadlock, what));
         }
         Ok(())
     }
@@ -467,6 +499,7 @@ impl Edge {
         handler: Option<Box<dyn Handler>>,
     ) -> io::Result<()> {
         self.check_running()?;
+        self.check_thread()?;
         let shared = &self.shared;
         let end = shared.loops.get(loop_index);
         let end = end.ok_or_else(|| shared.gone())?;
@@ -533,11 +566,7 @@ impl Edge {
         let drain_ms = drain_ms.min(config::LONGEST_MS);
         let until_ms = shared.now_ms() + drain_ms;
         let deadline = Instant::now() + Duration::from_millis(drain_ms + GRACE_MS);
-        let (loops, own) = (shared.loops.len(), std::thread::current().id());
-        let waits = self
-            .threads()
-            .iter()
-            .all(|own_thread| own_thread.thread().id() != own);
+        let (loops, waits) = (shared.loops.len(), !self.is_ours());
         let wait_for = |indexes| {
             if waits {
                 shared.wait_for_ends(indexes, deadline);

@@ -4,8 +4,8 @@
 use std::io::{Read, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use zmqgame_core::stream::packet::{Header, KIND_CLOSE, KIND_OPEN};
@@ -126,8 +126,8 @@ fn stood(config: EdgeConfig, payload: &[u8]) -> Stood {
 #[test]
 fn a_stop_does_not_wait_for_ever_for_a_handler_and_leaves_nobody_waiting() {
     let Stood { edge, go_on, .. } = stood(EdgeConfig::default(), b"stand");
-    let edge = std::sync::Arc::new(edge);
-    let connecting = std::sync::Arc::clone(&edge);
+    let edge = Arc::new(edge);
+    let connecting = Arc::clone(&edge);
     let (told, connected) = channel();
     std::thread::spawn(move || {
         told.send(connecting.connect_tcp("127.0.0.1:9", Framing::Raw, None))
@@ -204,10 +204,10 @@ fn a_loop_that_panics_takes_only_its_own_connections_with_it() {
 #[test]
 fn who_waits_for_a_loop_that_panics_is_told() {
     let Stood { edge, go_on, .. } = stood(EdgeConfig::default(), b"die");
-    let edge = std::sync::Arc::new(edge);
+    let edge = Arc::new(edge);
     let (told, connected) = channel();
     for what in 0..2 {
-        let (told, edge) = (told.clone(), std::sync::Arc::clone(&edge));
+        let (told, edge) = (told.clone(), Arc::clone(&edge));
         std::thread::spawn(move || match what {
             0 => told.send(edge.connect_tcp("127.0.0.1:9", Framing::Raw, None).err()),
             _ => told.send(edge.listen_udp_plain("127.0.0.1:0").err()),
@@ -456,4 +456,46 @@ fn ends_and_answers_of_many_meet_all_their_clients() {
     });
     let kept = kept.into_inner().unwrap();
     assert_eq!((kept.len(), kept.iter().all(|whole| *whole)), (200, true));
+}
+
+/// Has the edge that it serves, and does what only others should.
+struct Inside {
+    edge: Arc<OnceLock<Edge>>,
+    told: Sender<std::io::ErrorKind>,
+}
+
+impl Handler for Inside {
+    fn traffic(&mut self, _connection: u64, _header: Header, _payload: &[u8], _out: &mut Out<'_>) {
+        let edge = self.edge.get().unwrap();
+        let connected = edge.connect_tcp("127.0.0.1:9", Framing::Raw, None);
+        let listened = edge.listen_udp_plain("127.0.0.1:0");
+        for error in [connected.unwrap_err(), listened.unwrap_err()] {
+            self.told.send(error.kind()).unwrap();
+        }
+        edge.stop(60_000);
+    }
+}
+
+#[test]
+fn a_handler_may_stop_its_edge_and_does_not_wait_for_itself() {
+    let (told, all) = channel();
+    let place = Arc::new(OnceLock::new());
+    let mut handler = Some(Inside {
+        edge: Arc::clone(&place),
+        told,
+    });
+    let edge = Edge::start_with(EdgeConfig::default(), |_| Some(Box::new(handler.take()?)));
+    let edge = place.get_or_init(|| edge.unwrap());
+    let address = edge.listen_tcp("127.0.0.1:0", Framing::Raw).unwrap();
+    let mut client = tcp(&address);
+    client.write_all(b"do it").unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    drop(client);
+    let seen: Vec<_> = all.iter().collect();
+    assert_eq!(
+        seen,
+        [std::io::ErrorKind::Deadlock; 2],
+        "and its loop has ended"
+    );
+    assert_eq!(edge.connections(), 0);
 }
