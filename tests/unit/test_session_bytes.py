@@ -4,15 +4,21 @@ import asyncio
 import contextlib
 import itertools
 import json
+from types import SimpleNamespace
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from zmqgame import limits, protocol, tokens
+from zmqgame.play.config import GameConfig
+from zmqgame.play.drag import DragRace
+from zmqgame.play.game import Game
+from zmqgame.play.matches import Matches, phases_of
 from zmqgame.play.player import Session
+from zmqgame.play.record import RecordFolder
 from zmqgame.play.rules import Refused
-from zmqgame.play.sessions import Door, Sessions
+from zmqgame.play.sessions import Door, EdgeDied, Sessions
 from zmqgame.protocol import EDGE_CLOSE, EDGE_OPEN, ToClient, ToServer
 from zmqgame_bus.messages import Attached
 
@@ -366,3 +372,19 @@ async def test_inputs_come_by_the_newest_udp_connection_and_by_none_after_the_en
     assert place.sessions._told == {101, 102, 103, ann}
     await place.take(*[(connection, EDGE_CLOSE, 0, b"") for connection in (101, 102, 103, ann)])
     assert not place.sessions._told
+
+
+async def test_a_server_whose_edge_has_died_does_not_live_on(tmp_path):
+    class Dead(Place):
+        def receive(self):
+            raise OSError("a thread of the edge has died")
+
+    config = GameConfig()
+    records = RecordFolder(tmp_path, 1)
+    matches = Matches(DragRace, phases_of(DragRace, config), most=1, records=records)
+    game = Game("game-1", config, matches, SimpleNamespace(), SimpleNamespace())
+    game.sessions = Dead().sessions
+    game.receive()
+    game.receive()
+    with pytest.raises(EdgeDied, match="a thread of the edge has died"):
+        await game.broken

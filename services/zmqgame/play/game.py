@@ -33,7 +33,7 @@ from zmqgame.play.player import Session
 from zmqgame.play.public import check_public
 from zmqgame.play.record import RecordFolder
 from zmqgame.play.rules import Refused
-from zmqgame.play.sessions import Door, Sessions
+from zmqgame.play.sessions import Door, EdgeDied, Sessions
 from zmqgame.play.tick import TickClock, TickReport, run_ticks
 from zmqgame.play.uplink import Uplink
 
@@ -61,6 +61,7 @@ class Game:
         self.ticks: TickReport | None = None
         self.clock: TickClock | None = None
         self._receiving = False
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.addresses: dict[str, str] = {}
         self.uplink = Uplink(name, node, self.load)
         self.uplink.on_new_manager = self.new_manager
@@ -71,8 +72,13 @@ class Game:
 
     def receive(self) -> None:
         """A turn's share of it; what is left has its turn behind whatever else waits, ticks included."""
-        if not self._receiving and self.sessions.receive(now_ms()):
-            self._receiving = True
+        if self._receiving or self.broken.done():
+            return
+        try:
+            self._receiving = self.sessions.receive(now_ms())
+        except EdgeDied as error:
+            self.broken.set_exception(error)
+        if self._receiving:
             asyncio.get_running_loop().call_soon(self._receive_on)
 
     def _receive_on(self) -> None:
@@ -387,12 +393,13 @@ async def serve(process: Process) -> None:
     async with node, serve_metrics(process, lambda: game_metrics(game, node)) as metrics:
         loop.add_reader(edge.fileno(), game.receive)
         clock = game.clock = TickClock(rules_class.tick_hz, time.monotonic_ns())
-        work = [
+        work: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(run_ticks(clock, game.tick, process.stop)),
             asyncio.ensure_future(game.housekeep(clock, process)),
             asyncio.ensure_future(game.uplink.report_loads(process.stop)),
             asyncio.ensure_future(node.ended()),
             asyncio.ensure_future(trace.run()),
+            game.broken,
         ]
         keeping = asyncio.ensure_future(game.keep())
         told = {**game.addresses, "listen": doors.bound, "metrics": metrics}

@@ -69,6 +69,10 @@ EDGE_REFUSALS = ("bad_bytes", "bad_request", "bad_websocket", "closed_handshake"
 """Counters of the edge for bytes that are none of ours."""
 
 
+class EdgeDied(Exception):
+    """A thread that held clients' connections has died: a server without it serves nobody."""
+
+
 @dataclass(frozen=True)
 class Door:
     """What a server says of itself to clients, and what it checks them with."""
@@ -117,11 +121,15 @@ class Sessions:
     def receive(self, now_ms: int) -> bool:
         """Answer what the edge has, at most a turn's share of it; True: there is more.
 
-        Ticks come between turns: whatever clients send, it does not keep a match waiting for long.
+        Ticks come between turns: whatever clients send, it does not keep a match waiting for long. Raises
+        `EdgeDied`.
         """
         self._now_ms = now_ms
         if self._rows is None:
-            self._rows = iter(self._edge.receive())
+            try:
+                self._rows = iter(self._edge.receive())
+            except OSError as error:
+                raise EdgeDied(str(error)) from error
         taken = 0
         for connection, kind, sequence, payload in islice(self._rows, limits.TURN_PACKETS):
             taken += 1
