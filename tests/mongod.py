@@ -211,6 +211,8 @@ class Proxy:
                 shut(each)
 
     def close(self) -> None:
+        # Ends the waiting in `accept`: after a mere close it may go on with a newer socket of that number.
+        shut(self._listener)
         self._listener.close()
         self.cut_all()
 

@@ -18,6 +18,10 @@ use crate::stream::Stream;
 
 /// How long a server may take to answer the request for a WebSocket.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How much longer a measurement may last in which nothing came back: the machine stands still now and then.
+const FIRST_WITHIN: Duration = Duration::from_secs(20);
+/// How often it is looked whether something came.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// The longest WebSocket message whose length stands in the frame's second byte.
 const SHORT_FRAME_BYTES: usize = 125;
 /// Connections and messages under way on one: more are no use from one thread.
@@ -225,6 +229,9 @@ impl Load {
         (self.report.messages, self.report.rounds_us) = (0, Vec::new());
         let start = Instant::now();
         self.turn(duration)?;
+        while self.report.rounds_us.is_empty() && start.elapsed() < duration + FIRST_WITHIN {
+            self.turn(FIRST_LOOK)?;
+        }
         self.report.duration = start.elapsed();
         self.report.rounds_us.sort_unstable();
         Ok(self.report)
