@@ -24,8 +24,9 @@ pub struct Pending {
     pub payload: Arc<[u8]>,
 }
 
-const INSERT: &str =
-    "insert into rows (player, node_key, epoch, seq, deadline_ms, content, payload) values ";
+// After an error all of the transaction is given up: so a statement keeps no copies of the pages that it changes, which it would
+// write to a file to be able to undo itself.
+const INSERT: &str = "insert or fail into rows (player, node_key, epoch, seq, deadline_ms, content, payload) values ";
 const ROW: &str = "(?, ?, ?, ?, ?, ?, ?)";
 const COLUMNS: usize = 7;
 
@@ -67,6 +68,7 @@ impl Database {
         }
         connection.pragma_update(None, "synchronous", synchronous)?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "temp_store", "memory")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", CHECKPOINT_KEEP_BYTES)?;
         let mut database = Self {
