@@ -8,6 +8,7 @@ use zmqgame_core::stream::frame::{FrameError, Framing};
 use zmqgame_core::stream::packet::Batch;
 use zmqgame_core::stream::ring::RingBuffer;
 use zmqgame_reactor::edge::websocket::{WebSocket, read_request, refusal};
+use zmqgame_reactor::edge::websocket_client::read_answer;
 
 use crate::Target;
 use crate::edge::{cut, frame_seeds, framing};
@@ -211,12 +212,80 @@ fn websocket(data: &[u8]) {
     let whole = serve(&[stream.bytes]);
     assert!(whole.0.iter().all(|message| message.len() <= LIMIT));
     assert_eq!(serve(&stream.pieces()), whole);
+    let heard = hear(&[stream.bytes]);
+    assert!(heard.0.iter().all(|message| message.len() <= LIMIT));
+    assert_eq!(hear(&stream.pieces()), heard);
+    there_and_back(&stream);
     // The frames alone, behind a request that is right.
     let behind = [REQUEST, stream.bytes].concat();
     let mut pieces = vec![REQUEST];
     pieces.extend(stream.pieces());
     assert_eq!(serve(&pieces), serve(&[&behind]));
 }
+
+/// What our client hears of a server, as `serve`.
+fn hear(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool, bool) {
+    let (mut head, mut seen, mut messages) = (Vec::new(), 0, Vec::new());
+    let mut output = RingBuffer::new(64 << 10);
+    let mut socket: Option<WebSocket> = None;
+    for piece in pieces {
+        let mut rest = piece.to_vec();
+        if socket.is_none() {
+            head.extend_from_slice(piece);
+            match read_answer(&head, seen, ACCEPT) {
+                Ok(None) => {
+                    seen = head.len();
+                    continue;
+                }
+                Ok(Some(size)) => {
+                    rest = head.split_off(size);
+                    socket = Some(WebSocket::client(LIMIT));
+                }
+                Err(_) => return (messages, false, true),
+            }
+        }
+        if let Some(socket) = &mut socket {
+            let fed = socket.feed(&rest, &mut output, |message| {
+                messages.push(message.to_vec());
+                Ok(())
+            });
+            output.clear();
+            if let Err(reason) = fed {
+                socket.close(&reason, &mut output);
+                return (messages, true, true);
+            }
+        }
+    }
+    (messages, socket.is_some(), false)
+}
+
+/// What one side writes, in parts, the other reads, by itself and from pieces.
+fn there_and_back(stream: &Stream<'_>) {
+    let bytes = &stream.bytes[..stream.bytes.len().min(LIMIT)];
+    let (head, rest) = bytes.split_at(bytes.len() / 3);
+    let (first, second) = rest.split_at(rest.len() / 2);
+    let sides = [WebSocket::client, WebSocket::new];
+    for (from, to) in [(sides[0], sides[1]), (sides[1], sides[0])] {
+        let mut output = RingBuffer::new(64 << 10);
+        from(LIMIT)
+            .write(head, &[first, &[], second], rest.len(), &mut output)
+            .expect("room for a message");
+        let (mut reader, mut messages) = (to(LIMIT), Vec::new());
+        for piece in output.contiguous().chunks(1 + bytes.len() / 4) {
+            let fed = reader.feed(piece, &mut RingBuffer::new(1 << 10), |message| {
+                messages.push(message.to_vec());
+                Ok(())
+            });
+            assert!(fed.is_ok());
+        }
+        assert_eq!(messages, [bytes]);
+    }
+}
+
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const ANSWER: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 const REQUEST: &[u8] =
     b"GET /play HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -256,6 +325,15 @@ fn websocket_seeds() -> Vec<Vec<u8>> {
         stream(&[], &frame(0x81, b"text")),
         stream(&[], &[0x82, 0x01, b'x']),
         stream(&[9], b"GET / HTTP/1.0\r\n\r\n"),
+        stream(
+            &[40],
+            &[
+                ANSWER,
+                b"\x82\x05hello\x02\x01a\x89\x00\x80\x01b\x88\x02\x03\xe8",
+            ]
+            .concat(),
+        ),
+        stream(&[], b"HTTP/1.1 404 Not Found\r\n\r\n"),
         stream(&[], &[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0]),
     ]
 }

@@ -35,7 +35,7 @@ mod udp;
 mod udp_loop;
 mod udp_plain;
 pub mod websocket;
-mod websocket_client;
+pub mod websocket_client;
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

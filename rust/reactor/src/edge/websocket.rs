@@ -160,7 +160,7 @@ impl WebSocket {
     }
 
     /// The client's side.
-    pub(super) fn client(limit: usize) -> Self {
+    pub fn client(limit: usize) -> Self {
         Self {
             context: context(limit, Role::Client),
             masks: Some(Box::new(Masks::new())),

@@ -1,5 +1,5 @@
 //! The client's side of a WebSocket's beginning: its URL, its request, the server's answer; and the masks
-//! that its frames must have (RFC 6455 sections 3, 4.1 and 5.3).
+//! that its frames must have (RFC 6455 sections 3, 4.1 and 5.3). Public for the fuzz targets.
 
 use std::io;
 
@@ -94,11 +94,7 @@ pub(super) struct Ask {
 }
 
 /// Looks for the answer; gives its bytes once it is whole. `seen` bytes at the front hold no whole one.
-pub(super) fn read_answer(
-    bytes: &[u8],
-    seen: usize,
-    accept: &str,
-) -> Result<Option<usize>, CloseReason> {
+pub fn read_answer(bytes: &[u8], seen: usize, accept: &str) -> Result<Option<usize>, CloseReason> {
     let bad = |what: String| CloseReason::Answer(what);
     if head_end(bytes, seen).map_err(bad)?.is_none() {
         return Ok(None);
