@@ -361,8 +361,8 @@ class Edge:
         With `inline` handler and ticker are called on the loop's own thread, and what they return goes
         straight into the connections: the quickest for a handler that takes microseconds. While it runs, or
         waits for the GIL, nobody is read or written, so it must not block, and no other thread should keep
-        the GIL busy. It is for one loop, else ValueError is raised; in it `connect_tcp`, `connect_unix`,
-        `listen_udp` and `listen_udp_plain` raise RuntimeError.
+        the GIL busy. It is for one loop, else ValueError is raised; in it `connect_tcp`,
+        `connect_unix`, `connect_websocket`, `listen_udp` and `listen_udp_plain` raise RuntimeError.
         """
     def serve_async(
         self,

@@ -151,6 +151,7 @@ def test_what_would_wait_for_its_own_loop_is_refused() -> None:
         for call in (
             lambda: edge.connect_tcp("127.0.0.1:1"),
             lambda: edge.connect_unix("/nowhere"),
+            lambda: edge.connect_websocket("ws://127.0.0.1:1/"),
             lambda: edge.listen_udp_plain("127.0.0.1:0"),
             lambda: edge.listen_udp("127.0.0.1:0", protocol_id=1, private_key=bytes(32)),
         ):
@@ -162,7 +163,7 @@ def test_what_would_wait_for_its_own_loop_is_refused() -> None:
 
     with inline(lambda batch: batch, edge, on_tick=on_tick, tick_ms=1):
         assert over.wait(DEADLINE_S)
-    assert len(refused) == 4
+    assert len(refused) == 5
     many = Edge(loops=2)
     with pytest.raises(ValueError, match="one loop"):
         many.serve(lambda batch: batch, inline=True)

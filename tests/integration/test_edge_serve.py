@@ -314,3 +314,33 @@ def test_errors_and_cancellation_end_serving_on_asyncio(name: str) -> None:
         await again
 
     run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_serving_ends_although_the_wake_up_of_the_stop_went_with_a_batch(name: str) -> None:
+    async def main() -> None:
+        edge = Edge()
+
+        def handler(batch: PacketBatch) -> None:
+            stop = threading.Thread(target=edge.stop, args=(0,))
+            stop.start()
+            stop.join()
+            edge.receive()
+
+        served = edge.serve_async(handler)
+        with dial(edge.listen_tcp("127.0.0.1:0", framing="raw")):
+            await served
+
+    run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_every_stop_from_the_loops_thread_ends_the_serving(name: str) -> None:
+    async def main() -> None:
+        for _ in range(300):
+            edge = Edge()
+            served = edge.serve_async(lambda batch: batch)
+            edge.stop()
+            await served
+
+    run(name, main)

@@ -1,6 +1,7 @@
 //! `Edge`: the client edge for Python.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +63,17 @@ impl Edge {
 
     fn limit(&self) -> usize {
         self.inner.config().max_packet_bytes
+    }
+
+    /// Does what waits for an answer of a loop, without the GIL. On the loop, which would wait for itself, it
+    /// fails instead.
+    fn ask<T: Send>(
+        &self,
+        py: Python<'_>,
+        ask: impl FnOnce(&edge::Edge) -> io::Result<T> + Send,
+    ) -> PyResult<T> {
+        self.serving.check_not_on_loop()?;
+        Ok(py.detach(|| ask(&self.inner))?)
     }
 
     /// All packets that are there.
@@ -322,7 +334,6 @@ impl Edge {
         tls: Option<PathBuf>,
         server_name: Option<String>,
     ) -> PyResult<u64> {
-        self.serving.check_not_on_loop()?;
         let framing = framing_of(framing.as_ref(), self.limit())?;
         // The name that was asked for, without its port and the brackets of an IPv6 address.
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -331,7 +342,7 @@ impl Edge {
             authorities,
             server_name: server_name.unwrap_or_else(|| host.to_owned()),
         });
-        Ok(py.detach(|| self.inner.connect_tcp(address, framing, tls.as_ref()))?)
+        self.ask(py, |edge| edge.connect_tcp(address, framing, tls.as_ref()))
     }
 
     /// Connect to a WebSocket, `ws://host:port/path` or `wss://...`, whose binary messages are packets.
@@ -346,7 +357,7 @@ impl Edge {
         tls: Option<PathBuf>,
         server_name: Option<String>,
     ) -> PyResult<u64> {
-        let invalid = |error: std::io::Error| PyValueError::new_err(error.to_string());
+        let invalid = |error: io::Error| PyValueError::new_err(error.to_string());
         let url = WebSocketUrl::parse(url).map_err(invalid)?;
         if url.has_tls() != tls.is_some() {
             let what = "a wss:// URL needs tls, and a ws:// URL has no use for it";
@@ -356,7 +367,7 @@ impl Edge {
             authorities,
             server_name: server_name.unwrap_or_else(|| url.host().to_owned()),
         });
-        Ok(py.detach(|| self.inner.connect_websocket(&url, tls.as_ref()))?)
+        self.ask(py, |edge| edge.connect_websocket(&url, tls.as_ref()))
     }
 
     /// Connect to a path; like `connect_tcp`. Raise OSError when there is nobody.
@@ -367,9 +378,8 @@ impl Edge {
         path: PathBuf,
         framing: Option<Given<'_>>,
     ) -> PyResult<u64> {
-        self.serving.check_not_on_loop()?;
         let framing = framing_of(framing.as_ref(), self.limit())?;
-        Ok(py.detach(|| self.inner.connect_unix(&path, framing))?)
+        self.ask(py, |edge| edge.connect_unix(&path, framing))
     }
 
     /// Read a connection no more: what its client sends waits in the network; it is not called idle.
@@ -400,12 +410,9 @@ impl Edge {
         private_key: [u8; 32],
         public_address: Option<&str>,
     ) -> PyResult<String> {
-        self.serving.check_not_on_loop()?;
-        let listen = || {
-            self.inner
-                .listen_udp(address, public_address, protocol_id, private_key)
-        };
-        Ok(py.detach(listen)?)
+        self.ask(py, |edge| {
+            edge.listen_udp(address, public_address, protocol_id, private_key)
+        })
     }
 
     /// Listen for plain datagrams on `host:port`, each loop on a socket of its own; return the address.
@@ -414,8 +421,7 @@ impl Edge {
     /// from its first datagram until it is silent for `idle_ms`; addresses can be forged, so answer with no
     /// more than what was asked, or use `listen_udp`.
     fn listen_udp_plain(&self, py: Python<'_>, address: &str) -> PyResult<String> {
-        self.serving.check_not_on_loop()?;
-        Ok(py.detach(|| self.inner.listen_udp_plain(address))?)
+        self.ask(py, |edge| edge.listen_udp_plain(address))
     }
 
     /// Return the descriptor that is readable when `receive` has something: for `loop.add_reader`.
@@ -465,8 +471,8 @@ impl Edge {
     /// With `inline` handler and ticker are called on the loop's own thread, and what they return goes
     /// straight into the connections: the quickest for a handler that takes microseconds. While it runs, or
     /// waits for the GIL, nobody is read or written, so it must not block, and no other thread should keep
-    /// the GIL busy. It is for one loop, else ValueError is raised; in it `connect_tcp`, `connect_unix`,
-    /// `listen_udp` and `listen_udp_plain` raise RuntimeError.
+    /// the GIL busy. It is for one loop, else ValueError is raised; in it `connect_tcp`,
+    /// `connect_unix`, `connect_websocket`, `listen_udp` and `listen_udp_plain` raise RuntimeError.
     #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0, inline = false))]
     fn serve(
         slf: &Bound<'_, Self>,

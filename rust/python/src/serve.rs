@@ -343,6 +343,9 @@ impl Turns {
             this.done
                 .bind(py)
                 .call_method1("set_result", (py.None(),))?;
+        } else if edge.has_stopped() {
+            // It stopped after it was asked, and its wake-up may have been drained with the batch.
+            edge.inner().wake();
         }
         Ok(())
     }
