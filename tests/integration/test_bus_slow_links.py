@@ -22,8 +22,6 @@ PAYLOAD = bytes(range(240)) * 200
 """Twelve seconds at that rate: more than twice as long as a silent link lives."""
 ROUNDS = 5
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:

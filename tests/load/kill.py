@@ -93,11 +93,17 @@ class Sender:
 
 
 async def kill(
-    folder: Path, clients: int, processes: int, quiet_s: float, *, planned: bool = False
+    folder: Path,
+    clients: int,
+    processes: int,
+    quiet_s: float,
+    *,
+    planned: bool = False,
+    dead_ms: int = 3_000,
 ) -> dict[str, Any]:
     """One run."""
     room = clients * 2 + 100
-    running = Cluster(folder, **{"game.max_players": room, "game.checkpoint_ms": 0, "hub.dead_ms": 3_000})
+    running = Cluster(folder, **{"game.max_players": room, "game.checkpoint_ms": 0, "hub.dead_ms": dead_ms})
     crowds: list[CrowdProcess] = []
     try:
         await running.start("hub")
