@@ -373,8 +373,9 @@ class Edge:
     ) -> Future[None]:
         """Serve on the running asyncio (or uvloop) loop like `serve`; await the future, or cancel it.
 
-        The handler may be a coroutine function: the next batch is taken when it has returned. `stop` called
-        on the loop's thread drains beside the loop, and the future is done when it has.
+        The handler may be a coroutine function: the next batch is taken when it has returned. `stop` by
+        the handler drains when what it returns is sent, `stop` by another task at once: what a handler that
+        waits meanwhile returns is refused. It drains beside the loop; the future is done when it has.
         """
     def wake(self) -> None:
         """Let `wait` return, as if packets had come."""

@@ -344,3 +344,45 @@ def test_every_stop_from_the_loops_thread_ends_the_serving(name: str) -> None:
             await served
 
     run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_stop_by_another_task_does_not_wait_for_the_handler(name: str) -> None:
+    async def main() -> None:
+        edge, inside, go_on = Edge(), asyncio.Event(), asyncio.Event()
+
+        async def handler(batch: PacketBatch) -> None:
+            inside.set()
+            await go_on.wait()
+
+        served = edge.serve_async(handler)
+        address = edge.listen_tcp("127.0.0.1:0", framing="raw")
+        with dial(address) as client:
+            await inside.wait()
+            edge.stop(int(DEADLINE_S * 1000))
+            # The handler still waits, and would for ever if the stop waited for it.
+            assert await asyncio.to_thread(read_all, client) == b""
+            assert not served.done()
+        with pytest.raises(OSError, match="stop"):
+            edge.listen_tcp("127.0.0.1:0")
+        go_on.set()
+        await served
+
+    run(name, main)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_stops_on_the_loop_are_bounded(name: str) -> None:
+    async def main() -> None:
+        edge, opened = Edge(), asyncio.Event()
+        served = edge.serve_async(lambda batch: opened.set())
+        with dial(edge.listen_tcp("127.0.0.1:0", framing="raw")):
+            await opened.wait()
+            for _ in range(16):
+                edge.stop(int(DEADLINE_S * 1000))
+            with pytest.raises(RuntimeError, match="16 stops"):
+                edge.stop()
+            assert not served.done()
+        await served
+
+    run(name, main)

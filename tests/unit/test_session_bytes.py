@@ -379,6 +379,9 @@ async def test_a_server_whose_edge_has_died_does_not_live_on(tmp_path):
         def receive(self):
             raise OSError("a thread of the edge has died")
 
+        def counters(self):
+            return {"threads_died": 1}
+
     config = GameConfig()
     records = RecordFolder(tmp_path, 1)
     matches = Matches(DragRace, phases_of(DragRace, config), most=1, records=records)
@@ -388,3 +391,5 @@ async def test_a_server_whose_edge_has_died_does_not_live_on(tmp_path):
     game.receive()
     with pytest.raises(EdgeDied, match="a thread of the edge has died"):
         await game.broken
+    with pytest.raises(EdgeDied, match="a thread of the edge has died"):
+        await game.housekeep(SimpleNamespace(), SimpleNamespace())

@@ -18,7 +18,7 @@ use zmqgame_reactor::edge::{self, WebSocketUrl};
 use crate::inline;
 use crate::packet::PacketBatch;
 use crate::ring::FrameDecoder;
-use crate::serve::{self, Serving};
+use crate::serve::{self, Serving, Stop};
 use crate::write::{self, To};
 
 /// Connections of many clients as batches of packets.
@@ -487,8 +487,9 @@ impl Edge {
 
     /// Serve on the running asyncio (or uvloop) loop like `serve`; await the future, or cancel it.
     ///
-    /// The handler may be a coroutine function: the next batch is taken when it has returned. `stop` called
-    /// on the loop's thread drains beside the loop, and the future is done when it has.
+    /// The handler may be a coroutine function: the next batch is taken when it has returned. `stop` by
+    /// the handler drains when what it returns is sent, `stop` by another task at once: what a handler that
+    /// waits meanwhile returns is refused. It drains beside the loop; the future is done when it has.
     #[pyo3(signature = (handler, *, on_tick = None, tick_ms = 0))]
     fn serve_async<'py>(
         slf: &Bound<'py, Self>,
@@ -540,12 +541,14 @@ impl Edge {
     /// still sent, and the serving ends when everything is closed. What came before can still be received.
     /// A second call waits, too.
     #[pyo3(signature = (drain_ms = 1_000))]
-    fn stop(&self, py: Python<'_>, drain_ms: u64) {
-        if self.serving.defer_stop(drain_ms) {
-            self.inner.wake();
-        } else {
-            py.detach(|| self.stop_now(drain_ms));
+    fn stop(slf: &Bound<'_, Self>, drain_ms: u64) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        match this.serving.ask_stop(py, drain_ms)? {
+            Stop::Here => py.detach(|| this.stop_now(drain_ms)),
+            Stop::Beside => serve::stop_beside(slf.clone().unbind(), drain_ms)?,
+            Stop::Deferred => this.inner.wake(),
         }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! I/O goes on in the edge's own threads while a handler runs: what comes meanwhile is the next batch.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::edge::Edge;
+use crate::packet::PacketBatch;
 use crate::write::{self, To};
 
 /// How long a wait may take when nothing is due: bounds nothing but the delay of a lost signal.
@@ -100,18 +102,37 @@ fn handle(edge: &Edge, handler: &Bound<'_, PyAny>) -> PyResult<()> {
     write::send_if_any(To::Edge(edge.inner()), &writes)
 }
 
+/// Stops of one edge that may drain beside its loop at once: the first and some that change its deadline.
+const MAX_STOPS_BESIDE: usize = 16;
+
 /// Stops an edge on a thread of its own: the loop's other tasks go on while it drains.
-fn stop_beside(edge: Py<Edge>, drain_ms: u64) -> PyResult<()> {
-    let stop = move || edge.get().stop_now(drain_ms);
-    std::thread::Builder::new()
-        .name("edge-stop".to_owned())
-        .spawn(stop)?;
+pub fn stop_beside(edge: Py<Edge>, drain_ms: u64) -> PyResult<()> {
+    let under_way = &edge.get().serving.stops_beside;
+    if under_way.fetch_add(1, Ordering::AcqRel) >= MAX_STOPS_BESIDE {
+        under_way.fetch_sub(1, Ordering::AcqRel);
+        let what = format!("{MAX_STOPS_BESIDE} stops of this edge are under way already");
+        return Err(PyRuntimeError::new_err(what));
+    }
+    let stopped = Python::attach(|py| edge.clone_ref(py));
+    let stop = move || {
+        stopped.get().stop_now(drain_ms);
+        let under_way = &stopped.get().serving.stops_beside;
+        under_way.fetch_sub(1, Ordering::AcqRel);
+    };
+    let thread = std::thread::Builder::new().name("edge-stop".to_owned());
+    if let Err(error) = thread.spawn(stop) {
+        under_way.fetch_sub(1, Ordering::AcqRel);
+        return Err(error.into());
+    }
     Ok(())
 }
 
 /// Who serves: at most one at a time, since two would split the packets of a connection.
 #[derive(Debug, Default)]
-pub struct Serving(Mutex<State>);
+pub struct Serving {
+    state: Mutex<State>,
+    stops_beside: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -120,7 +141,21 @@ struct State {
     inline: Option<ThreadId>,
     /// If it is done by an asyncio loop.
     turns: Option<Py<Turns>>,
+    /// The asyncio loop has called the handler, which has not returned.
+    calling: bool,
+    /// What the handler goes on in, if it is a coroutine.
+    task: Option<Py<PyAny>>,
     stop: Option<u64>,
+}
+
+/// How a stop is done, by where it was asked for.
+pub enum Stop {
+    /// Where it was asked for; whoever asked waits.
+    Here,
+    /// On a thread beside the loop.
+    Beside,
+    /// By who serves, when what the handler returns is sent.
+    Deferred,
 }
 
 /// Serving, until it is dropped.
@@ -128,7 +163,7 @@ pub struct Begun<'a>(&'a Serving);
 
 impl Serving {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self) -> PyResult<Begun<'_>> {
@@ -160,21 +195,47 @@ impl Serving {
         Ok(())
     }
 
-    /// A stop that is asked for by the handler waits until what it returns is sent. Gives whether it does.
-    pub fn defer_stop(&self, drain_ms: u64) -> bool {
-        let mut state = self.state();
+    /// How the calling thread is to stop the edge. A stop by the handler waits until what it returns is sent,
+    /// one by another task of the loop does not wait for the handler.
+    pub fn ask_stop(&self, py: Python<'_>, drain_ms: u64) -> PyResult<Stop> {
         let current = Some(std::thread::current().id());
-        let own = state.thread == current || state.inline == current;
-        if own {
-            state.stop = Some(drain_ms);
+        let (turns, task) = {
+            let mut state = self.state();
+            if state.thread != current && state.inline != current {
+                return Ok(Stop::Here);
+            }
+            let (Some(turns), false) = (&state.turns, state.calling) else {
+                state.stop = Some(drain_ms);
+                return Ok(Stop::Deferred);
+            };
+            let task = state.task.as_ref().map(|task| task.clone_ref(py));
+            (turns.clone_ref(py), task)
+        };
+        let Some(task) = task else {
+            return Ok(Stop::Beside);
+        };
+        let event_loop = turns.get().event_loop.bind(py);
+        let asyncio = py.import("asyncio")?;
+        if !asyncio
+            .call_method1("current_task", (event_loop,))?
+            .is(&task)
+        {
+            return Ok(Stop::Beside);
         }
-        own
+        self.state().stop = Some(drain_ms);
+        Ok(Stop::Deferred)
     }
 
     /// Nobody serves any more.
     fn end(&self) {
+        let _task = self.take_task();
         let mut state = self.state();
         (state.thread, state.inline, state.turns) = (None, None, None);
+    }
+
+    /// The coroutine's task; dropped by the caller, without the lock.
+    fn take_task(&self) -> Option<Py<PyAny>> {
+        self.state().task.take()
     }
 
     /// A serving on asyncio that is done may not have heard of it yet.
@@ -314,6 +375,23 @@ impl Turns {
         Ok(())
     }
 
+    /// Calls the handler. Gives the writes, or the task that a coroutine goes on in, and whether it is one.
+    fn call<'py>(
+        slf: &Bound<'py, Self>,
+        batch: PacketBatch,
+    ) -> PyResult<(Bound<'py, PyAny>, bool)> {
+        let (py, this) = (slf.py(), slf.get());
+        let result = this.handler.bind(py).call1((batch,))?;
+        if !result.hasattr("__await__")? {
+            return Ok((result, false));
+        }
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("loop", this.event_loop.bind(py))?;
+        let asyncio = py.import("asyncio")?;
+        let task = asyncio.call_method("ensure_future", (result,), Some(&kwargs))?;
+        Ok((task, true))
+    }
+
     fn one_turn(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, this) = (slf.py(), slf.get());
         let edge = this.edge.get();
@@ -323,16 +401,15 @@ impl Turns {
         let ended = edge.has_stopped();
         let batch = edge.take_batch();
         if !batch.batch().is_empty() {
-            let result = this.handler.bind(py).call1((batch,))?;
-            if result.hasattr("__await__")? {
+            edge.serving.state().calling = true;
+            let called = Self::call(slf, batch);
+            edge.serving.state().calling = false;
+            let (result, is_task) = called?;
+            if is_task {
                 // The next batch waits until this one is handled, bounded as any batch is.
                 Self::unwatch(slf)?;
-                let kwargs = PyDict::new(py);
-                kwargs.set_item("loop", this.event_loop.bind(py))?;
-                let task =
-                    py.import("asyncio")?
-                        .call_method("ensure_future", (result,), Some(&kwargs))?;
-                task.call_method1("add_done_callback", (slf.getattr("_handled")?,))?;
+                edge.serving.state().task = Some(result.clone().unbind());
+                result.call_method1("add_done_callback", (slf.getattr("_handled")?,))?;
                 return Ok(());
             }
             write::send_if_any(To::Edge(edge.inner()), &result)?;
@@ -364,6 +441,7 @@ impl Turns {
 
     /// A handler's coroutine has ended.
     fn _handled(slf: &Bound<'_, Self>, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        drop(slf.get().edge.get().serving.take_task());
         if Self::is_done(slf)? {
             return Ok(());
         }

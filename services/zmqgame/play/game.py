@@ -303,6 +303,8 @@ class Game:
         while True:
             await asyncio.sleep(HOUSEKEEP_S)
             self.sessions.housekeep(now_ms())
+            if self.sessions.edge_counters()["threads_died"]:
+                raise EdgeDied("a thread of the edge has died")  # nobody need have called `receive` since
             if time.monotonic() >= report_at:
                 report_at += REPORT_TICKS_S
                 self.sessions.log_refusals()
