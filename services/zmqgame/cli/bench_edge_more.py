@@ -116,7 +116,7 @@ def alternate(
 def _seconds_for(work: Callable[[], object], at_least_s: float) -> float:
     """Seconds of one call, over as many calls as fill the time."""
     calls, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < at_least_s:
+    while (passed := time.perf_counter() - start) < at_least_s or not calls:
         work()
         calls += 1
     return passed / calls
@@ -174,7 +174,7 @@ def _hold(stack: ExitStack, transport: str) -> Callable[[str, int], None]:
     def hold(address: str, count: int) -> None:
         host, port = address.rsplit(":", 1)
         for _ in range(count):
-            client = stack.enter_context(socket.create_connection((host, int(port)), 10))
+            client = stack.enter_context(socket.create_connection((host, int(port)), 60))
             if transport == "websocket":
                 client.sendall(_UPGRADE)
                 answer = b""
@@ -187,7 +187,7 @@ def _hold(stack: ExitStack, transport: str) -> Callable[[str, int], None]:
 def _hold_tls(stack: ExitStack, folder: Path) -> Callable[[str, int], None]:
     from zmqgame_native import Edge
 
-    clients = Edge(idle_ms=0, handshake_ms=0, max_connections=65_536)
+    clients = Edge(idle_ms=0, handshake_ms=0, connect_ms=60_000, max_connections=65_536)
     stack.callback(clients.stop, 0)
 
     def hold(address: str, count: int) -> None:
@@ -195,7 +195,7 @@ def _hold_tls(stack: ExitStack, folder: Path) -> Callable[[str, int], None]:
         for _ in range(count):
             clients.connect_tcp(address, tls=trusted, server_name="localhost")
         opened = 0
-        while opened < count and clients.wait(10_000):
+        while opened < count and clients.wait(60_000):
             rows = clients.receive().packets()
             if any(kind == 0xF1 for _, kind, _, _ in rows):
                 raise RuntimeError("a TLS connection has ended")

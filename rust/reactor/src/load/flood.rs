@@ -13,7 +13,7 @@ use zmqgame_core::stream::packet::{HEADER_BYTES, Header};
 use super::{MOST_CONNECTIONS, wrong};
 
 /// How long the sessions may take to begin.
-const BEGIN: Duration = Duration::from_secs(10);
+const BEGIN: Duration = Duration::from_secs(30);
 /// Datagrams of each session between two looks at the clock.
 const TURNS: usize = 8;
 /// Bytes of a packet: what a session takes.
@@ -95,7 +95,7 @@ fn session(
         protocol_id,
         create_s,
         expire_s: create_s + 60,
-        timeout_s: 10,
+        timeout_s: 30,
         client_id,
         servers: &[server],
         user_data: &[0; 256],

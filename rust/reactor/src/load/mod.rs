@@ -17,7 +17,7 @@ use crate::reactor::{Interest, Reactor, Token};
 use crate::stream::Stream;
 
 /// How long a server may take to answer the request for a WebSocket.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How much longer a measurement may last in which nothing came back: the machine stands still now and then.
 const FIRST_WITHIN: Duration = Duration::from_secs(20);
 /// How often it is looked whether something came.
