@@ -79,11 +79,6 @@ pub(super) fn head_of(header: Header, payload: usize) -> [u8; HEAD_BYTES] {
     head
 }
 
-/// The bytes of a packet whose payload is in parts, prefix and header included.
-pub(super) fn head_bytes(parts: &[&[u8]]) -> usize {
-    HEAD_BYTES + parts.iter().map(|part| part.len()).sum::<usize>()
-}
-
 /// Takes packets apart that stand one after the other, each with prefix, header and payload.
 pub(super) fn packets_of(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
@@ -124,9 +119,9 @@ impl Commands {
         self.arena.capacity() + list + self.pauses.len() * PAUSE_BYTES
     }
 
-    /// Puts a packet whose payload is in parts at the arena's end; its command is to follow.
-    pub fn put(&mut self, header: Header, parts: &[&[u8]]) {
-        let payload = parts.iter().map(|part| part.len()).sum();
+    /// Puts a packet whose payload, of so many bytes, is in parts at the arena's end; its command is to follow.
+    #[inline(always)]
+    pub fn put(&mut self, header: Header, payload: usize, parts: &[&[u8]]) {
         self.arena.reserve(HEAD_BYTES + payload);
         self.arena.extend_from_slice(&head_of(header, payload));
         for part in parts {
@@ -238,7 +233,7 @@ mod tests {
             sequence: 0,
         };
         let payload = vec![0; SPARE_BYTES];
-        commands.put(header, &[&payload, &payload]);
+        commands.put(header, 2 * SPARE_BYTES, &[&payload, &payload]);
         for id in 0..200_000 {
             commands.list.push(Command::Full { id });
             commands.pauses.insert(id, true);

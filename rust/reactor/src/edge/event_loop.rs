@@ -346,6 +346,7 @@ impl EventLoop {
     }
 
     /// Takes a connection out of the table for as long as it is worked on.
+    #[inline]
     pub(super) fn take(&mut self, id: u64) -> Option<Box<Connection>> {
         let slot = self.connections.get_mut(Place::of(id).slot)?;
         if slot.as_ref().is_some_and(|connection| connection.id == id) {
@@ -355,6 +356,8 @@ impl EventLoop {
         }
     }
 
+    // For every packet of a handler: a call would cost more than what it does.
+    #[inline(always)]
     pub(super) fn put(&mut self, connection: Box<Connection>) {
         let slot = Place::of(connection.id).slot;
         self.connections[slot] = Some(connection);

@@ -66,16 +66,24 @@ impl Frames {
                 at += skipped as usize;
             } else {
                 let begun = self.head_len;
-                let more = (bytes.len() - at).min(LONGEST_HEAD_BYTES - begun);
-                self.head[begun..begun + more].copy_from_slice(&bytes[at..at + more]);
-                let Some((head, payload)) = read_head(&self.head[..begun + more]) else {
+                let mut found = None;
+                // Mostly it is whole; only what is not has to be kept.
+                if begun == 0 {
+                    found = read_head(&bytes[at..]).map(|head| (bytes[at], head));
+                }
+                if found.is_none() {
+                    let more = (bytes.len() - at).min(LONGEST_HEAD_BYTES - begun);
+                    self.head[begun..begun + more].copy_from_slice(&bytes[at..at + more]);
                     self.head_len = begun + more;
+                    found = read_head(&self.head[..begun + more]).map(|head| (self.head[0], head));
+                }
+                let Some((first, (head, payload))) = found else {
                     break;
                 };
                 at += head - begun;
                 self.head_len = 0;
                 self.rest = payload;
-                if self.begin() {
+                if self.begin(first) {
                     return Some(at);
                 }
             }
@@ -88,8 +96,8 @@ impl Frames {
     }
 
     /// Counts what a frame takes, from its head. Gives whether it begins a text message.
-    fn begin(&mut self) -> bool {
-        let (first, payload) = (self.head[0], self.rest);
+    fn begin(&mut self, first: u8) -> bool {
+        let payload = self.rest;
         let kind = first & KIND;
         let control = kind >= FIRST_CONTROL;
         self.last = first & LAST > 0 && !control;
@@ -136,6 +144,7 @@ impl Frames {
 }
 
 /// How long a frame's head and payload are (RFC 6455 section 5.2); `None` when the head is not whole.
+#[inline]
 fn read_head(bytes: &[u8]) -> Option<(usize, u64)> {
     let second = *bytes.get(1)?;
     let mask = if second & 0x80 > 0 { 4 } else { 0 };

@@ -4,7 +4,8 @@ use std::sync::MutexGuard;
 
 use zmqgame_core::stream::packet::PREFIX_BYTES;
 
-use super::command::{Command, Commands, MOST_COMMANDS, Waiting, head_bytes, packets_of};
+use super::command::{Command, Commands, MOST_COMMANDS, Waiting, packets_of};
+use super::connection::HEAD_BYTES;
 use super::counters::Counters;
 use super::shared::{Shared, Write};
 use super::table::{NotCharged, Place};
@@ -22,6 +23,8 @@ pub(super) struct Sender<'a> {
     run: Option<Run>,
     sent: u64,
     refused: usize,
+    /// Payloads from here on are charged before they are copied.
+    large_bytes: usize,
 }
 
 /// Packets in a row for one connection, at the end of the commands' arena, not charged yet.
@@ -40,6 +43,7 @@ impl<'a> Sender<'a> {
             run: None,
             sent: 0,
             refused: 0,
+            large_bytes: LARGE_BYTES.min(shared.config.max_outbound_bytes),
         }
     }
 
@@ -60,15 +64,9 @@ impl<'a> Sender<'a> {
             self.let_go();
             self.current = Some((owner, end.queue.lock()));
         }
-        let bytes = head_bytes(parts);
-        if bytes >= LARGE_BYTES || bytes > shared.config.max_outbound_bytes {
-            self.settle();
-            if self.charge(write.connection, write.kind, bytes, 1)
-                && let Some((_, waiting)) = &mut self.current
-            {
-                waiting.commands.put(write.header(), parts);
-            }
-            return;
+        let payload: usize = parts.iter().map(|part| part.len()).sum();
+        if payload >= self.large_bytes {
+            return self.send_large(write, payload, parts);
         }
         let goes_on = self.run.as_ref().is_some_and(|run| {
             run.id == write.connection
@@ -91,7 +89,17 @@ impl<'a> Sender<'a> {
             packets: 0,
         });
         run.packets += 1;
-        commands.put(write.header(), parts);
+        commands.put(write.header(), payload, parts);
+    }
+
+    #[cold]
+    fn send_large(&mut self, write: &Write<'_>, payload: usize, parts: &[&[u8]]) {
+        self.settle();
+        if self.charge(write.connection, write.kind, HEAD_BYTES + payload, 1)
+            && let Some(commands) = self.commands()
+        {
+            commands.put(write.header(), payload, parts);
+        }
     }
 
     /// Charges and queues the run.

@@ -60,6 +60,7 @@ impl EventLoop {
         }
     }
 
+    #[inline]
     pub(super) fn want_read(&mut self, connection: &mut Connection) {
         if !connection.may_read() {
             connection.unread = true;
@@ -127,6 +128,7 @@ impl EventLoop {
         }
     }
 
+    #[inline]
     pub(super) fn want_write(&mut self, connection: &mut Connection) {
         if !connection.queued_write && connection.wants_write() {
             connection.queued_write = true;
