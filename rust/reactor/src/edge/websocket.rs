@@ -70,6 +70,10 @@ impl Write for Pipe<'_> {
 
 /// Where an HTTP head ends, of which `seen` bytes hold no end; or why it can't have one.
 pub(super) fn head_end(bytes: &[u8], seen: usize) -> Result<Option<usize>, String> {
+    // The parser skips empty lines in front, in which an end would be seen before there is anything.
+    if let Some(b'\r' | b'\n') = bytes.first() {
+        return Err("an empty line in front of the head".to_owned());
+    }
     let from = seen.saturating_sub(3);
     let end = bytes[from..]
         .windows(4)
