@@ -27,6 +27,8 @@ pub const ROUND_BYTES: usize = 1 << 20;
 pub const ACCEPTS_A_ROUND: usize = 64;
 /// How long a closing connection may take to read what was sent last and to close its side.
 pub const LINGER_MS: u64 = 1_000;
+/// How long a consumer may take to answer a client that has ended its half; answers end it earlier.
+pub const ANSWER_MS: u64 = 3_000;
 /// How long what a client sent before it closed waits on a paused connection where none is ever idle.
 pub const LEFT_MS: u64 = 30_000;
 /// Buffers of a connection shrink after this time without need for their size.

@@ -301,7 +301,9 @@ impl Connection {
                 Got::Empty => return Ok(Turn::Done),
                 Got::Bytes { count, more } => (count, more || self.ended),
             };
-            if let Some(rates) = &mut self.rates {
+            // What a closing one sends is thrown away: it must not keep its client's last bytes back.
+            let closing = self.closing_until_ms.is_some();
+            if let Some(rates) = self.rates.as_mut().filter(|_| !closing) {
                 let packets = cx.batch.len() - before;
                 self.throttled_until_ms = rates.spend(cx.now_ms, packets as u64, count as u64);
                 if self.throttled_until_ms.is_some() && !self.gone {
@@ -616,11 +618,13 @@ impl Connection {
         }
     }
 
-    /// Whether it has been silent for too long, and else when to look again.
+    /// Whether it has been silent for too long, and else when to look again. While the consumer is `behind`
+    /// nobody is read, so nobody is silent.
     pub(super) fn check_time(
         &mut self,
         config: &EdgeConfig,
         now_ms: u64,
+        behind: bool,
     ) -> Result<Option<u64>, CloseReason> {
         self.inbound.tick(now_ms, QUIET_MS);
         self.outbound.tick(now_ms, QUIET_MS);
@@ -634,8 +638,8 @@ impl Connection {
             .throttled_until_ms
             .filter(|&until_ms| until_ms > now_ms);
         let left = self.paused && self.ended;
-        if !self.may_read() && !left {
-            // It is not the client that is silent.
+        if (!self.may_read() || behind) && !left {
+            // It is not the client that is silent, but the consumer.
             self.last_ms = now_ms;
         }
         let (limit_ms, reason) = match config.idle_ms {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   open --- the client ends its half, rows go to a consumer ---> told, still writable
-//!    |                                                             | answered, or LINGER_MS over
+//!    |                                                             | answered, or ANSWER_MS over
 //!    \--- any other end ---> told, closing <-----------------------/
 //!                             \--- flushed and the client has ended, or LINGER_MS over ---> gone
 //! ```
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use zmqgame_core::stream::packet::{Header, KIND_CLOSE};
 
-use super::config::LINGER_MS;
+use super::config::{ANSWER_MS, LINGER_MS};
 use super::connection::Connection;
 use super::counters::Counters;
 use super::event_loop::{EventLoop, STOP};
@@ -97,7 +97,7 @@ impl EventLoop {
                 return false;
             }
             self.tell(&mut connection, &CloseReason::Peer);
-            let until_ms = self.now_ms() + LINGER_MS;
+            let until_ms = self.now_ms() + ANSWER_MS;
             connection.answer_until_ms = Some(until_ms);
             connection.timer = true;
             self.reactor.set_timer(Token(id), until_ms);

@@ -107,7 +107,9 @@ impl EventLoop {
         loop {
             let full = self.shared.inbox.is_full();
             let more = !self.to_read.is_empty() || self.udp.has_readable();
-            let at_once = (more && !full) || !self.batch.is_empty();
+            // Those that a stop closes make no rows: their ends are looked for in any case.
+            let reads = !full || self.stop_at_ms.is_some();
+            let at_once = (more && reads) || !self.batch.is_empty();
             self.reactor.wait(&mut ready, at_once.then_some(0))?;
             for event in &ready {
                 self.handle_ready(*event);
@@ -115,8 +117,11 @@ impl EventLoop {
             let handled = self.shared.inbox.handled();
             self.run_commands();
             self.end_answered(handled);
-            if !self.shared.inbox.is_full() {
+            let full = self.shared.inbox.is_full();
+            if !full || self.stop_at_ms.is_some() {
                 self.read_all();
+            }
+            if !full {
                 self.read_udp();
             }
             self.hand_on();
@@ -395,8 +400,12 @@ impl EventLoop {
         for command in commands.list.drain(..) {
             match command {
                 Command::Write { id, bytes } => {
-                    self.write(id, &commands.arena[at..at + bytes]);
+                    let packets = &commands.arena[at..at + bytes];
                     at += bytes;
+                    let rest = commands.arena.len() - at;
+                    let taken_charge = &self.shared.loops[self.index].taken_charge;
+                    taken_charge.store(rest, Ordering::Relaxed);
+                    self.write(id, packets);
                 }
                 Command::Close { id, reason } => self.close(id, CloseReason::Handler(reason)),
                 Command::Full { id } => {

@@ -42,7 +42,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -87,6 +87,8 @@ pub struct Edge {
     shared: Arc<Shared>,
     /// The loops', then the gate's.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Also of those that a stop did not wait for.
+    ids: Mutex<Vec<ThreadId>>,
     tls: Mutex<Vec<Arc<TlsServer>>>,
     next_loop: std::sync::atomic::AtomicUsize,
 }
@@ -115,6 +117,7 @@ impl Edge {
         let edge = Self {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
+            ids: Mutex::default(),
             tls: Mutex::default(),
             next_loop: std::sync::atomic::AtomicUsize::new(0),
         };
@@ -140,12 +143,18 @@ impl Edge {
                 move || EventLoop::new(index, shared, handler),
                 EventLoop::run,
             )?;
-            self.threads().push(thread);
+            self.keep(thread);
         }
         let (index, gate) = (shared.loops.len(), Arc::clone(&shared));
         let thread = start_thread(gate, index, move || Gate::new(shared), Gate::run)?;
-        self.threads().push(thread);
+        self.keep(thread);
         Ok(())
+    }
+
+    fn keep(&self, thread: JoinHandle<()>) {
+        let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.push(thread.thread().id());
+        self.threads().push(thread);
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -364,9 +373,8 @@ impl Edge {
 
     /// Whether this thread is one of ours.
     fn is_ours(&self) -> bool {
-        let id = std::thread::current().id();
-        let ours = |thread: &JoinHandle<()>| thread.thread().id() == id;
-        self.threads().iter().any(ours)
+        let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.contains(&std::thread::current().id())
     }
 
     /// A loop must not wait for an answer of a loop: it could be its own.

@@ -50,6 +50,8 @@ pub(super) struct LoopEnd {
     pub(super) woken: AtomicBool,
     /// What the storage of the requests has that the loop is working on.
     pub(super) taken_bytes: AtomicUsize,
+    /// Bytes of the packets among them that are still to be written: charged, and in no queue.
+    pub(super) taken_charge: AtomicUsize,
 }
 
 /// How long a thread that dies may take until it is known.
@@ -103,6 +105,7 @@ impl Shared {
                     live: AtomicUsize::new(0),
                     woken: AtomicBool::new(false),
                     taken_bytes: AtomicUsize::new(0),
+                    taken_charge: AtomicUsize::new(0),
                 })
             })
             .collect::<std::io::Result<Vec<_>>>()?;
@@ -241,7 +244,11 @@ impl Shared {
             end.table.close_all();
             &end.queue
         });
-        let bytes = queue.close();
+        let taken = self.loops.get(index).map_or(0, |end| {
+            // Zero but when it has died over them.
+            end.taken_charge.swap(0, Ordering::Relaxed)
+        });
+        let bytes = queue.close() + taken;
         self.outbound_bytes.fetch_sub(bytes, Ordering::Relaxed);
         let mut all = self.ends.all.lock().unwrap_or_else(PoisonError::into_inner);
         all[index] = true;

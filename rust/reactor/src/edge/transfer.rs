@@ -12,7 +12,11 @@ use crate::reactor::{Ready, Token};
 impl EventLoop {
     /// Sets its next deadline.
     pub(super) fn look_at_time(&mut self, connection: &mut Connection) -> Result<(), CloseReason> {
-        let next_ms = connection.check_time(&self.shared.config, self.now_ms())?;
+        let next_ms = connection.check_time(
+            &self.shared.config,
+            self.now_ms(),
+            self.shared.inbox.is_full(),
+        )?;
         connection.timer = next_ms.is_some();
         if let Some(next_ms) = next_ms {
             self.reactor.set_timer(Token(connection.id), next_ms);
@@ -102,7 +106,9 @@ impl EventLoop {
                     Turn::Throttled => connection.unread = true,
                 }
                 let timely = !connection.timer && connection.has_storage();
+                // A closing one has its deadline already.
                 if (turn == Turn::Throttled || timely)
+                    && !connection.is_closing()
                     && let Err(reason) = self.look_at_time(&mut connection)
                 {
                     return self.end(connection, reason);

@@ -499,3 +499,34 @@ fn a_handler_may_stop_its_edge_and_does_not_wait_for_itself() {
     );
     assert_eq!(edge.connections(), 0);
 }
+
+#[test]
+fn a_close_loses_nothing_of_what_was_sent_though_its_client_talks_over_its_rate() {
+    let config = EdgeConfig {
+        bytes_per_s: 10_000,
+        max_outbound_bytes: 1 << 24,
+        ..EdgeConfig::default()
+    };
+    let edge = Edge::start(config).unwrap();
+    let address = edge.listen_tcp("127.0.0.1:0", Framing::Raw).unwrap();
+    let mut client = tcp(&address);
+    let mut rows = Vec::new();
+    rows_until(&edge, &mut rows, |rows| count(rows, KIND_OPEN) == 1);
+    let payload = vec![1; 1 << 20];
+    let write = Write {
+        connection: rows[0].0,
+        kind: 0,
+        sequence: 0,
+        payload: &payload,
+    };
+    assert_eq!(edge.send([write; 8]), 0);
+    edge.close(rows[0].0, "done");
+    rows_until(&edge, &mut rows, |rows| count(rows, KIND_CLOSE) == 1);
+    let before = counter(&edge, "bytes_in");
+    client.write_all(&[7; 30_000]).unwrap();
+    until("it was read", || {
+        counter(&edge, "bytes_in") >= before + 30_000
+    });
+    assert_eq!(counter(&edge, "throttled"), 0);
+    drop(client);
+}
