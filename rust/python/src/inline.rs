@@ -3,6 +3,7 @@
 //! is read or written.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -14,6 +15,9 @@ use crate::edge::Edge;
 use crate::packet::PacketBatch;
 use crate::serve::{LONGEST_WAIT_MS, Ticker};
 use crate::write::{self, To};
+
+/// How often a loop that drains is asked for its handler.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Serves until the edge is stopped or the handler fails. Called with the GIL; waits without it.
 pub fn serve(
@@ -75,8 +79,8 @@ fn take_away(edge: &Edge) {
         if edge.inner().check_threads().is_err() {
             return;
         }
-        // Another thread stops it: the handler goes with the loop.
-        let _ = edge.inner().wait(1);
+        // Another thread stops it: the handler goes with the loop. Not `wait`: it returns at once while rows are kept.
+        std::thread::sleep(RETRY);
     }
 }
 
