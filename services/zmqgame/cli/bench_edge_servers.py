@@ -7,6 +7,7 @@ Each prints its address. KIND is `edge`, `inline` (the handler on the loop's thr
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import struct
 import subprocess
@@ -167,6 +168,7 @@ def count_datagrams(mode: str) -> None:
 
 async def serve_protocol(mode: str) -> None:
     """The same bytes through a Protocol."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each write to a client that has gone
     loop, protocol = asyncio.get_running_loop(), PROTOCOLS[mode]
     server = await loop.create_server(protocol, "127.0.0.1", 0, backlog=4_096)
     print("{}:{}".format(*server.sockets[0].getsockname()), flush=True)
