@@ -188,6 +188,8 @@ fn seeds() -> Vec<Vec<u8>> {
         })
         .collect();
     let all = bodies.concat();
+    assert_eq!(decode(&all), Some(one_of_each()));
+    assert_eq!(decode(&all[..all.len() - 1]), None, "it is cut");
     let log = |steps: &[(u8, &[u8])]| {
         let mut seed = Vec::new();
         for (what, body) in steps {

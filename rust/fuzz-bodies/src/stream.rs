@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 
 use zmqgame_core::edge::proxy;
-use zmqgame_core::stream::frame::{FrameError, Framing};
-use zmqgame_core::stream::packet::Batch;
 use zmqgame_core::stream::ring::RingBuffer;
 use zmqgame_reactor::edge::websocket::{WebSocket, read_request, refusal};
 use zmqgame_reactor::edge::websocket_client::read_answer;
@@ -114,30 +112,7 @@ fn ring_seeds() -> Vec<Vec<u8>> {
     vec![seed, full]
 }
 
-/// The frames that a listener's connection sees in these pieces.
-fn cut_in_arena(framing: &Framing, pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<FrameError>) {
-    let (mut batch, mut rest, mut seen) = (Batch::default(), Vec::new(), 0);
-    let mut error = None;
-    for piece in pieces {
-        let start = batch.arena.len();
-        batch.arena.extend_from_slice(&rest);
-        batch.arena.extend_from_slice(piece);
-        let cut = framing.decode_arena(&mut batch, 1, start, seen);
-        let end = start + cut.consumed;
-        rest = batch.arena[end..].to_vec();
-        batch.arena.truncate(end);
-        assert!(cut.seen <= rest.len());
-        seen = cut.seen;
-        error = cut.error;
-        if error.is_some() {
-            break;
-        }
-    }
-    let frames = (0..batch.len()).map(|row| batch.payload(row).to_vec());
-    (frames.collect(), error)
-}
-
-/// Any pieces give the frames that the stream's decoder gives; what was cut can be put together again.
+/// Any pieces give the same frames; what was cut can be put together again.
 fn listener_frames(data: &[u8]) {
     let Some((rule, rest)) = data.split_first_chunk::<6>() else {
         return;
@@ -147,8 +122,7 @@ fn listener_frames(data: &[u8]) {
     };
     let stream = Stream::new(rest);
     let whole = cut(&framing, &[stream.bytes]);
-    assert_eq!(cut_in_arena(&framing, &[stream.bytes]), whole);
-    assert_eq!(cut_in_arena(&framing, &stream.pieces()), whole);
+    assert_eq!(cut(&framing, &stream.pieces()), whole);
     if framing.check_both_ways().is_err() {
         return;
     }
@@ -168,7 +142,6 @@ const LIMIT: usize = 600;
 /// What a connection sees: its messages, whether the request was taken, and whether it ended badly.
 fn serve(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool, bool) {
     let (mut head, mut seen, mut messages) = (Vec::new(), 0, Vec::new());
-    let mut output = RingBuffer::new(64 << 10);
     let mut socket: Option<WebSocket> = None;
     for piece in pieces {
         let mut rest = piece.to_vec();
@@ -191,19 +164,25 @@ fn serve(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool, bool) {
                 }
             }
         }
-        if let Some(socket) = &mut socket {
-            let fed = socket.feed(&rest, &mut output, |message| {
-                messages.push(message.to_vec());
-                Ok(())
-            });
-            output.clear();
-            if let Err(reason) = fed {
-                socket.close(&reason, &mut output);
-                return (messages, true, true);
-            }
+        if let Some(socket) = &mut socket
+            && !feed(socket, &rest, &mut messages)
+        {
+            return (messages, true, true);
         }
     }
     (messages, socket.is_some(), false)
+}
+
+/// Whether the bytes were taken; else the connection has been closed.
+fn feed(socket: &mut WebSocket, bytes: &[u8], messages: &mut Vec<Vec<u8>>) -> bool {
+    let mut output = RingBuffer::new(64 << 10);
+    let fed = socket.feed(bytes, &mut output, |message| {
+        messages.push(message.to_vec());
+        Ok(())
+    });
+    output.clear();
+    fed.map_err(|reason| socket.close(&reason, &mut output))
+        .is_ok()
 }
 
 /// A request and frames: the same messages from any pieces, none over the limit.
@@ -226,7 +205,6 @@ fn websocket(data: &[u8]) {
 /// What our client hears of a server, as `serve`.
 fn hear(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool, bool) {
     let (mut head, mut seen, mut messages) = (Vec::new(), 0, Vec::new());
-    let mut output = RingBuffer::new(64 << 10);
     let mut socket: Option<WebSocket> = None;
     for piece in pieces {
         let mut rest = piece.to_vec();
@@ -244,16 +222,10 @@ fn hear(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, bool, bool) {
                 Err(_) => return (messages, false, true),
             }
         }
-        if let Some(socket) = &mut socket {
-            let fed = socket.feed(&rest, &mut output, |message| {
-                messages.push(message.to_vec());
-                Ok(())
-            });
-            output.clear();
-            if let Err(reason) = fed {
-                socket.close(&reason, &mut output);
-                return (messages, true, true);
-            }
+        if let Some(socket) = &mut socket
+            && !feed(socket, &rest, &mut messages)
+        {
+            return (messages, true, true);
         }
     }
     (messages, socket.is_some(), false)

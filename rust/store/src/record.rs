@@ -256,76 +256,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    // That each operation comes back is shown with the seeds of rust/fuzz-bodies.
     #[test]
-    fn what_is_recorded_comes_back() {
-        let id = MessageId {
-            node_key: u64::MAX,
-            epoch: 2,
-            seq: 3,
-        };
-        let (player, group): (Arc<str>, Arc<str>) = ("zoë".into(), "g".into());
-        let payload: Arc<[u8]> = [1, 2, 3][..].into();
-        let name: Arc<str> = "game-1".into();
-        let entry = RosterEntry {
-            node_key: 7,
-            name,
-            epoch: 9,
-            linked: true,
-        };
-        let ops = vec![
-            StoreOp::Append {
-                player: player.clone(),
-                id,
-                deadline_ms: 5,
-                content: Content::Json,
-                payload: payload.clone(),
-                first: false,
-            },
-            StoreOp::Defer {
-                player: player.clone(),
-                id,
-                deliver_at_ms: 4,
-                deadline_ms: 0,
-                content: Content::Text,
-                payload,
-                first: false,
-            },
-            StoreOp::Due {
-                unix_ms: 8,
-                limit: 9,
-            },
-            StoreOp::Settle {
-                player: player.clone(),
-                up_to: u64::MAX,
-            },
-            StoreOp::Logout {
-                player: player.clone(),
-                cursor: vec![id, id],
-            },
-            StoreOp::Trim {
-                player: player.clone(),
-                sender: 1,
-                epoch: 2,
-                seq: 3,
-            },
-            StoreOp::Know {
-                player: player.clone(),
-            },
-            StoreOp::Join {
-                group: group.clone(),
-                player: player.clone(),
-            },
-            StoreOp::Leave {
-                group,
-                player: player.clone(),
-            },
-            StoreOp::Roster { entry },
-        ];
-        let mut body = Vec::new();
-        assert!(ops.iter().all(|op| encode(&mut body, op)));
-        assert_eq!(decode(&body), Some(ops));
+    fn what_is_no_change_is_not_recorded() {
+        let (mut body, player) = (Vec::new(), "zoë".into());
         assert!(!encode(&mut body, &StoreOp::Accepted { player }));
-        assert_eq!(decode(&body[..body.len() - 1]), None);
+        assert!(body.is_empty());
     }
 
     proptest! {

@@ -1,23 +1,9 @@
-//! Frames of a listener's connections: cut in the batch's arena on the way in, put together on the way out.
+//! Frames on the way out: put together for a listener's connections.
 //!
-//! A frame becomes a row of kind 0 and sequence 0. What the framing leaves out of a frame (line end,
-//! delimiter, length header) it puts back when one is sent, so that an echo is byte-exact.
+//! What the framing leaves out of a frame on the way in (line end, delimiter, length header) it
+//! puts back when one is sent, so that an echo is byte-exact.
 
-use super::frame::{BadFraming, FrameError, Framing, LengthField, Look, Rule};
-use super::packet::{Batch, Header};
-
-/// How far the bytes at the arena's end could be cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cut {
-    /// How many bytes were whole frames.
-    pub consumed: usize,
-    /// How many frames.
-    pub packets: usize,
-    /// Bytes after those which hold no frame's end: to be given with the next bytes.
-    pub seen: usize,
-    /// What the bytes after `consumed` are, if they can't become a frame.
-    pub error: Option<FrameError>,
-}
+use super::frame::{BadFraming, FrameError, Framing, LengthField, Rule};
 
 impl Framing {
     /// Whether frames can be sent by it too: a length header must be left out whole or not at all.
@@ -33,54 +19,6 @@ impl Framing {
                 })
             }
             _ => Ok(()),
-        }
-    }
-
-    /// Adds a row for each whole frame of the stream that stands in the arena from `start` on. Nothing
-    /// ends in its first `seen` bytes.
-    pub fn decode_arena(
-        &self,
-        batch: &mut Batch,
-        connection: u64,
-        start: usize,
-        seen: usize,
-    ) -> Cut {
-        let arena = std::mem::take(&mut batch.arena);
-        let bytes = arena.get(start..).unwrap_or_default();
-        let (before, mut consumed, mut seen) = (batch.len(), 0, seen);
-        let mut error = None;
-        while consumed < bytes.len() {
-            match self.look(&bytes[consumed..], seen) {
-                Ok(Look::Frame(found)) => {
-                    let header = Header {
-                        kind: 0,
-                        sequence: 0,
-                    };
-                    let offset = start + consumed + found.start;
-                    let length = found.end - found.start;
-                    batch.push_row(connection, header, offset as u32, length as u32);
-                    consumed += found.consumed;
-                    seen = 0;
-                }
-                Ok(Look::Need(_)) => {
-                    seen = bytes.len() - consumed;
-                    break;
-                }
-                Err(found) => {
-                    error = Some(found);
-                    break;
-                }
-            }
-        }
-        if consumed == bytes.len() {
-            seen = 0;
-        }
-        batch.arena = arena;
-        Cut {
-            consumed,
-            packets: batch.len() - before,
-            seen,
-            error,
         }
     }
 
@@ -154,30 +92,7 @@ mod tests {
 
     type Outcome = (Vec<Vec<u8>>, Option<FrameError>);
 
-    /// As a connection does it: what waits goes in front of the next bytes.
-    fn decode(framing: &Framing, bytes: &[u8], cuts: &[usize]) -> Outcome {
-        let (mut batch, mut waiting, mut seen, mut at) = (Batch::default(), Vec::new(), 0, 0);
-        let mut error = None;
-        for cut in cuts.iter().copied().chain([usize::MAX]) {
-            let end = cut.min(bytes.len()).max(at);
-            let start = batch.arena.len();
-            batch.arena.append(&mut waiting);
-            batch.arena.extend_from_slice(&bytes[at..end]);
-            at = end;
-            let cut = framing.decode_arena(&mut batch, 7, start, seen);
-            waiting = batch.arena.split_off(start + cut.consumed);
-            seen = cut.seen;
-            assert!(seen <= waiting.len());
-            if cut.error.is_some() {
-                error = cut.error;
-                break;
-            }
-        }
-        let rows = (0..batch.len()).map(|row| batch.payload(row).to_vec());
-        (rows.collect(), error)
-    }
-
-    fn whole(framing: &Framing, bytes: &[u8]) -> Outcome {
+    fn decode(framing: &Framing, bytes: &[u8]) -> Outcome {
         let (mut decoder, mut frames) = (FrameDecoder::new(framing.clone()), Vec::new());
         let fed = decoder.feed(bytes, |frame| frames.push(frame.to_vec()));
         (frames, fed.err())
@@ -203,31 +118,7 @@ mod tests {
             )
     }
 
-    fn framing() -> impl Strategy<Value = Framing> {
-        prop_oneof![
-            3 => field().prop_map(|field| Framing::length_field(field).unwrap()),
-            1 => (1_usize..30).prop_map(|limit| Framing::line(limit).unwrap()),
-            1 => (proptest::collection::vec(0_u8..3, 1..4), 1_usize..30)
-                .prop_map(|(delimiter, limit)| Framing::delimiter(&delimiter, limit).unwrap()),
-            1 => (1_usize..20).prop_map(|length| Framing::fixed(length).unwrap()),
-        ]
-    }
-
     proptest! {
-        #[test]
-        fn any_split_gives_what_the_decoder_gives(
-            framing in framing(),
-            bytes in proptest::collection::vec(prop_oneof![4 => 0_u8..3, 1 => 0_u8..20, 1 => Just(b'\n'), 1 => any::<u8>()], 0..250),
-            mut cuts in proptest::collection::vec(0_usize..260, 0..10),
-        ) {
-            cuts.sort_unstable();
-            let expected = whole(&framing, &bytes);
-            prop_assert_eq!(decode(&framing, &bytes, &[]), expected.clone());
-            prop_assert_eq!(decode(&framing, &bytes, &cuts), expected.clone());
-            let each: Vec<usize> = (0..bytes.len()).collect();
-            prop_assert_eq!(decode(&framing, &bytes, &each), expected);
-        }
-
         #[test]
         fn what_is_encoded_is_decoded(
             field in field(),
@@ -239,7 +130,7 @@ mod tests {
             for payload in &payloads {
                 framing.encode(payload, &mut stream).unwrap();
             }
-            prop_assert_eq!(decode(&framing, &stream, &[]), (payloads, None));
+            prop_assert_eq!(decode(&framing, &stream), (payloads, None));
         }
     }
 
@@ -253,7 +144,7 @@ mod tests {
             framing.encode(b"one", &mut stream).unwrap();
             framing.encode(b"", &mut stream).unwrap();
             assert_eq!(
-                decode(&framing, &stream, &[2]),
+                decode(&framing, &stream),
                 (vec![b"one".to_vec(), vec![]], None)
             );
             assert!(framing.encode(&[b'x'; 11], &mut stream).is_err());

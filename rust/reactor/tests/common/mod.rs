@@ -3,6 +3,7 @@
 
 pub mod player;
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use zmqgame_core::stream::packet::{Batch, KIND_CLOSE, KIND_OPEN};
@@ -77,4 +78,17 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn counter(edge: &Edge, name: &str) -> u64 {
     let all = edge.counters().snapshot();
     all.iter().find(|(key, _)| *key == name).unwrap().1
+}
+
+/// Pauses a connection and waits until that is done: its loop does what was asked in turn.
+pub fn pause(edge: &Edge, id: u64, client: &mut impl Read) {
+    edge.pause(id);
+    let mark = Write {
+        connection: id,
+        kind: 0,
+        sequence: 0,
+        payload: b"paused",
+    };
+    assert_eq!(edge.send([mark]), 0);
+    client.read_exact(&mut [0; 6]).unwrap();
 }

@@ -13,7 +13,7 @@ use zmqgame_reactor::edge::config::{EdgeConfig, Framing};
 use zmqgame_reactor::edge::{Dial, Edge, Handler, Out, ThreadDied, Write};
 
 use crate::clients::{Folder, tcp};
-use crate::common::{DEADLINE, count, counter, reasons, rows_until, until};
+use crate::common::{DEADLINE, count, counter, pause, reasons, rows_until, until};
 use crate::echo::{Way, with_echo};
 
 /// Connects again whenever its connection ends.
@@ -319,19 +319,6 @@ fn queues_shrink_after_a_burst() {
     });
     until("nothing waits", || edge.outbound_bytes() == 0);
     drop((go_on, stands));
-}
-
-/// Pauses its only connection and waits until that is done.
-fn pause(edge: &Edge, id: u64, client: &mut impl Read) {
-    edge.pause(id);
-    let mark = Write {
-        connection: id,
-        kind: 0,
-        sequence: 0,
-        payload: b"paused",
-    };
-    assert_eq!(edge.send([mark]), 0);
-    client.read_exact(&mut [0; 6]).unwrap();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use zmqgame_reactor::edge::config::{EdgeConfig, Framing, OutboundPolicy};
 use zmqgame_reactor::edge::{Edge, Write};
 
 use crate::clients::{Client, Folder, Random, TRANSPORTS, Transport, dial, listen, tcp, tls};
-use crate::common::{count, reasons, rows_until, until};
+use crate::common::{count, pause, reasons, rows_until, until};
 use crate::echo::{WAYS, Way, with_echo};
 
 pub fn reset(stream: TcpStream) {
@@ -284,8 +284,9 @@ fn a_zero_window_holds_only_its_own_connection() {
 
 #[test]
 fn a_paused_connection_is_not_read_and_not_idle() {
+    // Long enough that a machine which stands still does not end it before it is paused.
     let config = EdgeConfig {
-        idle_ms: 1_500,
+        idle_ms: 4_000,
         ..EdgeConfig::default()
     };
     let edge = Edge::start(config).unwrap();
@@ -293,18 +294,9 @@ fn a_paused_connection_is_not_read_and_not_idle() {
     let (mut rows, mut client) = (Vec::new(), tcp(&address));
     rows_until(&edge, &mut rows, |rows| count(rows, KIND_OPEN) == 1);
     let id = rows[0].0;
-    edge.pause(id);
-    // Its loop has paused it once it has done what was asked after that.
-    let mark = Write {
-        connection: id,
-        kind: 0,
-        sequence: 0,
-        payload: b"paused",
-    };
-    assert_eq!(edge.send([mark]), 0);
-    client.read_exact(&mut [0; 6]).unwrap();
+    pause(&edge, id, &mut client);
     client.write_all(b"for later").unwrap();
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(Duration::from_millis(6_000));
     assert_eq!(edge.receive().len(), 0);
     edge.resume(id);
     rows_until(&edge, &mut rows, |rows| count(rows, 0) == 1);
